@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- Ends a lease because the message failed for good.
+-- KEYS: inflight, leases, meta, failed, and the list for the reply where there is one
+-- ARGV: token, entry for the failed list, reply, seconds after which the reply list may vanish
+-- Gives 1, or 0 where the token no longer held the message.
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
+  return 0
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[3], ARGV[1])
+redis.call('RPUSH', KEYS[4], ARGV[2])
+if KEYS[5] then
+  redis.call('RPUSH', KEYS[5], ARGV[3])
+  if tonumber(ARGV[4]) > 0 then
+    redis.call('EXPIRE', KEYS[5], ARGV[4], 'NX')
+  end
+end
+return 1

@@ -1,0 +1,27 @@
+"""The Lua scripts, by name: `lua/*.lua`, each with its KEYS and ARGV explained at its top.
+
+Plain text for any client: relay and pool send them through txredisapi, workers through redis-py.
+"""
+
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+#: All of them, as files are named.
+NAMES: Final = (
+    "ack",
+    "beat",
+    "bury",
+    "claim",
+    "depth",
+    "fail",
+    "reap",
+    "renew",
+    "retry",
+)
+
+
+@cache
+def source(name: str) -> str:
+    """The text of the script `name`, one of `NAMES`."""
+    return (files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")

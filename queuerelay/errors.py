@@ -1,0 +1,131 @@
+"""Every error of ours: one root, and one table from errors to HTTP statuses.
+
+The docstring of a class is its message to people; `str(error)` adds the particulars.
+"""
+
+class QueuerelayError(Exception):
+    """queuerelay failed"""
+
+    def __str__(self) -> str:
+        particulars = super().__str__()
+        summary = (type(self).__doc__ or "").partition("\n")[0]
+        return f"{summary}: {particulars}" if particulars else summary
+
+
+class ConfigError(QueuerelayError):
+    """wrong configuration
+
+    Built by `ConfigError.of`, so that each names the option, the value given and what was
+    expected.
+    """
+
+    @classmethod
+    def of(cls, option: str, value: object, expected: str) -> "ConfigError":
+        """The error for `option`, which had `value` where `expected` was expected."""
+        return cls(f"{option}: got {value!r}, expected {expected}")
+
+
+class MessageError(QueuerelayError):
+    """a message on a queue cannot be understood"""
+
+
+class ReplyError(QueuerelayError):
+    """a worker's reply cannot be understood"""
+
+
+class BrokerError(QueuerelayError):
+    """Redis did not do what was asked"""
+
+
+class NotConnected(BrokerError):
+    """Redis is not connected; nothing was sent"""
+
+
+class ConnectionDropped(BrokerError):
+    """the connection to Redis was lost; whether the command took effect is unknown"""
+
+
+class Refused(BrokerError):
+    """Redis refused the command; nothing was changed"""
+
+
+class Unusable(BrokerError):
+    """this Redis cannot be used"""
+
+
+class Refusal(QueuerelayError):
+    """a request that gets no worker's answer, and why
+
+    `status` is the HTTP status the client sees, `reason` a short stable word for logs and
+    counters, `retry_after` whole seconds for the Retry-After field (RFC 9110 10.2.3) or None.
+    """
+
+    status: int = 500
+    reason: str = "internal"
+    retry_after: int | None = None
+
+    def __init__(self, particulars: str = "", *, retry_after: int | None = None) -> None:
+        super().__init__(particulars)
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class BodyTooLarge(Refusal):
+    """the request body is larger than this server accepts"""
+
+    status = 413
+    reason = "body-too-large"
+
+
+class TooManyHeld(Refusal):
+    """too many requests are waiting"""
+
+    status = 503
+    reason = "held-limit"
+    retry_after = 5
+
+
+class QueueFull(Refusal):
+    """the queue is full"""
+
+    status = 503
+    reason = "queue-limit"
+    retry_after = 10
+
+
+class QueueUnavailable(Refusal):
+    """the queue cannot be reached"""
+
+    status = 503
+    reason = "redis-unavailable"
+    retry_after = 5
+
+
+class Draining(Refusal):
+    """this server is shutting down"""
+
+    status = 503
+    reason = "draining"
+    retry_after = 1
+
+
+class NotStarted(Refusal):
+    """no worker took the request before its deadline"""
+
+    status = 503
+    reason = "deadline-queued"
+    retry_after = 10
+
+
+class NoReply(Refusal):
+    """no reply came before the deadline"""
+
+    status = 504
+    reason = "deadline-started"
+
+
+class BadReply(Refusal):
+    """the worker's reply was not usable"""
+
+    status = 502
+    reason = "bad-reply"

@@ -1,0 +1,279 @@
+"""Messages on a queue, in Resque's format: requests that a client waits for, and jobs.
+
+A message is ``{"class": …, "args": […], "queue": …, "id": …, "queue_time": …}``, compact UTF-8
+JSON; the last three keys are php-resque's and may be missing. Attempts that failed travel in one
+more key, ``queuerelay``, which other libraries ignore. ``queue_time`` stands last on purpose: the
+age of a queue's oldest message is read from the tail of its bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from queuerelay.errors import MessageError
+from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.headers import is_token
+
+#: The Resque class of requests; its name is the seed's.
+REQUEST_CLASS: Final = "RequestProcessor"
+#: Version of the message format, ``args[0].v``.
+VERSION: Final = 1
+#: Methods that may run twice without harm (RFC 9110 9.2.2).
+IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt at a message that did not succeed; what ``resque:failed`` shows of it."""
+
+    #: Unix seconds at which the attempt began.
+    started_at: float
+    #: Seconds from its beginning to its end, or until it was missed.
+    run: float
+    #: Why it ended.
+    error: str
+    #: Who made it, as ``hostname:pid`` or the like.
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A client's HTTP request, as its message carries it (``args[0]``)."""
+
+    #: Names the held request; ``<relay>-<32 hex digits>``.
+    node_id: str
+    #: The request target, ISO-8859-1 text: one character for one byte.
+    url: str
+    method: str
+    #: ``1.0`` or ``1.1``.
+    http_version: str
+    #: ``(lower-case name, ISO-8859-1 value)`` in the order of arrival.
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+    #: IP address of the client, "" where it has none (a Unix socket).
+    remote_addr: str
+    #: ``http`` or ``https``.
+    scheme: str
+    #: Redis list that takes the reply.
+    reply_to: str
+    #: Unix seconds at which the relay took the request.
+    accepted_at: float
+    #: Unix seconds after which nobody waits.
+    deadline: float
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether it may run twice (RFC 9110 9.2.2)."""
+        return self.method in IDEMPOTENT_METHODS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A decoded message of any class."""
+
+    cls: str
+    args: Sequence[Any]
+    #: The request in it, None for a job.
+    request: Request | None
+    #: What failed before, oldest first.
+    attempts: Sequence[Attempt] = field(default_factory=tuple)
+
+    @property
+    def reply_to(self) -> str | None:
+        """The list on which somebody may wait for a reply."""
+        if self.request is not None:
+            return self.request.reply_to
+        first = self.args[0] if self.args else None
+        reply_to = first.get("reply_to") if isinstance(first, dict) else None
+        return reply_to if isinstance(reply_to, str) and reply_to else None
+
+
+def encode_request(
+    *,
+    queue: str,
+    node_id: str,
+    url: str,
+    method: str,
+    http_version: str,
+    headers: Sequence[tuple[str, str]],
+    body: bytes,
+    remote_addr: str,
+    scheme: str,
+    reply_to: str,
+    accepted_at: float,
+    deadline: float,
+) -> bytes:
+    """The message for one request; the fields are those of `Request`.
+
+    A plain function of plain values, because it runs once for every request of the relay.
+    """
+    first: dict[str, Any] = {
+        "node_id": node_id,
+        "url": url,
+        "method": method,
+        "http_version": http_version,
+    }
+    if headers:
+        first["headers"] = headers
+    if body:
+        first["body"], first["body_encoding"] = encode_body(body)
+    if remote_addr:
+        first["remote_addr"] = remote_addr
+    first["scheme"] = scheme
+    first["reply_to"] = reply_to
+    first["accepted_at"] = accepted_at
+    first["deadline"] = deadline
+    first["v"] = VERSION
+    return orjson.dumps(
+        {
+            "class": REQUEST_CLASS,
+            "args": [first],
+            "queue": queue,
+            "id": node_id,
+            "queue_time": accepted_at,
+        }
+    )
+
+
+def _load(raw: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise MessageError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise MessageError(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def decode_message(raw: bytes) -> Message:
+    """The message in `raw`, or `MessageError` that says which part is wrong.
+
+    Unknown keys are ignored; keys that php-resque adds may be missing.
+    """
+    value = _load(raw)
+    cls, args = value.get("class"), value.get("args")
+    if not isinstance(cls, str) or not cls:
+        raise MessageError(f"class: expected a text, got {_kind(cls)}")
+    if not isinstance(args, list):
+        raise MessageError(f"args: expected a list, got {_kind(args)}")
+    request = None
+    if cls == REQUEST_CLASS:
+        if len(args) != 1 or not isinstance(args[0], dict):
+            raise MessageError("args: expected one object in a request")
+        request = _decode_request(args[0])
+    return Message(cls=cls, args=args, request=request, attempts=_decode_attempts(value))
+
+
+def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
+    """The same message, with `attempt` added to those that failed.
+
+    Raises `MessageError` where `raw` is not an object.
+    """
+    value = _load(raw)
+    attempts = [attempt_json(one) for one in (*_decode_attempts(value), attempt)]
+    queue_time = value.pop("queue_time", None)
+    value["queuerelay"] = {"attempts": attempts}
+    if queue_time is not None:
+        value["queue_time"] = queue_time
+    return orjson.dumps(value)
+
+
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    """The attempt as JSON writes it, in messages and in failures."""
+    return {
+        "started_at": attempt.started_at,
+        "run": attempt.run,
+        "error": attempt.error,
+        "worker": attempt.worker,
+    }
+
+
+def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
+    ours = value.get("queuerelay")
+    listed = ours.get("attempts") if isinstance(ours, dict) else None
+    attempts = []
+    for one in listed if isinstance(listed, list) else ():
+        if not isinstance(one, dict):
+            continue
+        attempts.append(
+            Attempt(
+                started_at=_number(one.get("started_at")) or 0.0,
+                run=_number(one.get("run")) or 0.0,
+                error=str(one.get("error", "")),
+                worker=str(one.get("worker", "")),
+            )
+        )
+    return tuple(attempts)
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def _decode_request(first: dict[str, Any]) -> Request:
+    def text(name: str, default: str | None = None) -> str:
+        value = first.get(name, default)
+        if not isinstance(value, str) or (default is None and not value):
+            raise MessageError(f"args[0].{name}: expected a text, got {_kind(value)}")
+        return value
+
+    def seconds(name: str) -> float:
+        value = first.get(name)
+        number = _number(value)
+        if number is None:
+            if value is not None:
+                raise MessageError(f"args[0].{name}: expected a number, got {_kind(value)}")
+            # The seed's messages have node_id and url alone: no deadline.
+            return 0.0 if name == "accepted_at" else float("inf")
+        return number
+
+    method = text("method", "GET")
+    if not is_token(method):
+        raise MessageError(f"args[0].method: expected a token, got {method[:32]!r}")
+    url = text("url")
+    return Request(
+        node_id=text("node_id"),
+        url=url,
+        method=method,
+        http_version=text("http_version", "1.1"),
+        headers=_decode_headers(first.get("headers")),
+        body=_decode_body(first),
+        remote_addr=text("remote_addr", ""),
+        scheme=text("scheme", "http"),
+        reply_to=text("reply_to"),
+        accepted_at=seconds("accepted_at"),
+        deadline=seconds("deadline"),
+    )
+
+
+def _decode_headers(value: object) -> list[tuple[str, str]]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise MessageError(f"args[0].headers: expected a list of pairs, got {_kind(value)}")
+    pairs = []
+    for pair in value:
+        if not (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
+            and isinstance(pair[1], str)
+        ):
+            raise MessageError("args[0].headers: expected [name, value] pairs of texts")
+        pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def _decode_body(first: dict[str, Any]) -> bytes:
+    try:
+        return decode_body(first.get("body"), first.get("body_encoding"))
+    except ValueError as error:
+        raise MessageError(f"args[0].{error}") from error

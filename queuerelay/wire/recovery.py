@@ -1,0 +1,127 @@
+"""What becomes of a message whose worker is gone: again, never mind, or failed.
+
+One rule for everybody who finds such a message, relay or worker (RFC 9110 9.2.2): what may run
+twice goes back on its queue until it has been tried three times; what may not is answered 502.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from queuerelay.errors import MessageError
+from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.message import Attempt, Message, decode_message, with_attempt
+from queuerelay.wire.reply import encode_reply
+
+#: How often a message is tried in all.
+TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Push it again."""
+
+    #: The message with the lost attempt noted in it.
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail:
+    """Put it into ``resque:failed``, and tell whoever waits."""
+
+    #: The entry for ``resque:failed``.
+    entry: bytes
+    #: The list that takes `reply`, or None where nobody waits.
+    reply_to: str | None = None
+    reply: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """Forget it: nobody waits any more."""
+
+
+Verdict = Retry | Fail | Drop
+
+
+def recover(
+    raw: bytes, *, queue: str, worker: str, since: float, now: float, tries: int = TRIES
+) -> Verdict:
+    """The verdict on `raw`, which `worker` took at `since` and never acknowledged.
+
+    Times are Unix seconds; `worker` is ``hostname:pid`` or the like, "" where unknown.
+    """
+    try:
+        message = decode_message(raw)
+    except MessageError as error:
+        return unreadable(raw, queue=queue, worker=worker, error=error, now=now)
+    request = message.request
+    if request is not None and request.deadline <= now:
+        return Drop()
+    lost = Attempt(
+        started_at=since, run=max(0.0, now - since), error="worker died", worker=worker
+    )
+    may_repeat = request is None or request.idempotent
+    if may_repeat and len(message.attempts) + 1 < tries:
+        return Retry(message=with_attempt(raw, lost))
+    why = f"tried {tries} times" if may_repeat else "not idempotent, so not tried again"
+    return failed(
+        raw,
+        message,
+        queue=queue,
+        worker=worker,
+        exception="WorkerDied",
+        error=f"the worker died while it held this message; {why}",
+        now=now,
+        attempts=(*message.attempts, lost),
+    )
+
+
+def unreadable(raw: bytes, *, queue: str, worker: str, error: MessageError, now: float) -> Fail:
+    """The verdict on a message that cannot be understood: kept as far as it is readable."""
+    return Fail(
+        entry=encode_failure(
+            raw=raw,
+            queue=queue,
+            worker=_worker(worker, queue),
+            exception="MessageError",
+            error=str(error),
+            failed_at=now,
+        )
+    )
+
+
+def failed(
+    raw: bytes,
+    message: Message,
+    *,
+    queue: str,
+    worker: str,
+    exception: str,
+    error: str,
+    now: float,
+    attempts: tuple[Attempt, ...] = (),
+) -> Fail:
+    """The verdict on a readable message that failed for good; its client gets 502."""
+    entry = encode_failure(
+        raw=raw,
+        queue=queue,
+        worker=_worker(worker, queue),
+        exception=exception,
+        error=error,
+        failed_at=now,
+        attempts=attempts,
+    )
+    if message.request is None:
+        return Fail(entry=entry)
+    reply = encode_reply(
+        node_id=message.request.node_id,
+        status=502,
+        headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
+        body=b"502 Bad Gateway: the worker that had this request failed.\n",
+    )
+    return Fail(entry=entry, reply_to=message.request.reply_to, reply=reply)
+
+
+def _worker(worker: str, queue: str) -> str:
+    """Three parts, as resque-web splits it."""
+    return f"queuerelay.{worker or 'unknown:0'}:{queue}"

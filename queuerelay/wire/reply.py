@@ -1,0 +1,97 @@
+"""Replies: what a worker pushes for a held request.
+
+Only ``node_id`` is required. A reply that cannot be understood ends its request with 502, so
+`decode_reply` says precisely what is wrong, and `salvage_node_id` finds whom it was for.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from queuerelay.errors import ReplyError
+from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.headers import reply_headers
+
+_DEFAULT_HEADERS: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
+_NODE_ID: Final = re.compile(rb'"node_id"\s*:\s*"([0-9a-f]+-[0-9a-f]{32})"')
+#: Statuses without a body (RFC 9110 15.3.5, 15.4.5).
+NO_BODY_STATUSES: Final = frozenset({204, 304})
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A worker's answer, checked: it can be sent as it is.
+
+    Not keyword-only, and built once for every request: this is the relay's hot path.
+    """
+
+    #: The held request it answers.
+    node_id: str
+    #: 200 to 599; 101 and its kind never come from a worker.
+    status: int
+    #: ``(name, value)``, no framing and no hop-by-hop field among them.
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    #: Content-Length as the worker gave it: the answer to HEAD may say it (RFC 9110 8.6).
+    declared_length: int | None = None
+
+
+def decode_reply(raw: bytes, *, body_encoding: str | None = None) -> Reply:
+    """The reply in `raw`, or `ReplyError` that says which part is wrong.
+
+    `body_encoding` is the encoding where the reply names none; replies on the legacy list are
+    ``percent``.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ReplyError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ReplyError(f"expected an object, got {type(value).__name__}")
+    node_id = value.get("node_id")
+    if not isinstance(node_id, str) or not node_id:
+        raise ReplyError(f"node_id: expected a text, got {type(node_id).__name__}")
+    status = value.get("status", 200)
+    if type(status) is not int or not 200 <= status <= 599:
+        raise ReplyError(f"status: got {str(status)[:32]!r}, expected a number from 200 to 599")
+    if value.get("more"):
+        raise ReplyError("more: streamed replies are not supported yet")
+    fields = value.get("headers")
+    headers: Sequence[tuple[bytes, bytes]]
+    if fields is None:
+        headers, declared = _DEFAULT_HEADERS, None
+    else:
+        headers, declared = reply_headers(fields)
+    try:
+        body = decode_body(value.get("body"), value.get("body_encoding") or body_encoding)
+    except ValueError as error:
+        raise ReplyError(str(error)) from error
+    return Reply(node_id, status, headers, body, declared)
+
+
+def encode_reply(
+    *,
+    node_id: str,
+    status: int = 200,
+    headers: Sequence[tuple[str, str]] | None = None,
+    body: bytes = b"",
+) -> bytes:
+    """The reply as a worker pushes it; header values are ISO-8859-1 text."""
+    value: dict[str, Any] = {"node_id": node_id, "status": status}
+    if headers is not None:
+        value["headers"] = headers
+    if body:
+        value["body"], value["body_encoding"] = encode_body(body)
+    return orjson.dumps(value)
+
+
+def salvage_node_id(raw: bytes) -> str | None:
+    """Whom an undecodable reply was for, if its bytes still tell.
+
+    Ids are unguessable, so a text that looks like one of ours and is held *is* ours.
+    """
+    found = _NODE_ID.search(raw)
+    return found.group(1).decode("ascii") if found else None
