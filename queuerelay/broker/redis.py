@@ -1,0 +1,332 @@
+"""The broker on Redis: two connections (three with a legacy list), our keys and our scripts."""
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from queuerelay.broker.base import (
+    NODE_SILENCE,
+    SNAPSHOT_LIFE,
+    Claim,
+    InboxHandler,
+    QueueDepth,
+)
+from queuerelay.broker.connection import OutageLog, RedisConnection
+from queuerelay.broker.inbox import InboxReader
+from queuerelay.broker.keys import Keys
+from queuerelay.broker.protocol import COMMAND_BOUND, Answer
+from queuerelay.broker.url import RedisUrl
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected
+
+#: Bytes per second below which a push counts as stalled.
+_SLOWEST_PUSH = 4_000_000
+#: Seconds that an inbox nobody reads is kept; the relay that reads it renews this.
+REPLY_LIFE = 3600
+#: Most take-offs sent in one go: each may walk a whole queue.
+_TAKE_OFF_BATCH = 100
+
+
+class RedisBroker:
+    """See `queuerelay.broker.base.Broker`."""
+
+    _log = Logger()
+
+    def __init__(self, url: RedisUrl, *, reactor: IReactorTime, keys: Keys | None = None) -> None:
+        self._url = url
+        self._reactor = reactor
+        self._keys = keys or Keys()
+        self._outages = OutageLog(url.redacted, reactor)
+        self._commands = self._connection("commands")
+        self._commands.on_up = self._up
+        self._readers: list[tuple[RedisConnection, InboxReader]] = []
+        self._on_up: list[Callable[[], object]] = []
+        self._known_queues: set[str] = set()
+        self._legacy: str | None = None
+        self._scan_cursor: bytes = b"0"
+        self._stopped = False
+
+    def _connection(self, name: str) -> RedisConnection:
+        return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
+
+    # Life
+
+    @property
+    def is_up(self) -> bool:
+        """Whether commands can be sent now."""
+        return self._commands.is_up
+
+    def start(self) -> None:
+        """Begin to connect, and never stop trying."""
+        self._commands.start()
+        for connection, _ in self._readers:
+            connection.start()
+
+    def stop(self) -> Deferred[None]:
+        """Fires when nothing is left running."""
+        self._stopped = True
+        for _, reader in self._readers:
+            reader.stop()
+        connections = [self._commands, *(connection for connection, _ in self._readers)]
+        return gatherResults([connection.stop() for connection in connections]).addCallback(
+            lambda _: None
+        )
+
+    def when_up(self) -> Deferred[None]:
+        """Fires when commands can be sent; may be cancelled."""
+        return self._commands.when_up()
+
+    def on_up(self, callback: Callable[[], object]) -> None:
+        """Call `callback` each time that a connection has been made."""
+        self._on_up.append(callback)
+
+    def _up(self) -> None:
+        # The other side may be another Redis now, or one that was flushed.
+        self._known_queues.clear()
+        for callback in self._on_up:
+            callback()
+
+    # Queues
+
+    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
+        """Append `messages` in order; fires with the length of the queue."""
+        key = self._keys.queue(queue)
+        bound = COMMAND_BOUND + sum(map(len, messages)) / _SLOWEST_PUSH
+        if queue in self._known_queues:
+            return self._commands.call("RPUSH", key, *messages, bound=bound)
+        return Deferred.fromCoroutine(self._first_push(queue, key, messages, bound))
+
+    async def _first_push(
+        self, queue: str, key: str, messages: Sequence[bytes], bound: float
+    ) -> int:
+        """On a new connection, tell ``QUEUE=*`` workers and resque-web of the queue as well."""
+        known, length = await self._commands.pipeline(
+            ("SADD", self._keys.queues, queue), ("RPUSH", key, *messages), bound=bound
+        )
+        if not isinstance(known, BrokerError):
+            self._known_queues.add(queue)
+        return int(_checked(length))
+
+    def take_off(
+        self, queue: str, messages: Sequence[bytes], *, newest: bool = False
+    ) -> Deferred[list[bool]]:
+        """Remove each message once where nobody has taken it; fires with whether it was there."""
+        key, count = self._keys.queue(queue), -1 if newest else 1
+        return Deferred.fromCoroutine(self._take_off(key, count, messages))
+
+    async def _take_off(self, key: str, count: int, messages: Sequence[bytes]) -> list[bool]:
+        removed: list[bool] = []
+        for start in range(0, len(messages), _TAKE_OFF_BATCH):
+            batch = messages[start : start + _TAKE_OFF_BATCH]
+            answers = await self._commands.pipeline(*(("LREM", key, count, one) for one in batch))
+            removed.extend(_checked(answer) > 0 for answer in answers)
+        return removed
+
+    def depths(self, queues: Sequence[str]) -> Deferred[list[QueueDepth]]:
+        """The depth of each of `queues`."""
+        return Deferred.fromCoroutine(self._depths(queues))
+
+    async def _depths(self, queues: Sequence[str]) -> list[QueueDepth]:
+        depths = []
+        for queue in queues:
+            length, oldest = await self._commands.script("depth", [self._keys.queue(queue)], [])
+            depths.append(
+                QueueDepth(length=length, oldest_at=float(oldest) if oldest is not None else None)
+            )
+        return depths
+
+    # Nodes and their inboxes
+
+    def open_inbox(
+        self, node_id: str, handler: InboxHandler, *, legacy: tuple[str, InboxHandler] | None = None
+    ) -> None:
+        """Read replies for `node_id` from now on; before `start`, once."""
+        self._read("inbox", self._keys.inbox(node_id), handler, None)
+        if legacy is not None:
+            self._legacy, handler = legacy
+            self._read("legacy", self._keys.legacy_inbox(node_id), handler, self._legacy)
+
+    def _read(self, name: str, key: str, handler: InboxHandler, source: str | None) -> None:
+        connection = self._connection(name)
+        reader = InboxReader(
+            connection, key=key, handler=handler, clock=self._reactor, source=source
+        )
+        connection.on_up = reader.connected
+        self._readers.append((connection, reader))
+
+    def reply(self, node_id: str, replies: Sequence[bytes]) -> Deferred[int]:
+        """Append `replies` to a node's inbox; fires with its length."""
+        return self._commands.call("RPUSH", self._keys.inbox(node_id), *replies)
+
+    def beat(self, node_id: str, snapshot: bytes, *, inbox_life: float) -> Deferred[None]:
+        """Say that the node lives, publish its snapshot, and bury nodes that are silent."""
+        return Deferred.fromCoroutine(self._beat(node_id, snapshot, int(inbox_life)))
+
+    async def _beat(self, node_id: str, snapshot: bytes, inbox_life: int) -> None:
+        keys, silence = self._keys, int(NODE_SILENCE * 1000)
+        dead = await self._commands.script(
+            "beat",
+            [keys.nodes, keys.node(node_id), keys.inbox(node_id)],
+            [node_id, snapshot, int(SNAPSHOT_LIFE * 1000), inbox_life, silence],
+        )
+        for name in dead:
+            other = name.decode("utf-8", "replace")
+            buried = await self._commands.script(
+                "bury",
+                [
+                    keys.nodes,
+                    keys.inbox(other),
+                    keys.legacy_inbox(other),
+                    self._legacy or keys.legacy_inbox(other) + ":left",
+                ],
+                [other, silence, inbox_life],
+            )
+            if buried:
+                self._log.info("node {node} has been silent too long; dropped", node=other)
+        await self._sweep_inboxes(inbox_life)
+
+    async def _sweep_inboxes(self, inbox_life: int) -> None:
+        """One step of a walk over all keys: an inbox without a term whose node is not listed was
+        written by a worker that answered a dead relay. It gets a last term, so that none stays.
+        """
+        keys, prefix = self._keys, self._keys.inbox("")
+        self._scan_cursor, found = await self._commands.call(
+            "SCAN", self._scan_cursor, "MATCH", f"{prefix}*", "COUNT", 250
+        )
+        for key in found:
+            node = key.decode("utf-8", "replace").removeprefix(prefix)
+            if await self._commands.call("ZSCORE", keys.nodes, node) is None:
+                await self._commands.call("EXPIRE", key, inbox_life, "NX")
+
+    def nodes(self) -> Deferred[dict[str, bytes | None]]:
+        """The snapshots of all listed nodes, None where one is silent."""
+        return Deferred.fromCoroutine(self._nodes())
+
+    async def _nodes(self) -> dict[str, bytes | None]:
+        names = await self._commands.call("ZRANGE", self._keys.nodes, 0, -1)
+        texts = [name.decode("utf-8", "replace") for name in names]
+        if not texts:
+            return {}
+        snapshots = await self._commands.call("MGET", *map(self._keys.node, texts))
+        return dict(zip(texts, snapshots, strict=True))
+
+    def leave(self, node_id: str) -> Deferred[None]:
+        """Take the node off the list, and delete its inbox."""
+        keys = self._keys
+        return self._commands.pipeline(
+            ("ZREM", keys.nodes, node_id), ("DEL", keys.node(node_id), keys.inbox(node_id))
+        ).addCallback(lambda answers: [_checked(answer) for answer in answers] and None)
+
+    # Leases
+
+    def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Deferred[Claim | None]:
+        """Take the first message of the first of `queues` that has one, for `lease` seconds."""
+        token = secrets.token_hex(16)
+        names = [key for queue in queues for key in (self._keys.queue(queue), *self._lease(queue))]
+
+        def claimed(answer: Answer) -> Claim | None:
+            if answer is None:
+                return None
+            index, message, now = answer
+            return Claim(
+                queue=queues[index - 1],
+                token=token,
+                message=message,
+                since=now / 1000,
+                holder=holder,
+            )
+
+        return self._commands.script(
+            "claim", names, [token, int(lease * 1000), holder]
+        ).addCallback(claimed)
+
+    def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
+        """Prolong leases to `lease` seconds from now; False for those no longer held."""
+        return self._commands.script(
+            "renew", self._lease(queue), [int(lease * 1000), *tokens]
+        ).addCallback(lambda answer: [held == 1 for held in answer])
+
+    def ack(
+        self, claim: Claim, *, reply_to: str | None = None, reply: bytes = b""
+    ) -> Deferred[bool]:
+        """End the claim, and send the reply in the same step. Repeated until it is answered."""
+        keys = self._lease(claim.queue)
+        args: list[object] = [claim.token]
+        if reply_to is not None:
+            keys.append(reply_to)
+            args += [reply, self._reply_life(reply_to)]
+        return self._insist("ack", keys, args)
+
+    def retry(self, claim: Claim, message: bytes) -> Deferred[bool]:
+        """End the claim, and put `message` at the head of its queue. Repeated until answered."""
+        keys = [*self._lease(claim.queue), self._keys.queue(claim.queue)]
+        return self._insist("retry", keys, [claim.token, message])
+
+    def fail(
+        self, claim: Claim, entry: bytes, *, reply_to: str | None = None, reply: bytes | None = None
+    ) -> Deferred[bool]:
+        """End the claim, and append `entry` to the failures. Repeated until answered."""
+        keys = [*self._lease(claim.queue), self._keys.failed]
+        args: list[object] = [claim.token, entry]
+        if reply_to is not None and reply is not None:
+            keys.append(reply_to)
+            args += [reply, self._reply_life(reply_to)]
+        return self._insist("fail", keys, args)
+
+    def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
+        """Take over messages whose lease has expired, for `lease` seconds."""
+
+        def reaped(answer: Answer) -> list[Claim]:
+            claims = []
+            for token, message, meta in answer:
+                since, _, holder = meta.decode("utf-8", "replace").partition(" ")
+                claims.append(
+                    Claim(
+                        queue=queue,
+                        token=token.decode("ascii"),
+                        message=message,
+                        since=int(since) / 1000 if since.isdigit() else 0.0,
+                        holder=holder,
+                    )
+                )
+            return claims
+
+        prefix = secrets.token_hex(16) + "."
+        return self._commands.script(
+            "reap", self._lease(queue), [prefix, int(lease * 1000), most]
+        ).addCallback(reaped)
+
+    def _lease(self, queue: str) -> list[str]:
+        return self._keys.lease(queue)
+
+    def _reply_life(self, reply_to: str) -> int:
+        """Seconds that a reply waits for a relay that may be gone; the user's own lists stay."""
+        return REPLY_LIFE if reply_to.startswith(self._keys.inbox("")) else 0
+
+    def _insist(self, name: str, keys: Sequence[str], args: Sequence[object]) -> Deferred[bool]:
+        """Run a script that may run twice, over any number of lost connections."""
+        return Deferred.fromCoroutine(self._insisted(name, keys, args))
+
+    async def _insisted(self, name: str, keys: Sequence[str], args: Sequence[object]) -> bool:
+        unsure = False
+        while True:
+            try:
+                held = await self._commands.script(name, keys, args) == 1
+            except (NotConnected, ConnectionDropped) as error:
+                if self._stopped:
+                    raise
+                # Where the first try did take effect, the second finds nothing to do: the work is
+                # done either way.
+                unsure = unsure or isinstance(error, ConnectionDropped)
+                await self._commands.when_up()
+            else:
+                return held or unsure
+
+
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, BrokerError):
+        raise answer
+    return answer

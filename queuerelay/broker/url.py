@@ -1,0 +1,144 @@
+"""Where Redis is: what ``--redis`` takes, as one record. No Twisted here; workers use it too."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from queuerelay.errors import ConfigError
+
+_EXPECTED = (
+    "localhost, HOST:PORT, redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://…, "
+    "unix:///PATH or embedded[:DIR]"
+)
+#: The socket of an embedded server, inside its directory.
+SOCKET_NAME = "valkey.sock"
+#: Longest path of a Unix socket that every kernel takes, in bytes (sun_path is 108 or 104).
+SOCKET_PATH_BOUND = 103
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisUrl:
+    """One Redis server and how to enter it."""
+
+    #: ``embedded`` is a server that this process starts; the others exist already.
+    kind: Literal["tcp", "tls", "unix", "embedded"]
+    host: str = "localhost"
+    port: int = 6379
+    #: Path of the Unix socket; for ``embedded`` the directory, "" for a temporary one.
+    path: str = ""
+    username: str | None = None
+    password: str | None = None
+    db: int = 0
+    #: PEM file with the certificates to trust instead of the system's, TLS only.
+    ca_file: str | None = None
+
+    @property
+    def redacted(self) -> str:
+        """The address without its password, for logs and pages."""
+        return self._text("***" if self.password is not None else None)
+
+    def for_redis_py(self) -> str:
+        """A URL that `redis.Redis.from_url` takes.
+
+        A worker joins an embedded server by its directory; without one there is nothing to join:
+        `ConfigError`.
+        """
+        if self.kind != "embedded":
+            return self._text(self.password)
+        if not self.path:
+            raise ConfigError.of("--redis", "embedded", "embedded:DIR, the relay's directory")
+        return self.embedded_socket()._text(None)
+
+    def embedded_socket(self) -> "RedisUrl":
+        """The Unix socket of the embedded server in this directory."""
+        return replace(self, kind="unix", path=f"{self.path.rstrip('/')}/{SOCKET_NAME}")
+
+    def _text(self, password: str | None) -> str:
+        if self.kind == "embedded":
+            return f"embedded:{self.path}" if self.path else "embedded"
+        user = quote(self.username or "", safe="")
+        if password is not None:
+            user += ":" + (password if password == "***" else quote(password, safe=""))
+        user += "@" if user else ""
+        if self.kind == "unix":
+            # redis-py unquotes the path, and takes the database from the query.
+            return f"unix://{user}{quote(self.path)}" + (f"?db={self.db}" if self.db else "")
+        scheme = "rediss" if self.kind == "tls" else "redis"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        ca = f"?ssl_ca_certs={quote(self.ca_file, safe='')}" if self.ca_file else ""
+        return f"{scheme}://{user}{host}:{self.port}/{self.db}{ca}"
+
+
+def parse(text: str, *, option: str = "--redis") -> RedisUrl:
+    """The server that `text` names; `ConfigError` about `option` where it names none."""
+    shown = _hide_password(text)
+    if text == "embedded" or text.startswith("embedded:"):
+        return _embedded(text.removeprefix("embedded").removeprefix(":"), option)
+    if "://" not in text:
+        if not text or any(char in text for char in " /?#@"):
+            raise ConfigError.of(option, shown, _EXPECTED)
+        text = f"redis://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError.of(option, shown, f"{_EXPECTED} ({error})") from error
+    query = parse_qs(parts.query)
+    unknown = set(query) - {"db", "ssl_ca_certs"}
+    if unknown or parts.fragment:
+        raise ConfigError.of(option, shown, f"no {min(unknown, default='fragment')} in the URL")
+    username = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password is not None else None
+    if parts.scheme == "unix":
+        path = unquote(parts.path)
+        if parts.hostname or not path.startswith("/"):
+            raise ConfigError.of(option, shown, "unix:///PATH with an absolute path")
+        _check_socket(path, option, shown)
+        return RedisUrl(
+            kind="unix",
+            path=path,
+            username=username,
+            password=password,
+            db=_db(query.get("db", ["0"])[0], option, shown),
+        )
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ConfigError.of(option, shown, _EXPECTED)
+    return RedisUrl(
+        kind="tls" if parts.scheme == "rediss" else "tcp",
+        host=parts.hostname,
+        port=6379 if port is None else port,
+        username=username,
+        password=password,
+        db=_db(parts.path.strip("/") or query.get("db", ["0"])[0], option, shown),
+        ca_file=query.get("ssl_ca_certs", [None])[0] if parts.scheme == "rediss" else None,
+    )
+
+
+def _embedded(directory: str, option: str) -> RedisUrl:
+    url = RedisUrl(kind="embedded", path=directory)
+    if directory:
+        _check_socket(url.embedded_socket().path, option, directory)
+    return url
+
+
+def _check_socket(path: str, option: str, shown: str) -> None:
+    if len(path.encode()) > SOCKET_PATH_BOUND:
+        raise ConfigError.of(
+            option, shown, f"a path short enough for a Unix socket ({SOCKET_PATH_BOUND} bytes)"
+        )
+
+
+def _db(text: str, option: str, shown: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise ConfigError.of(option, shown, "a database number such as /0")
+    return int(text)
+
+
+def _hide_password(text: str) -> str:
+    """`text` fit for an error message, whatever is wrong with it."""
+    scheme, separator, rest = text.rpartition("://")
+    user, at, host = rest.rpartition("@")
+    if not at:
+        return text
+    name, colon, _ = user.partition(":")
+    return f"{scheme}{separator}{name}{':***' if colon else ''}@{host}"
