@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
@@ -47,7 +47,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class Reactor(IReactorProcess, IReactorTime, Protocol):
+class IServerReactor(IReactorProcess, IReactorTime):
     """A reactor that starts processes and tells the time."""
 
 
@@ -80,7 +80,7 @@ class EmbeddedServer:
 
     _log = Logger()
 
-    def __init__(self, directory: str, *, reactor: Reactor) -> None:
+    def __init__(self, directory: str, *, reactor: IServerReactor) -> None:
         self._binary = find_server()
         self._reactor = reactor
         self._keep = bool(directory)
