@@ -1,0 +1,9 @@
+"""What all tests share: the janitor, and real servers."""
+
+import hypothesis
+
+pytest_plugins = ["tests.janitor", "tests.valkey"]
+
+# No test depends on how fast the machine is, and a failure tells how to repeat it.
+hypothesis.settings.register_profile("queuerelay", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("queuerelay")
