@@ -5,7 +5,7 @@ Only ``node_id`` is required. A reply that cannot be understood ends its request
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,13 +78,19 @@ def encode_reply(
     status: int = 200,
     headers: Sequence[tuple[str, str]] | None = None,
     body: bytes = b"",
+    timing: Mapping[str, float] | None = None,
 ) -> bytes:
-    """The reply as a worker pushes it; header values are ISO-8859-1 text."""
+    """The reply as a worker pushes it; header values are ISO-8859-1 text.
+
+    `timing` has seconds under ``wait`` (in the queue) and ``run`` (in the worker).
+    """
     value: dict[str, Any] = {"node_id": node_id, "status": status}
     if headers is not None:
         value["headers"] = headers
     if body:
         value["body"], value["body_encoding"] = encode_body(body)
+    if timing:
+        value["timing"] = timing
     return orjson.dumps(value)
 
 

@@ -1,0 +1,80 @@
+"""Waiting for work without polling, and waking up for signals.
+
+A thread for each queue peeks at it, blocking, while the main loop is idle, and rings. A ring only
+says *look*: it may come for nothing, and it is never missed.
+"""
+
+import contextlib
+import queue
+import threading
+
+from redis.exceptions import RedisError
+
+from queuerelay.worker.commands import peek
+from queuerelay.worker.link import Link
+
+#: Seconds for which the server holds a peek.
+PEEK = 2.0
+#: Seconds for which a peek's connection waits; past this the connection is dead.
+PEEK_TIMEOUT = PEEK + 2.0
+#: Longest idle wait in seconds, so that even a lost ring costs no more than this.
+LONGEST_WAIT = 30.0
+
+
+class Doorbell:
+    """Rings when there may be work, or when somebody else has a reason.
+
+    Built on `queue.SimpleQueue` because its `put` is safe in a signal handler: `threading.Event`
+    deadlocks when the signal comes inside its `wait`.
+    """
+
+    def __init__(self) -> None:
+        self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._idle = threading.Event()
+
+    def watch(self, queue_key: str, link: Link) -> threading.Thread:
+        """Start the thread that peeks at the list `queue_key` over `link`, its own."""
+        thread = threading.Thread(
+            target=self._peek_for_ever,
+            args=(queue_key, link),
+            name=f"peek {queue_key}",
+            daemon=True,
+        )
+        thread.start()
+        return thread
+
+    def ring(self) -> None:
+        """End the wait. Safe in a signal handler and in any thread."""
+        self._rings.put(None)
+
+    def wait(self) -> None:
+        """Return when a queue has something, at a ring, or after 30 s."""
+        self._idle.set()
+        self.pause(LONGEST_WAIT)
+        self._idle.clear()
+        while not self._rings.empty():
+            self._rings.get()
+
+    def pause(self, seconds: float) -> None:
+        """Return after so many seconds, or at a ring."""
+        with contextlib.suppress(queue.Empty):
+            self._rings.get(timeout=seconds)
+
+    def _peek_for_ever(self, queue_key: str, link: Link) -> None:
+        pause = threading.Event()
+        while True:
+            self._idle.wait()
+            try:
+                answer = link.send(peek(queue_key, PEEK))[0]
+            except RedisError:
+                pause.wait(link.delay())
+                continue
+            if isinstance(answer, Exception):
+                # The server does not let us peek (at maxmemory BLMOVE is refused, while claims
+                # work): then look from time to time.
+                pause.wait(link.delay())
+            elif answer is None:
+                continue
+            # Cleared before the ring, so that one wait gets one ring of each queue.
+            self._idle.clear()
+            self.ring()

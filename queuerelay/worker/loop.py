@@ -1,0 +1,289 @@
+"""The main loop: claim a message, run the application, send reply and acknowledgement as one.
+
+Invariants:
+
+1. A claim is never repeated under the same token, and one whose answer was lost is looked for
+   before the next: nothing stays claimed by a living worker that does not know of it.
+2. The end of a message (reply, dead letter, drop) is sent until Redis has answered it.
+3. After the first SIGTERM nothing is claimed any more; the message in hand is finished.
+"""
+
+import logging
+import signal
+import time
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+from wsgiref.types import WSGIApplication
+
+from redis.exceptions import RedisError, ResponseError
+
+from queuerelay.errors import MessageError
+from queuerelay.wire.message import Message, Request, decode_message
+from queuerelay.wire.recovery import failed, unreadable
+from queuerelay.wire.reply import encode_reply
+from queuerelay.worker import wsgi
+from queuerelay.worker.commands import Command, Commands
+from queuerelay.worker.doorbell import Doorbell
+from queuerelay.worker.lease import Keeper
+from queuerelay.worker.link import Link
+
+log = logging.getLogger(__name__)
+
+#: Longest reply as JSON in bytes; Redis takes no value past 512 MiB (proto-max-bulk-len), and
+#: would close the connection on it again and again.
+LONGEST_REPLY: Final = 500 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds one worker."""
+
+    #: Longest body of an answer, bytes.
+    max_reply: int
+    #: Requests after which the worker ends; 0 for never.
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A message in hand."""
+
+    token: str
+    queue: str
+    raw: bytes
+    #: Redis time of the claim, Unix seconds.
+    at: float
+    #: The same moment on the monotonic clock of this process.
+    moment: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How the message in hand ends; to be sent to Redis."""
+
+    claim: Claim
+    command: Command
+    #: Unix seconds after which nobody waits for what it says.
+    deadline: float
+
+    def late(self) -> bool:
+        """Whether nobody waits any more; by Redis's clock, as when it was claimed."""
+        return time.monotonic() - self.claim.moment > self.deadline - self.claim.at
+
+
+class Loop:
+    """One worker's main loop, for the main thread of its process."""
+
+    def __init__(
+        self,
+        application: WSGIApplication,
+        commands: Commands,
+        link: Link,
+        keeper: Keeper,
+        doorbell: Doorbell,
+        limits: Limits,
+    ) -> None:
+        self._application = application
+        self._commands = commands
+        self._link = link
+        self._keeper = keeper
+        self._doorbell = doorbell
+        self._limits = limits
+        self._claims = 0
+        self._served = 0
+        self._skipped = 0
+        self._signal = 0
+
+    def obey_signals(self) -> None:
+        """SIGTERM and SIGINT end `run` from now on; a second one ends the process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def run(self) -> None:
+        """Serve until a signal, or until the limit of requests."""
+        end: End | None = None
+        while not (self._signal or self._served >= self._limits.requests > 0):
+            claim = self._next(end)
+            if claim is not None:
+                end = self._work(claim)
+            else:
+                end = None
+                if not self._signal:
+                    self._doorbell.wait()
+        if end is not None:
+            self._finish(end, first=True)
+        log.info(
+            "stopped%s: %d requests answered, %d skipped past their deadline",
+            f" by {signal.Signals(self._signal).name}" if self._signal else "",
+            self._served,
+            self._skipped,
+        )
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        # Nothing here may take a lock or write: the signal may have come inside of either.
+        self._signal = number
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+        self._doorbell.ring()
+
+    # Redis.
+
+    def _next(self, end: End | None) -> Claim | None:
+        """End the last message and claim the next one, in one round trip."""
+        self._claims += 1
+        token = f"{self._keeper.tokens}-{self._claims}"
+        commands = [self._commands.claim(token)]
+        if end is not None:
+            commands.insert(0, end.command)
+        answers: list[Any]
+        try:
+            answers = self._link.send(*commands)
+        except RedisError as error:
+            answers = [error] * len(commands)
+        if end is not None:
+            if isinstance(answers[0], Exception):
+                self._finish(end, first=False)
+            else:
+                self._ended(end, answers[0], first=True)
+        return self._claimed(token, answers[-1])
+
+    def _finish(self, end: End, *, first: bool) -> None:
+        """Send `end` until Redis has answered; `first` if it has not been sent yet."""
+        command = end.command
+        while True:
+            if not first:
+                self._pause()
+                if end.late():
+                    if self._signal:
+                        log.warning("gave up an answer on %s past its deadline", end.claim.queue)
+                        return
+                    # Perhaps the reply is what Redis does not take; nobody wants it any more.
+                    command = self._commands.drop(end.claim.queue, end.claim.token)
+            try:
+                (answer,) = self._link.send(command)
+            except RedisError as error:
+                answer = error
+            if not isinstance(answer, Exception):
+                self._ended(end, answer, first=first)
+                return
+            first = False
+
+    def _ended(self, end: End, answer: object, *, first: bool) -> None:
+        self._keeper.held = None
+        if answer == 0 and first:
+            log.warning(
+                "the lease on a message of %s was lost; its answer was dropped", end.claim.queue
+            )
+
+    def _claimed(self, token: str, answer: Any) -> Claim | None:
+        if answer is None:
+            return None
+        if isinstance(answer, ResponseError):
+            # Refused, so nothing was taken; the doorbell rings if there is anything to take.
+            self._pause()
+            return None
+        if isinstance(answer, Exception):
+            return self._find(token)
+        number, raw, milliseconds = answer
+        return self._take(token, self._commands.queues[number - 1], raw, milliseconds / 1000)
+
+    def _find(self, token: str) -> Claim | None:
+        """The message that a claim without an answer took, if it did."""
+        while True:
+            self._pause()
+            try:
+                *found, now = self._link.send(*self._commands.find(token))
+            except RedisError as error:
+                now = error
+            if isinstance(now, Exception):
+                if self._signal:
+                    # If it took one, whoever reaps finds it soon.
+                    return None
+                continue
+            for queue, raw in zip(self._commands.queues, found, strict=True):
+                if isinstance(raw, bytes):
+                    return self._take(token, queue, raw, int(now[0]) + int(now[1]) / 1e6)
+            return None
+
+    def _take(self, token: str, queue: str, raw: bytes, at: float) -> Claim:
+        self._keeper.held = (queue, token)
+        return Claim(token=token, queue=queue, raw=raw, at=at, moment=time.monotonic())
+
+    def _pause(self) -> None:
+        self._doorbell.pause(self._link.delay())
+
+    # Work.
+
+    def _work(self, claim: Claim) -> End:
+        """Run what was claimed; whatever it is, the worker lives on."""
+        holder = self._commands.holder
+        try:
+            message = decode_message(claim.raw)
+        except MessageError as error:
+            log.warning("unreadable message on %s, now in resque:failed: %s", claim.queue, error)
+            verdict = unreadable(
+                claim.raw, queue=claim.queue, worker=holder, error=error, now=claim.at
+            )
+            command = self._commands.conclude(claim.queue, claim.token, verdict)
+            return End(claim=claim, command=command, deadline=float("inf"))
+        if message.request is None:
+            return self._refuse_job(claim, message)
+        if message.request.deadline <= claim.at:
+            self._skipped += 1
+            log.debug("skipped %s: past its deadline", message.request.node_id)
+            command = self._commands.drop(claim.queue, claim.token)
+        else:
+            command = self._answer(claim, message.request)
+        return End(claim=claim, command=command, deadline=message.request.deadline)
+
+    def _answer(self, claim: Claim, request: Request) -> Command:
+        began = time.monotonic()
+        answer = wsgi.run(
+            self._application, request, queue=claim.queue, max_reply=self._limits.max_reply
+        )
+        run = time.monotonic() - began
+        self._served += 1
+        timing = {"run": round(run, 6)}
+        if request.accepted_at:
+            timing["wait"] = round(max(0.0, claim.at - request.accepted_at), 6)
+        reply = _encode(request, answer, timing)
+        if len(reply) > LONGEST_REPLY:
+            log.error("%s %r: a reply of %d bytes", request.method, request.url, len(reply))
+            answer = wsgi.FAILED
+            reply = _encode(request, answer, timing)
+        log.debug(
+            "%s %s %r %d, %d bytes in %.4f s",
+            request.node_id,
+            request.method,
+            request.url,
+            answer.status,
+            len(answer.body),
+            run,
+        )
+        return self._commands.reply(claim.queue, claim.token, request.reply_to, reply)
+
+    def _refuse_job(self, claim: Claim, message: Message) -> End:
+        log.warning("a job of class %r on %s, now in resque:failed", message.cls, claim.queue)
+        verdict = failed(
+            claim.raw,
+            message,
+            queue=claim.queue,
+            worker=self._commands.holder,
+            exception="NotARequest",
+            error=f"a WSGI worker answers requests only, this is a job of class {message.cls}",
+            now=claim.at,
+            attempts=tuple(message.attempts),
+        )
+        command = self._commands.conclude(claim.queue, claim.token, verdict)
+        return End(claim=claim, command=command, deadline=float("inf"))
+
+
+def _encode(request: Request, answer: wsgi.Answer, timing: dict[str, float]) -> bytes:
+    return encode_reply(
+        node_id=request.node_id,
+        status=answer.status,
+        headers=answer.headers,
+        body=answer.body,
+        timing=timing,
+    )

@@ -1,0 +1,251 @@
+"""``queuerelay-worker``: options, the user's application, and a worker put together from parts."""
+
+import argparse
+import importlib
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+from wsgiref.types import WSGIApplication
+
+from queuerelay import __version__
+from queuerelay.broker.keys import Keys
+from queuerelay.broker.url import RedisUrl, parse
+from queuerelay.errors import ConfigError
+from queuerelay.worker.commands import Commands
+from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
+from queuerelay.worker.lease import Keeper
+from queuerelay.worker.link import Link, Outage
+from queuerelay.worker.loop import Limits, Loop
+
+log = logging.getLogger(__name__)
+
+_MIB: Final = 1024 * 1024
+#: Seconds that the main connection waits for an answer; a large reply must get through in it.
+ANSWER_TIMEOUT: Final = 10.0
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker as `arguments` (default: the command line's) say. Gives the exit status.
+
+    0 after SIGTERM, SIGINT or the limit of requests; 1 for wrong options or an application that
+    cannot be imported, with one line on stderr that says what was given and expected.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        _log_to_stderr(options.log_level)
+        url = parse(options.redis)
+        address = _address(url)
+        if options.chdir is not None:
+            _chdir(options.chdir)
+        application = load_application(options.application)
+    except ConfigError as error:
+        sys.stderr.write(f"queuerelay-worker: {error}\n")
+        return 1
+    # Again: the application may have set up logging, and that may have silenced us.
+    _log_to_stderr(options.log_level)
+    _assemble(options, application, url, address)
+    return 0
+
+
+def load_application(named: str) -> WSGIApplication:
+    """The callable that ``module:attribute`` names; the current directory is searched first.
+
+    Raises `ConfigError`. Where the module itself raises, its traceback goes to the log before.
+    """
+    option = "application"
+    module_name, colon, attributes = named.partition(":")
+    if not (colon and module_name and attributes):
+        raise ConfigError.of(option, named, "MODULE:ATTRIBUTE, such as app:application")
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        if _is_missing(error, module_name):
+            raise ConfigError.of(
+                option, named, f"a module that can be imported from {directory} ({error})"
+            ) from error
+        log.exception("%s cannot be imported", module_name)
+        raise ConfigError.of(
+            option, named, f"a module without errors (it raised {type(error).__name__})"
+        ) from error
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError as error:
+            raise ConfigError.of(option, named, f"an attribute that exists ({error})") from error
+    if not callable(found):
+        raise ConfigError.of(option, named, f"a WSGI callable, not a {type(found).__name__}")
+    application: WSGIApplication = found
+    return application
+
+
+def _is_missing(error: BaseException, module_name: str) -> bool:
+    """Whether it is the module itself that is not there, not one that it imports."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return isinstance(error, ValueError | TypeError) and module_name.startswith(".")
+    return module_name == error.name or module_name.startswith(f"{error.name}.")
+
+
+def _assemble(
+    options: argparse.Namespace, application: WSGIApplication, url: RedisUrl, address: str
+) -> None:
+    keys = Keys(prefix=options.prefix)
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    commands = Commands(
+        keys=keys,
+        queues=options.queues,
+        lease_ms=round(options.lease * 1000),
+        holder=holder,
+    )
+    outage = Outage()
+    log.info(
+        "worker %s %s: queues %s at %s, lease %g s, %s",
+        __version__,
+        holder,
+        ",".join(options.queues),
+        url.redacted,
+        options.lease,
+        options.application,
+    )
+    # A renewal must fail early enough for another one within the lease.
+    lease_link = Link(address, role="lease", outage=outage, timeout=max(1.0, options.lease / 3))
+    keeper = Keeper(commands, lease_link, tokens=secrets.token_hex(8), clock=time.monotonic)
+    doorbell = Doorbell()
+    loop = Loop(
+        application,
+        commands,
+        Link(address, role="main", outage=outage, timeout=ANSWER_TIMEOUT),
+        keeper,
+        doorbell,
+        Limits(max_reply=options.max_reply, requests=options.requests),
+    )
+    loop.obey_signals()
+    keeper.start()
+    for queue in options.queues:
+        link = Link(address, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
+        doorbell.watch(keys.queue(queue), link)
+    loop.run()
+    keeper.stop()
+
+
+def _address(url: RedisUrl) -> str:
+    if url.kind == "embedded" and url.path:
+        # Before --chdir, and because a relative path has no place in a URL.
+        url = parse(f"embedded:{os.path.abspath(url.path)}")
+    return url.for_redis_py()
+
+
+def _chdir(directory: str) -> None:
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise ConfigError.of("--chdir", directory, f"a directory ({error.strerror})") from error
+
+
+def _log_to_stderr(level: str) -> None:
+    """One handler on our own logger: the root logger is the application's."""
+    logger = logging.getLogger("queuerelay")
+    for one in [logger, *(logging.getLogger(name) for name in list(logger.manager.loggerDict))]:
+        if one.name.split(".")[0] == "queuerelay":
+            one.disabled = False
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
+        logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(level.upper())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message.removeprefix("argument "))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="queuerelay-worker",
+        description="Answers queuerelay's requests with a WSGI application.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("application", metavar="MODULE:APP", help="the WSGI application; . is searched first")
+    add(
+        "--redis",
+        metavar="URL",
+        default="localhost",
+        help="localhost, HOST:PORT, redis://, rediss://, unix:///PATH, or embedded:DIR "
+        "for a relay's embedded server",
+    )
+    add(
+        "--queues",
+        type=_queues,
+        default=("requests",),
+        metavar="A,B",
+        help="queues to serve, the most urgent first",
+    )
+    add(
+        "--lease",
+        type=_number(float, 0.1, 86400, "seconds"),
+        default=10.0,
+        metavar="SECONDS",
+        help="a dead worker's message is taken over after this long; renewed while it lives",
+    )
+    add(
+        "--max-reply",
+        type=_number(int, 1, 256 * _MIB, "bytes"),
+        default=64 * _MIB,
+        metavar="BYTES",
+        help="longest body of an answer; beyond it the client gets 500",
+    )
+    add(
+        "--requests",
+        type=_number(int, 0, 10**9, "requests"),
+        default=0,
+        metavar="N",
+        help="end with status 0 after so many requests; 0: never",
+    )
+    add("--prefix", default=Keys().prefix, help="of queuerelay's own keys in Redis; the relay's")
+    add("--chdir", metavar="DIR", help="go there before the application is imported")
+    add(
+        "--log-level",
+        choices=_LEVELS,
+        default="info",
+        help="least severe line to log; debug has one for each request",
+    )
+    add("--version", action="version", version=f"queuerelay {__version__}")
+    return parser
+
+
+def _queues(text: str) -> tuple[str, ...]:
+    queues = tuple(dict.fromkeys(queue.strip() for queue in text.split(",")))
+    if not all(queue and ":" not in queue and "*" not in queue for queue in queues):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected names with commas between, without : and *"
+        )
+    return queues
+
+
+def _number(
+    kind: type[int] | type[float], least: float, most: float, unit: str
+) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(-1)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"got {text!r}, expected a number of {unit} from {least:g} to {most:g}"
+            )
+        return value
+
+    return convert

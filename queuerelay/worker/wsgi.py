@@ -1,0 +1,202 @@
+"""Runs a WSGI application for one request and catches its answer (PEP 3333).
+
+`wsgiref.handlers` does the protocol. What differs from a server with a socket:
+
+1. The answer is held until it is whole: an application that fails half-way gets a clean 500.
+2. Nothing is added to the answer: date, length and framing are the relay's.
+3. Whatever the application raises, SystemExit and broken pipes of its own among it, the worker
+   lives on.
+"""
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from wsgiref.handlers import BaseHandler
+from wsgiref.headers import Headers
+from wsgiref.types import ErrorStream, InputStream, WSGIApplication, WSGIEnvironment
+from wsgiref.util import is_hop_by_hop
+
+from queuerelay.errors import QueuerelayError
+from queuerelay.wire.headers import is_token
+from queuerelay.wire.message import Request
+from queuerelay.worker.environ import environ_of
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+
+log = logging.getLogger(__name__)
+
+#: A status line's code and reason; a worker's final answer is 200 to 599.
+_STATUS: Final = re.compile(r"([2-5][0-9]{2}) [^\r\n]*")
+#: What a field value must not have (RFC 9110 5.5), and what is no byte (PEP 3333).
+_NO_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
+
+
+class NotWSGI(QueuerelayError):
+    """the application did what PEP 3333 forbids"""
+
+
+class AnswerTooLarge(QueuerelayError):
+    """the application's answer is larger than --max-reply"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the application answered."""
+
+    #: 200 to 599.
+    status: int
+    #: In the application's order, with repetition; values are ISO-8859-1 text.
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+#: The answer for an application that failed: no traceback, nothing of the request.
+FAILED: Final = Answer(
+    500,
+    [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
+    b"500 Internal Server Error: the application failed.\n",
+)
+
+
+def run(application: WSGIApplication, request: Request, *, queue: str, max_reply: int) -> Answer:
+    """What `application` answers to `request`, `FAILED` where it does not; never raises.
+
+    `max_reply` is the longest body in bytes. A failure is one log record with its traceback.
+    """
+    return Handler(request, queue=queue, max_reply=max_reply).answer(application)
+
+
+class Handler(BaseHandler):
+    """One run of one application."""
+
+    wsgi_multithread = False
+    wsgi_multiprocess = True
+    server_software = "queuerelay"
+    # wsgiref's own state, which typeshed leaves out.
+    environ: WSGIEnvironment
+    status: str | None
+    headers: Headers | None
+    result: Iterable[bytes] | None
+
+    def __init__(self, request: Request, *, queue: str, max_reply: int) -> None:
+        # The process's own environment (credentials!) is not part of a request.
+        self.os_environ = {}
+        self._request = request
+        self._queue = queue
+        self._max_reply = max_reply
+        self._blocks: list[bytes] = []
+        self._size = 0
+        self._answer: Answer | None = None
+
+    def answer(self, application: WSGIApplication) -> Answer:
+        """Run it; instead of `BaseHandler.run`, which swallows broken connections as a client's:
+        here they can only be the application's, to its database for instance.
+        """
+        try:
+            self.setup_environ()
+            self.result = application(self.environ, self.start_response)
+            self.finish_response()
+        except AnswerTooLarge as error:
+            log.error("%s %r: %s", self._request.method, self._request.url, error)
+        except BaseException:
+            # From close() of a whole answer, too: that answer still goes out.
+            log.exception(
+                "the application failed at %s %r", self._request.method, self._request.url
+            )
+        return self._answer or FAILED
+
+    # What the application calls.
+
+    def start_response(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: "OptExcInfo | None" = None,
+    ) -> Callable[[bytes], None]:
+        """PEP 3333 start_response; checked here because wsgiref's checks vanish under -O."""
+        if exc_info and self.headers_sent and exc_info[1] is not None:
+            try:
+                raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # a reference to its own frame
+        _check(status, headers)
+        # A server must refuse connection fields or drop them (PEP 3333); old code sends them.
+        kept = [(name, value) for name, value in headers if not is_hop_by_hop(name)]
+        super().start_response(status, kept, exc_info)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333 write(); also what each block of the iterable goes through."""
+        if type(data) is not bytes:
+            raise NotWSGI(f"expected blocks of bytes, got {type(data).__name__}")
+        if self.status is None:
+            raise NotWSGI("a block before start_response()")
+        if data:
+            # An empty block does not send the headers: the status may still change.
+            self.headers_sent = True
+            self._size += len(data)
+            if self._size > self._max_reply:
+                raise AnswerTooLarge(f"more than {self._max_reply} bytes")
+            self._blocks.append(data)
+
+    # What `BaseHandler` asks of its kind.
+
+    def finish_content(self) -> None:
+        """The answer is whole."""
+        if self.status is None or self.headers is None:
+            raise NotWSGI("no start_response()")
+        headers = self.headers.items()
+        body = b"".join(self._blocks)
+        if self._request.method == "HEAD":
+            # The client learns the length that GET would have (RFC 9110 8.6), and no more.
+            if body and "content-length" not in self.headers:
+                headers.append(("Content-Length", str(len(body))))
+            body = b""
+        self._answer = Answer(int(self.status[:3]), headers, body)
+
+    def get_scheme(self) -> str:
+        """The client's scheme: ``http`` or ``https``."""
+        return self._request.scheme
+
+    def get_stdin(self) -> InputStream:
+        """The request body."""
+        return io.BytesIO(self._request.body)
+
+    def get_stderr(self) -> ErrorStream:
+        """The worker's stderr, where its log goes too."""
+        return sys.stderr
+
+    def add_cgi_vars(self) -> None:
+        """The request's variables."""
+        self.environ.update(environ_of(self._request, queue=self._queue))
+
+    def _write(self, data: bytes) -> None:
+        raise NotImplementedError("write() keeps the blocks itself")
+
+    def _flush(self) -> None:
+        raise NotImplementedError("write() keeps the blocks itself")
+
+
+def _check(status: object, headers: object) -> None:
+    """`NotWSGI` unless the relay can send these; better here, where the application's log is."""
+    if not isinstance(status, str) or _STATUS.fullmatch(status) is None:
+        raise NotWSGI(f"status: got {status!r}, expected a text such as '200 OK' (200 to 599)")
+    if type(headers) is not list:
+        raise NotWSGI(f"headers: expected a list, got {type(headers).__name__}")
+    for pair in headers:
+        if not (
+            isinstance(pair, tuple)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
+            and isinstance(pair[1], str)
+        ):
+            raise NotWSGI(f"headers: expected (name, value) pairs of texts, got {pair!r}")
+        if not is_token(pair[0]):
+            raise NotWSGI(f"headers: {pair[0]!r} is not a name (RFC 9110 5.1)")
+        if _NO_VALUE.search(pair[1]) is not None:
+            raise NotWSGI(f"headers: {pair[0]}: a control or non-ISO-8859-1 character in the value")
