@@ -3,6 +3,11 @@
 The docstring of a class is its message to people; `str(error)` adds the particulars.
 """
 
+from typing import Final
+
+#: How much of a wrong value an error shows, in characters.
+_SHOWN: Final = 200
+
 
 class QueuerelayError(Exception):
     """queuerelay failed"""
@@ -23,7 +28,13 @@ class ConfigError(QueuerelayError):
     @classmethod
     def of(cls, option: str, value: object, expected: str) -> "ConfigError":
         """The error for `option`, which had `value` where `expected` was expected."""
-        return cls(f"{option}: got {value!r}, expected {expected}")
+        try:
+            shown = repr(value)
+        except ValueError:  # Python writes no integer of thousands of digits
+            shown = "a number that is much too large"
+        if len(shown) > _SHOWN:
+            shown = f"{shown[:_SHOWN]}..."
+        return cls(f"{option}: got {shown}, expected {expected}")
 
 
 class MessageError(QueuerelayError):
@@ -69,6 +80,13 @@ class Refusal(QueuerelayError):
         super().__init__(particulars)
         if retry_after is not None:
             self.retry_after = retry_after
+
+
+class BadRequest(Refusal):
+    """the request is malformed"""
+
+    status = 400
+    reason = "malformed"
 
 
 class BodyTooLarge(Refusal):
