@@ -37,6 +37,10 @@ class ConfigError(QueuerelayError):
         return cls(f"{option}: got {shown}, expected {expected}")
 
 
+class CannotListen(QueuerelayError):
+    """cannot listen"""
+
+
 class MessageError(QueuerelayError):
     """a message on a queue cannot be understood"""
 

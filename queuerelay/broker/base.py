@@ -17,8 +17,11 @@ NODE_SILENCE = 30.0
 BEAT_INTERVAL = 2.0
 #: Seconds that a node's snapshot outlives its last beat.
 SNAPSHOT_LIFE = 10.0
+#: Seconds that a reply waits in an inbox that nobody reads; the relay that reads it renews this.
+REPLY_LIFE = 3600
 
-#: Takes a batch of raw replies; must not raise.
+#: Takes a batch of raw replies. It may return a Deferred, which is awaited; where that fails with a
+#: `BrokerError`, the same batch comes again.
 InboxHandler = Callable[[Sequence[bytes]], object]
 
 

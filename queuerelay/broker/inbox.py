@@ -77,11 +77,10 @@ class InboxReader:
             while True:
                 self.last_turn = self._clock.seconds()
                 items = await self._turn(done, window)
+                if items and not await self._handled(items):
+                    done = 0
+                    continue
                 if items:
-                    try:
-                        self._handler(items)
-                    except Exception:
-                        self._log.failure("a batch of replies was not handled; it is dropped")
                     heaviest = max(map(len, items))
                     window = max(1, min(BATCH, BATCH_BYTES // max(1, heaviest)))
                 done = len(items)
@@ -93,6 +92,20 @@ class InboxReader:
             self._log.failure("reading replies failed; it starts over")
         await deferLater(self._clock, LONGEST_PAUSE)
         self._connection.drop()
+
+    async def _handled(self, items: Sequence[bytes]) -> bool:
+        """Hand a batch over; False where it must be handed over again."""
+        try:
+            handled = self._handler(items)
+            if isinstance(handled, Deferred):
+                await handled
+        except BrokerError:
+            # The handler could not pass them on yet; they are still in the list.
+            await deferLater(self._clock, POLL)
+            return False
+        except Exception:
+            self._log.failure("a batch of replies was not handled; it is dropped")
+        return True
 
     async def _turn(self, done: int, window: int) -> Sequence[bytes]:
         """Drop the `done` items of the last batch, wait for more, and fetch them."""

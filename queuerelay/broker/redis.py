@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from queuerelay.broker.base import (
     NODE_SILENCE,
+    REPLY_LIFE,
     SNAPSHOT_LIFE,
     Claim,
     InboxHandler,
@@ -24,8 +25,6 @@ from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected
 
 #: Bytes per second below which a push counts as stalled.
 _SLOWEST_PUSH = 4_000_000
-#: Seconds that an inbox nobody reads is kept; the relay that reads it renews this.
-REPLY_LIFE = 3600
 #: Most take-offs sent in one go: each may walk a whole queue.
 _TAKE_OFF_BATCH = 100
 

@@ -1,1 +1,3 @@
-"""The HTTP side: from a client's request to a message on a queue, and from a reply to an answer."""
+"""The HTTP side. `core` holds requests and knows nothing of HTTP; `resource` and `front` are thin
+adapters between it and twisted.web.
+"""

@@ -57,9 +57,7 @@ def recover(
     request = message.request
     if request is not None and request.deadline <= now:
         return Drop()
-    lost = Attempt(
-        started_at=since, run=max(0.0, now - since), error="worker died", worker=worker
-    )
+    lost = Attempt(started_at=since, run=max(0.0, now - since), error="worker died", worker=worker)
     may_repeat = request is None or request.idempotent
     if may_repeat and len(message.attempts) + 1 < tries:
         return Retry(message=with_attempt(raw, lost))

@@ -39,21 +39,9 @@ class Reply:
     declared_length: int | None = None
 
 
-def decode_reply(raw: bytes, *, body_encoding: str | None = None) -> Reply:
-    """The reply in `raw`, or `ReplyError` that says which part is wrong.
-
-    `body_encoding` is the encoding where the reply names none; replies on the legacy list are
-    ``percent``.
-    """
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ReplyError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ReplyError(f"expected an object, got {type(value).__name__}")
-    node_id = value.get("node_id")
-    if not isinstance(node_id, str) or not node_id:
-        raise ReplyError(f"node_id: expected a text, got {type(node_id).__name__}")
+def decode_reply(raw: bytes) -> Reply:
+    """The reply in `raw`, or `ReplyError` that says which part is wrong."""
+    value, node_id = _load(raw)
     status = value.get("status", 200)
     if type(status) is not int or not 200 <= status <= 599:
         raise ReplyError(f"status: got {str(status)[:32]!r}, expected a number from 200 to 599")
@@ -65,11 +53,38 @@ def decode_reply(raw: bytes, *, body_encoding: str | None = None) -> Reply:
         headers, declared = _DEFAULT_HEADERS, None
     else:
         headers, declared = reply_headers(fields)
+    body = _body(value.get("body"), value.get("body_encoding"))
+    return Reply(node_id, status, headers, body, declared)
+
+
+def decode_legacy_reply(raw: bytes) -> Reply:
+    """The reply of one of the seed's workers: ``node_id`` and a percent-escaped ``body``.
+
+    Those workers send the request's own keys back with it, its headers among them, so nothing but
+    these two is believed. Raises `ReplyError`.
+    """
+    value, node_id = _load(raw)
+    return Reply(node_id, 200, _DEFAULT_HEADERS, _body(value.get("body"), "percent"))
+
+
+def _load(raw: bytes) -> tuple[dict[str, Any], str]:
     try:
-        body = decode_body(value.get("body"), value.get("body_encoding") or body_encoding)
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ReplyError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ReplyError(f"expected an object, got {type(value).__name__}")
+    node_id = value.get("node_id")
+    if not isinstance(node_id, str) or not node_id:
+        raise ReplyError(f"node_id: expected a text, got {type(node_id).__name__}")
+    return value, node_id
+
+
+def _body(text: object, encoding: object) -> bytes:
+    try:
+        return decode_body(text, encoding)
     except ValueError as error:
         raise ReplyError(str(error)) from error
-    return Reply(node_id, status, headers, body, declared)
 
 
 def encode_reply(

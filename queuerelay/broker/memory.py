@@ -1,0 +1,597 @@
+"""The broker without a Redis, for tests: the same promises, and controls to break them with.
+
+Shipped in `queuerelay.testing`. It passes the contract suite that `redis.RedisBroker` passes.
+
+Invariants:
+
+1. A command takes effect when it is sent, and its Deferred fires in a later turn of the clock, as
+   with Redis; with a `Clock`, ``clock.advance(0)`` runs all of it.
+2. A command that was sent before the connection was lost, and not answered, fails with
+   `ConnectionDropped`, whatever it did.
+3. A batch of the inbox is dropped from it in the turn after its hand-over: when the connection is
+   lost in between, the same items come again.
+"""
+
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queuerelay.broker.base import (
+    NODE_SILENCE,
+    REPLY_LIFE,
+    SNAPSHOT_LIFE,
+    Claim,
+    InboxHandler,
+    QueueDepth,
+)
+from queuerelay.broker.insist import insist
+from queuerelay.broker.keys import Keys
+from queuerelay.errors import ConnectionDropped, NotConnected, Refused
+
+#: Most items of a batch of the inbox.
+BATCH: Final = 256
+_QUEUE_TIME: Final = re.compile(rb'"queue_time": ?(\d+(?:\.\d*)?)}\Z')
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class _Lease:
+    claim: Claim
+    #: Clock seconds.
+    expires: float
+
+
+@dataclass(slots=True)
+class _Reader:
+    key: str
+    handler: InboxHandler
+    source: str | None
+    #: Items of the last batch, handed over and still in the list.
+    done: int = 0
+    #: Whether the handler is still at the last batch.
+    busy: bool = False
+    #: Names the connection; what began on an earlier one is void.
+    turn: int = 0
+
+
+@dataclass(slots=True)
+class _Node:
+    #: Clock seconds.
+    beat: float
+    snapshot: bytes
+
+
+@dataclass(slots=True)
+class _Lists:
+    """Lists by name, with a term where they have one; an empty one does not exist."""
+
+    clock: IReactorTime
+    content: dict[str, deque[bytes]] = field(default_factory=dict)
+    #: Clock seconds at which a list vanishes.
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def get(self, key: str) -> deque[bytes]:
+        """The list as it is now; a new one comes into being by `put`."""
+        term = self.terms.get(key)
+        if (term is not None and term <= self.clock.seconds()) or not self.content.get(key):
+            self.delete(key)
+        return self.content.get(key, deque())
+
+    def put(self, key: str, items: Iterable[bytes], *, head: bool = False) -> int:
+        """Append, or put at the head as LPUSH does; gives the length."""
+        found = self.get(key)
+        (found.extendleft if head else found.extend)(items)
+        if found:
+            self.content[key] = found
+        return len(found)
+
+    def delete(self, key: str) -> None:
+        """As DEL does."""
+        self.content.pop(key, None)
+        self.terms.pop(key, None)
+
+    def expire(self, key: str, seconds: float, *, unless_set: bool = False) -> None:
+        """As EXPIRE does, with NX for `unless_set`."""
+        if self.get(key) and not (unless_set and key in self.terms):
+            self.terms[key] = self.clock.seconds() + seconds
+
+
+class MemoryStore:
+    """What one Redis holds. Several brokers may share it, as processes share a Redis."""
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float] | None = None,
+        keys: Keys | None = None,
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock or clock.seconds
+        self.keys = keys or Keys()
+        #: Called with a list's name whenever it got something.
+        self.watchers: list[Callable[[str], object]] = []
+        #: The queues that have been registered for ``QUEUE=*`` workers.
+        self.queues: set[str] = set()
+        self._lists = _Lists(clock)
+        self._leases: dict[str, dict[str, _Lease]] = {}
+        self._nodes: dict[str, _Node] = {}
+
+    # To look at
+
+    def items(self, key: str) -> list[bytes]:
+        """The items of the Redis list of that name."""
+        return [*self._lists.get(key)]
+
+    def messages(self, queue: str) -> list[bytes]:
+        """The messages that wait, oldest first."""
+        return self.items(self.keys.queue(queue))
+
+    @property
+    def failures(self) -> list[bytes]:
+        """The dead letters, oldest first."""
+        return self.items(self.keys.failed)
+
+    def inflight(self, queue: str) -> list[Claim]:
+        """The messages that somebody has claimed."""
+        return [lease.claim for lease in self._leases.get(queue, {}).values()]
+
+    # What the commands and scripts do
+
+    def append(self, key: str, items: Sequence[bytes]) -> int:
+        """RPUSH."""
+        if not items:
+            raise Refused("ERR wrong number of arguments for 'rpush' command")
+        length = self._lists.put(key, items)
+        for watcher in [*self.watchers]:
+            watcher(key)
+        return length
+
+    def push(self, queue: str, messages: Sequence[bytes]) -> int:
+        """`Broker.push`."""
+        length = self.append(self.keys.queue(queue), messages)
+        self.queues.add(queue)
+        return length
+
+    def take_off(self, queue: str, messages: Sequence[bytes], *, newest: bool) -> list[bool]:
+        """`Broker.take_off`."""
+        waiting = self._lists.get(self.keys.queue(queue))
+        removed = []
+        for message in messages:
+            found = message in waiting
+            if found and newest:
+                waiting.reverse()
+                waiting.remove(message)
+                waiting.reverse()
+            elif found:
+                waiting.remove(message)
+            removed.append(found)
+        return removed
+
+    def depth(self, queue: str) -> QueueDepth:
+        """`Broker.depths`, for one."""
+        waiting = self._lists.get(self.keys.queue(queue))
+        found = _QUEUE_TIME.search(waiting[0][-64:]) if waiting else None
+        return QueueDepth(length=len(waiting), oldest_at=float(found[1]) if found else None)
+
+    def read(self, key: str, *, done: int, source: str | None, most: int) -> list[bytes]:
+        """Drop `done` items, move what `source` has, and show the first `most`."""
+        own = self._lists.get(key)
+        for _ in range(min(done, len(own))):
+            own.popleft()
+        if source is not None:
+            shared = self._lists.get(source)
+            self._lists.put(key, [shared.popleft() for _ in range(min(most, len(shared)))])
+        return self.items(key)[:most]
+
+    def beat(self, node_id: str, snapshot: bytes, *, inbox_life: float, legacy: str | None) -> None:
+        """`Broker.beat`."""
+        now = self._clock.seconds()
+        self._nodes[node_id] = _Node(now, snapshot)
+        self._lists.expire(self.keys.inbox(node_id), inbox_life)
+        for name in [*self._nodes]:
+            if self._nodes[name].beat <= now - NODE_SILENCE:
+                del self._nodes[name]
+        prefix, taken = self.keys.inbox(""), self.keys.legacy_inbox("")
+        for key in [*self._lists.content]:
+            if key.startswith(prefix) and key.removeprefix(prefix) not in self._nodes:
+                self._lists.expire(key, inbox_life, unless_set=True)
+            elif key.startswith(taken) and key.removeprefix(taken) not in self._nodes and legacy:
+                self._give_back(key, legacy)
+
+    def nodes(self) -> dict[str, bytes | None]:
+        """`Broker.nodes`."""
+        old = self._clock.seconds() - SNAPSHOT_LIFE
+        return {
+            name: node.snapshot if node.beat > old else None for name, node in self._nodes.items()
+        }
+
+    def leave(self, node_id: str, legacy: str | None) -> None:
+        """`Broker.leave`."""
+        self._nodes.pop(node_id, None)
+        self._lists.delete(self.keys.inbox(node_id))
+        if legacy is not None:
+            self._give_back(self.keys.legacy_inbox(node_id), legacy)
+
+    def _give_back(self, key: str, legacy: str) -> None:
+        items = self.items(key)
+        self._lists.delete(key)
+        self._lists.put(legacy, reversed(items), head=True)
+        for watcher in [*self.watchers]:
+            watcher(legacy)
+
+    def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Claim | None:
+        """`Broker.claim`."""
+        for queue in queues:
+            waiting = self._lists.get(self.keys.queue(queue))
+            if waiting:
+                claim = Claim(
+                    queue=queue,
+                    token=secrets.token_hex(16),
+                    message=waiting.popleft(),
+                    since=self._wall_clock(),
+                    holder=holder,
+                )
+                self._lease(claim, lease)
+                return claim
+        return None
+
+    def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> list[bool]:
+        """`Broker.renew`."""
+        held = self._leases.get(queue, {})
+        for token in tokens:
+            if token in held:
+                held[token].expires = self._clock.seconds() + lease
+        return [token in held for token in tokens]
+
+    def reap(self, queue: str, *, lease: float, most: int) -> list[Claim]:
+        """`Broker.reap`."""
+        now = self._clock.seconds()
+        held = self._leases.get(queue, {})
+        expired = sorted(
+            (one for one in held.values() if one.expires <= now), key=lambda one: one.expires
+        )
+        reaped = []
+        for old in expired[:most]:
+            del held[old.claim.token]
+            claim = replace(old.claim, token=secrets.token_hex(16))
+            self._lease(claim, lease)
+            reaped.append(claim)
+        return reaped
+
+    def end(self, claim: Claim) -> bool:
+        """Give up the lease; False where it was no longer held."""
+        return self._leases.get(claim.queue, {}).pop(claim.token, None) is not None
+
+    def put_back(self, queue: str, message: bytes) -> None:
+        """At the head."""
+        self._lists.put(self.keys.queue(queue), [message], head=True)
+
+    def send_reply(self, reply_to: str, reply: bytes) -> None:
+        """As ACK and FAIL do it."""
+        self.append(reply_to, [reply])
+        if reply_to.startswith(self.keys.inbox("")):
+            self._lists.expire(reply_to, REPLY_LIFE, unless_set=True)
+
+    def _lease(self, claim: Claim, lease: float) -> None:
+        held = self._leases.setdefault(claim.queue, {})
+        held[claim.token] = _Lease(claim, self._clock.seconds() + lease)
+
+
+class MemoryBroker:
+    """See `queuerelay.broker.base.Broker`; the methods below `Controls` are a test's.
+
+    `clock` gives the turns, and the seconds of leases and terms; `wall_clock` Unix seconds. With
+    `store`, it is one of several brokers on the same "Redis".
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float] | None = None,
+        store: MemoryStore | None = None,
+    ) -> None:
+        self._clock = clock
+        self.store = store or MemoryStore(clock=clock, wall_clock=wall_clock)
+        self._started = self._stopped = self._up = False
+        self._reachable = True
+        self._losing = False
+        self._push_dropped: bool | None = None
+        self._refusal: str | None = None
+        self._turn: IDelayedCall | None = None
+        self._answers: deque[tuple[Deferred[Any], object]] = deque()
+        self._waiters: list[Deferred[None]] = []
+        self._on_up: list[Callable[[], object]] = []
+        self._readers: list[_Reader] = []
+        self._legacy: str | None = None
+
+    # Controls
+
+    def disconnect(self) -> None:
+        """Lose the connection now, and do not find another until `reconnect`."""
+        self._reachable = False
+        self._lose("disconnected by the test")
+
+    def reconnect(self) -> None:
+        """Find the way again, in the next turn."""
+        self._reachable = True
+        self._wake()
+
+    def drop_next_push(self, *, applied: bool) -> None:
+        """Lose the connection over the next push, before its answer; it is made anew at once.
+
+        `applied` says whether the push took effect, which the one who pushed cannot know.
+        """
+        self._push_dropped = applied
+
+    def refuse(self, reason: str | None) -> None:
+        """Let commands fail with `Refused` from now on; None ends it.
+
+        As with Redis, an ``OOM …`` refuses what adds data and is not part of ending a claim; any
+        other reason refuses everything.
+        """
+        self._refusal = reason
+
+    def messages(self, queue: str) -> list[bytes]:
+        """The messages that wait, oldest first."""
+        return self.store.messages(queue)
+
+    @property
+    def failures(self) -> list[bytes]:
+        """The dead letters, oldest first."""
+        return self.store.failures
+
+    def inflight(self, queue: str) -> list[Claim]:
+        """The messages that somebody has claimed."""
+        return self.store.inflight(queue)
+
+    # Life
+
+    @property
+    def is_up(self) -> bool:
+        """Whether commands can be sent now."""
+        return self._up
+
+    def start(self) -> None:
+        """Connect, in the next turn."""
+        self._started = True
+        self.store.watchers.append(self._grown)
+        self._wake()
+
+    def stop(self) -> Deferred[None]:
+        """Fires when nothing is left running."""
+        self._stopped = True
+        self._lose("stopping")
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.errback(NotConnected("stopping"))
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        if self._grown in self.store.watchers:
+            self.store.watchers.remove(self._grown)
+        return succeed(None)
+
+    def when_up(self) -> Deferred[None]:
+        """Fires when commands can be sent; may be cancelled."""
+        if self._up:
+            return succeed(None)
+        if self._stopped:
+            return fail(NotConnected("stopping"))
+        waiter: Deferred[None] = Deferred(self._waiters.remove)
+        self._waiters.append(waiter)
+        return waiter
+
+    def on_up(self, callback: Callable[[], object]) -> None:
+        """Call `callback` each time that a connection has been made."""
+        self._on_up.append(callback)
+
+    def _connect(self) -> None:
+        self._up = True
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+        for callback in self._on_up:
+            try:
+                callback()
+            except Exception:
+                self._log.failure("a callback for a new connection failed")
+
+    def _lose(self, reason: str) -> None:
+        self._up = self._losing = False
+        for reader in self._readers:
+            reader.done, reader.busy = 0, False
+            reader.turn += 1
+        answers, self._answers = self._answers, deque()
+        for done, _ in answers:
+            done.errback(ConnectionDropped(reason))
+
+    # Turns
+
+    def _wake(self) -> None:
+        if self._turn is None and self._started and not self._stopped:
+            self._turn = self._clock.callLater(0, self._take_turn)
+
+    def _grown(self, key: str) -> None:
+        if any(key in (reader.key, reader.source) for reader in self._readers):
+            self._wake()
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if self._losing:
+            self._lose("lost by the test")
+        elif not self._up and self._reachable:
+            self._connect()
+        # Those that these answers lead to get theirs in the next turn.
+        for _ in range(len(self._answers)):
+            if self._answers:
+                done, answer = self._answers.popleft()
+                (done.errback if isinstance(answer, Failure) else done.callback)(answer)
+        for reader in self._readers:
+            self._read(reader)
+        if self._answers or (not self._up and self._reachable):
+            self._wake()
+
+    def _read(self, reader: _Reader) -> None:
+        if not self._up or reader.busy:
+            return
+        done, reader.done = reader.done, 0
+        items = self.store.read(reader.key, done=done, source=reader.source, most=BATCH)
+        if not items:
+            return
+        reader.busy = True
+        handled = maybeDeferred(reader.handler, items)
+        handled.addCallbacks(
+            self._handled, self._unhandled, (reader, reader.turn, len(items)), None, (reader,)
+        )
+
+    def _handled(self, _: object, reader: _Reader, turn: int, done: int) -> None:
+        if reader.turn == turn:
+            reader.done, reader.busy = done, False
+            self._wake()
+
+    def _unhandled(self, failure: Failure, reader: _Reader, turn: int, done: int) -> None:
+        if failure.check(BrokerError):
+            # It could not pass them on yet: the same again, a little later.
+            done = 0
+            self._clock.callLater(POLL, self._handled, None, reader, turn, 0)
+        else:
+            self._log.failure("a batch of replies was not handled; it is dropped", failure)
+            self._handled(None, reader, turn, done)
+
+    def _ask(self, effect: Callable[[], _T], *, adds: bool = False) -> Deferred[_T]:
+        """Let `effect` happen, if there is a connection, and answer in the next turn."""
+        if not self._up:
+            return fail(NotConnected("memory"))
+        done: Deferred[_T] = Deferred()
+        answer: object
+        try:
+            if self._refusal is not None and (adds or not self._refusal.startswith("OOM")):
+                raise Refused(self._refusal)
+            answer = effect()
+        except Refused:
+            answer = Failure()
+        self._answers.append((done, answer))
+        self._wake()
+        return done
+
+    # Queues
+
+    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
+        """Append `messages` in order; fires with the length of the queue."""
+        if self._push_dropped is not None and self._up:
+            applied, self._push_dropped = self._push_dropped, None
+            self._losing = True
+            if not applied:
+                return self._ask(lambda: 0)
+        return self._ask(lambda: self.store.push(queue, messages), adds=True)
+
+    def take_off(
+        self, queue: str, messages: Sequence[bytes], *, newest: bool = False
+    ) -> Deferred[list[bool]]:
+        """Remove each message once where nobody has taken it; fires with whether it was there."""
+        return self._ask(lambda: self.store.take_off(queue, messages, newest=newest))
+
+    def depths(self, queues: Sequence[str]) -> Deferred[list[QueueDepth]]:
+        """The depth of each of `queues`."""
+        return self._ask(lambda: [self.store.depth(queue) for queue in queues])
+
+    # Nodes and their inboxes
+
+    def open_inbox(
+        self, node_id: str, handler: InboxHandler, *, legacy: tuple[str, InboxHandler] | None = None
+    ) -> None:
+        """Read replies for `node_id` from now on; before `start`, once."""
+        keys = self.store.keys
+        self._readers.append(_Reader(keys.inbox(node_id), handler, None))
+        if legacy is not None:
+            self._legacy, handler = legacy
+            self._readers.append(_Reader(keys.legacy_inbox(node_id), handler, self._legacy))
+
+    def reply(self, node_id: str, replies: Sequence[bytes]) -> Deferred[int]:
+        """Append `replies` to a node's inbox; fires with its length."""
+        return self._ask(
+            lambda: self.store.append(self.store.keys.inbox(node_id), replies), adds=True
+        )
+
+    def beat(self, node_id: str, snapshot: bytes, *, inbox_life: float) -> Deferred[None]:
+        """Say that the node lives, publish its snapshot, and bury nodes that are silent."""
+        return self._ask(
+            lambda: self.store.beat(node_id, snapshot, inbox_life=inbox_life, legacy=self._legacy)
+        )
+
+    def nodes(self) -> Deferred[dict[str, bytes | None]]:
+        """The snapshots of all listed nodes, None where one is silent."""
+        return self._ask(self.store.nodes)
+
+    def leave(self, node_id: str) -> Deferred[None]:
+        """Take the node off the list, and delete its inbox."""
+        return self._ask(lambda: self.store.leave(node_id, self._legacy))
+
+    # Leases
+
+    def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Deferred[Claim | None]:
+        """Take the first message of the first of `queues` that has one, for `lease` seconds."""
+        return self._ask(lambda: self.store.claim(queues, holder=holder, lease=lease))
+
+    def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
+        """Prolong leases to `lease` seconds from now; False for those no longer held."""
+        return self._ask(lambda: self.store.renew(queue, tokens, lease=lease))
+
+    def ack(
+        self, claim: Claim, *, reply_to: str | None = None, reply: bytes = b""
+    ) -> Deferred[bool]:
+        """End the claim, and send the reply in the same step. Repeated until it is answered."""
+
+        def effect() -> bool:
+            held = self.store.end(claim)
+            if held and reply_to is not None:
+                self.store.send_reply(reply_to, reply)
+            return held
+
+        return self._insist(effect)
+
+    def retry(self, claim: Claim, message: bytes) -> Deferred[bool]:
+        """End the claim, and put `message` at the head of its queue. Repeated until answered."""
+
+        def effect() -> bool:
+            held = self.store.end(claim)
+            if held:
+                self.store.put_back(claim.queue, message)
+            return held
+
+        return self._insist(effect)
+
+    def fail(
+        self, claim: Claim, entry: bytes, *, reply_to: str | None = None, reply: bytes | None = None
+    ) -> Deferred[bool]:
+        """End the claim, and append `entry` to the failures. Repeated until answered."""
+
+        def effect() -> bool:
+            held = self.store.end(claim)
+            if held:
+                self.store.append(self.store.keys.failed, [entry])
+                if reply_to is not None and reply is not None:
+                    self.store.send_reply(reply_to, reply)
+            return held
+
+        return self._insist(effect)
+
+    def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
+        """Take over messages whose lease has expired, for `lease` seconds."""
+        return self._ask(lambda: self.store.reap(queue, lease=lease, most=most))
+
+    def _insist(self, effect: Callable[[], bool]) -> Deferred[bool]:
+        return Deferred.fromCoroutine(insist(lambda: self._ask(effect), self.when_up))

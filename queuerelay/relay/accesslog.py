@@ -1,0 +1,116 @@
+"""The access log: one line for each request, in the combined format and a little more.
+
+Invariants:
+
+1. Foreign text is escaped: no control character and no quote of a client's reaches a line.
+2. Lines wait in memory until `FLUSH_BYTES` or one second, and never more than `BUFFER_BYTES`: where
+   the disk does not keep up, lines are dropped and counted, and requests go on.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import strftime, gmtime
+from typing import Any, BinaryIO, Final
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.logger import Logger
+from twisted.web.http_headers import Headers
+
+FLUSH_BYTES: Final = 64 * 1024
+BUFFER_BYTES: Final = 4 * 1024 * 1024
+_UNSAFE: Final = re.compile(rb'[^\x20-\x7e]|["\\]')
+#: Longest foreign text in a line, in bytes.
+_LONGEST: Final = 2048
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """One answered request."""
+
+    client: Any
+    method: bytes
+    target: bytes
+    version: bytes
+    status: int
+    #: Bytes of the body that was sent.
+    length: int
+    headers: Headers
+    #: X-Request-Id.
+    id: bytes
+
+
+def escape(text: bytes) -> bytes:
+    """`text` without anything that could end its field or its line."""
+    return _UNSAFE.sub(lambda found: b"\\x%02x" % found.group()[0], text[:_LONGEST])
+
+
+class AccessLog:
+    """Writes entries to a file, in batches."""
+
+    _log = Logger()
+
+    def __init__(self, path: str, *, wall_clock: Callable[[], float]) -> None:
+        self._path = Path(path)
+        self._wall_clock = wall_clock
+        self._file: BinaryIO | None = None
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._second = 0
+        self._time = b""
+        #: Lines that were dropped.
+        self.dropped = 0
+
+    def open(self) -> None:
+        """Open the file to append to it; raises `OSError`."""
+        self._file = self._path.open("ab", buffering=0)
+
+    def add(self, entry: Entry) -> None:
+        """Note `entry`; it is written a little later."""
+        now = int(self._wall_clock())
+        if now != self._second:
+            self._second = now
+            self._time = strftime("%d/%b/%Y:%H:%M:%S +0000", gmtime(now)).encode("ascii")
+        peer = entry.client
+        host = peer.host.encode() if isinstance(peer, IPv4Address | IPv6Address) else b"-"
+        referer = entry.headers.getRawHeaders(b"referer") or (b"-",)
+        agent = entry.headers.getRawHeaders(b"user-agent") or (b"-",)
+        line = b'%b - - [%b] "%b %b %b" %d %d "%b" "%b" id=%b\n' % (
+            escape(host),
+            self._time,
+            escape(entry.method),
+            escape(entry.target),
+            escape(entry.version),
+            entry.status,
+            entry.length,
+            escape(referer[0]),
+            escape(agent[0]),
+            escape(entry.id),
+        )
+        if self._size + len(line) > BUFFER_BYTES:
+            self.dropped += 1
+            return
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; kept for the next time where the file cannot be written."""
+        if not self._lines or self._file is None:
+            return
+        try:
+            self._file.write(b"".join(self._lines))
+        except OSError as error:
+            self._log.warn("the access log cannot be written: {reason}", reason=str(error))
+            return
+        self._lines.clear()
+        self._size = 0
+
+    def close(self) -> None:
+        """Write the rest, and close the file."""
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None

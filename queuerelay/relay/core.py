@@ -1,0 +1,416 @@
+"""The relay itself: takes requests, holds them, and ends each of them exactly once.
+
+It knows nothing of twisted.web: a front calls `Relay.hold` with plain values and an object with
+`answer` and `refuse`, and `Relay.gone` when the client has left.
+
+Invariants:
+
+1. Ids are 128 random bits behind the id of this very process, so that no reply to another process,
+   or to this one before it was started again, can find anybody here.
+2. Replies are matched by id alone; the first complete one wins.
+3. A refusal is either raised by `hold`, and then nothing is held, or given to the client's
+   `refuse`; never both.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queuerelay import __version__
+from queuerelay.broker.base import BEAT_INTERVAL, Broker, QueueDepth
+from queuerelay.broker.loop import Loop
+from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
+from queuerelay.config import RelayConfig
+from queuerelay.errors import (
+    BadReply,
+    BrokerError,
+    Draining,
+    NoReply,
+    NotStarted,
+    QueueFull,
+    QueueUnavailable,
+    Refusal,
+    ReplyError,
+    TooManyHeld,
+)
+from queuerelay.relay.held import Client, Held, HeldTable, State
+from queuerelay.relay.outbox import Outbox
+from queuerelay.relay.refusals import RefusalLog
+from queuerelay.relay.routes import Routes
+from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
+from queuerelay.wire.reply import (
+    Reply,
+    decode_legacy_reply,
+    decode_reply,
+    encode_reply,
+    salvage_node_id,
+)
+
+#: Seconds between two looks at deadlines and at what waits for Redis.
+SWEEP_INTERVAL: Final = 0.25
+#: Seconds between two looks at the depths of the queues.
+DEPTH_INTERVAL: Final = 1.0
+#: Seconds by which an inbox outlives the longest deadline of its silent relay.
+INBOX_MARGIN: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a relay is doing, at one moment."""
+
+    #: Requests held now.
+    held: int
+    #: Bytes of their messages.
+    held_bytes: int
+    #: Whether no more requests are taken.
+    draining: bool
+    #: Ends by name (`State`), and replies that found nobody, since the start.
+    counters: Mapping[str, int]
+    #: Refusals by their reason, since the start.
+    refusals: Mapping[str, int]
+    #: Depth of each queue, as last seen.
+    queues: Mapping[str, QueueDepth]
+
+
+class Relay:
+    """One relay process; `start` and `stop` once each."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: RelayConfig,
+        broker: Broker,
+        *,
+        prefix: str,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._broker = broker
+        self._clock = clock
+        self._wall_clock = wall_clock
+        #: Names this process on the wire; another one each time it starts.
+        self.id = os.urandom(4).hex()
+        self._reply_to = f"{prefix}inbox:{self.id}"
+        self._routes = Routes(config.routes, config.queue, config.deadline)
+        self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
+        self._depths: dict[str, QueueDepth] = {}
+        self._lengths: dict[str, int] = dict.fromkeys(self._queues, 0)
+        self._table = HeldTable()
+        self._outbox = Outbox(
+            broker, clock=clock, refuse=self._refuse, saw_depth=self._lengths.__setitem__
+        )
+        self._leaving: dict[str, list[Held]] = {}
+        self._counters: Counter[str] = Counter()
+        self._refusals = RefusalLog(clock)
+        self._drained: Deferred[None] | None = None
+        longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
+        self._inbox_life = longest + INBOX_MARGIN
+        reaper = Reaper(broker, self._queues, wall_clock=wall_clock)
+        self._loops = [
+            Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
+            Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
+            Loop("depths", DEPTH_INTERVAL, self._look_at_depths, clock=clock),
+            Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
+        ]
+        legacy = config.legacy_replies
+        broker.open_inbox(
+            self.id, self._replies, legacy=(legacy, self._legacy_replies) if legacy else None
+        )
+        broker.on_up(self._up)
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to hold and to answer; the broker is started by whoever owns it."""
+        for loop in self._loops:
+            loop.start()
+
+    @property
+    def draining(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._drained is not None
+
+    def drain(self) -> Deferred[None]:
+        """Take no more requests; fires when none is held, at the latest after the drain time."""
+        if self._drained is None:
+            self._drained = Deferred()
+            late = self._clock.callLater(self._config.drain, self.hurry)
+            self._drained.addBoth(lambda _: late.cancel() if late.active() else None)
+            if not len(self._table):
+                self._drained.callback(None)
+        done: Deferred[None] = Deferred()
+        self._drained.chainDeferred(done)
+        return done
+
+    def hurry(self) -> None:
+        """Refuse everything that is still held."""
+        rest = self._table.all()
+        queued = [held for held in rest if held.state is State.QUEUED]
+        for held in rest:
+            self._refuse(held, Draining("it is stopping"))
+        for queue, batch in _by_queue(queued).items():
+            self._take_off_gone(queue, batch)
+
+    def stop(self) -> Deferred[None]:
+        """End every loop and leave the list of nodes; fires when nothing is left running."""
+        stopped = gatherResults([loop.stop() for loop in self._loops])
+        stopped.addCallback(lambda _: self._broker.leave(self.id))
+        stopped.addErrback(lambda failure: failure.trap(BrokerError))
+        return stopped.addCallback(lambda _: None)
+
+    def snapshot(self) -> Snapshot:
+        """What this relay is doing now."""
+        return Snapshot(
+            held=len(self._table),
+            held_bytes=self._table.bytes,
+            draining=self.draining,
+            counters=dict(self._counters),
+            refusals=dict(self._refusals.counts),
+            queues=dict(self._depths),
+        )
+
+    # Requests
+
+    def hold(
+        self,
+        client: Client,
+        *,
+        method: str,
+        url: str,
+        http_version: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        remote_addr: str,
+        scheme: str,
+    ) -> Held:
+        """Put a request on its queue and hold `client` until it is answered.
+
+        The fields are those of `wire.message.Request`. Raises `Refusal` where a limit is reached;
+        then nothing is held.
+        """
+        config, table = self._config, self._table
+        if self._drained is not None:
+            raise self._counted(Draining())
+        if len(table) >= config.max_held:
+            raise self._counted(TooManyHeld(f"{config.max_held} requests, the limit"))
+        # Only a route asks for the host, and most relays have none.
+        host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
+        queue, patience = self._routes.choose(method, url, host, headers)
+        if self._lengths[queue] >= config.max_queue:
+            raise self._counted(QueueFull(f"{config.max_queue} messages on {queue}, the limit"))
+        id = f"{self.id}-{os.urandom(16).hex()}"
+        accepted_at = self._wall_clock()
+        message = encode_request(
+            queue=queue,
+            node_id=id,
+            url=url,
+            method=method,
+            http_version=http_version,
+            headers=headers,
+            body=body,
+            remote_addr=remote_addr,
+            scheme=scheme,
+            reply_to=self._reply_to,
+            accepted_at=accepted_at,
+            deadline=accepted_at + patience,
+        )
+        if table.bytes + len(message) > config.max_held_bytes:
+            raise self._counted(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
+        now = self._clock.seconds()
+        held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
+        table.add(held)
+        self._lengths[queue] += 1
+        self._outbox.add(held)
+        return held
+
+    def gone(self, held: Held) -> None:
+        """The client has left; its request is taken off the queue if nobody has started on it."""
+        queued = held.state is State.QUEUED
+        if self._end(held, State.GONE) and queued:
+            if not self._leaving:
+                self._clock.callLater(0, self._take_off_leaving)
+            self._leaving.setdefault(held.queue, []).append(held)
+
+    # Ends
+
+    def _end(self, held: Held, state: State) -> bool:
+        if not self._table.end(held, state):
+            return False
+        self._counters[state.value] += 1
+        if self._drained is not None and not len(self._table) and not self._drained.called:
+            # After this turn: the last answer is to be written before anybody goes on.
+            self._clock.callLater(0, self._all_ended)
+        return True
+
+    def _all_ended(self) -> None:
+        if self._drained is not None and not self._drained.called:
+            self._drained.callback(None)
+
+    def _refuse(self, held: Held, refusal: Refusal, state: State = State.REFUSED) -> None:
+        if self._end(held, state):
+            try:
+                held.client.refuse(self._counted(refusal))
+            except Exception:
+                self._log.failure("an error could not be sent to its client")
+
+    def _counted(self, refusal: Refusal) -> Refusal:
+        self._refusals.add(refusal)
+        return refusal
+
+    def _take_off_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, {}
+        for queue, batch in leaving.items():
+            self._take_off_gone(queue, batch)
+
+    def _take_off_gone(self, queue: str, batch: list[Held]) -> None:
+        removed = self._outbox.take_off(queue, batch, newest=True)
+
+        def count(answers: Iterable[bool]) -> None:
+            self._counters["work_saved"] += sum(answers)
+
+        removed.addCallback(count)
+        removed.addErrback(self._broker_failed)
+
+    def _broker_failed(self, failure: Failure) -> None:
+        if not failure.check(BrokerError):
+            self._log.failure("a command of the relay failed", failure)
+
+    # Loops
+
+    def _up(self) -> None:
+        self._beat().addErrback(self._broker_failed)
+
+    def _sweep(self) -> None:
+        now = self._clock.seconds()
+        self._refusals.sweep(now)
+        self._outbox.sweep(now)
+        due = self._table.due(now)
+        for held in due:
+            if held.state is State.GATED:
+                self._refuse(held, NotStarted(), State.EXPIRED)
+        for queue, batch in _by_queue(due).items():
+            self._expire(queue, [held for held in batch if held.state is State.QUEUED])
+
+    def _expire(self, queue: str, batch: list[Held]) -> None:
+        """Taken off the queue, nobody had started (503); else somebody has it (504)."""
+        if not batch:
+            return
+
+        def answered(answers: Sequence[bool]) -> None:
+            for held, was_there in zip(batch, answers, strict=True):
+                self._refuse(held, NotStarted() if was_there else NoReply(), State.EXPIRED)
+
+        def failed(failure: Failure) -> None:
+            self._broker_failed(failure)
+            for held in batch:
+                self._refuse(held, NoReply("Redis did not say"), State.EXPIRED)
+
+        self._outbox.take_off(queue, batch, newest=False).addCallbacks(answered, failed)
+
+    def _beat(self) -> Deferred[None]:
+        snapshot = self.snapshot()
+        published: dict[str, Any] = {
+            "role": "relay",
+            "id": self.id,
+            "version": __version__,
+            "host": os.uname().nodename,
+            "pid": os.getpid(),
+            "at": self._wall_clock(),
+            "held": snapshot.held,
+            "held_bytes": snapshot.held_bytes,
+            "draining": snapshot.draining,
+            "counters": snapshot.counters,
+            "refusals": snapshot.refusals,
+        }
+        return self._broker.beat(self.id, orjson.dumps(published), inbox_life=self._inbox_life)
+
+    def _look_at_depths(self) -> Deferred[None]:
+        def seen(depths: Sequence[QueueDepth]) -> None:
+            for queue, depth in zip(self._queues, depths, strict=True):
+                self._depths[queue] = depth
+                self._lengths[queue] = depth.length
+
+        return self._broker.depths(self._queues).addCallback(seen)
+
+    # Replies
+
+    def _replies(self, batch: Sequence[bytes]) -> None:
+        for raw in batch:
+            try:
+                reply = decode_reply(raw)
+            except ReplyError as error:
+                self._undecodable(raw, error)
+            else:
+                self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        held = self._table.get(reply.node_id)
+        if held is None:
+            self._counters[self._dropped_as(reply.node_id)] += 1
+        elif self._end(held, State.ANSWERED):
+            try:
+                held.client.answer(reply)
+            except Exception:
+                self._log.failure("a reply could not be sent to its client")
+
+    def _dropped_as(self, id: str) -> str:
+        """The counter for a reply that finds nobody."""
+        ended = self._table.ended_as(id)
+        if ended is None:
+            return "replies_unknown"
+        return "replies_doubled" if ended is State.ANSWERED else "replies_late"
+
+    def _undecodable(self, raw: bytes, error: ReplyError) -> None:
+        self._counters["replies_undecodable"] += 1
+        id = salvage_node_id(raw)
+        held = self._table.get(id) if id is not None else None
+        if held is not None:
+            self._refuse(held, BadReply(str(error)))
+        else:
+            self._refusals.add(BadReply(f"{error}, for nobody who waits"))
+
+    def _legacy_replies(self, batch: Sequence[bytes]) -> Deferred[None] | None:
+        """Replies on the list that all relays share: ours are answered, others go to their relay's
+        inbox, whose name is the first part of the id.
+        """
+        elsewhere: dict[str, list[bytes]] = {}
+        for raw in batch:
+            try:
+                reply = decode_legacy_reply(raw)
+            except ReplyError as error:
+                self._undecodable(raw, error)
+                continue
+            owner, _, _ = reply.node_id.partition("-")
+            if owner == self.id or not _is_relay_id(owner):
+                self._answer(reply)
+            else:
+                elsewhere.setdefault(owner, []).append(
+                    encode_reply(node_id=reply.node_id, body=reply.body)
+                )
+        return Deferred.fromCoroutine(self._forward(elsewhere)) if elsewhere else None
+
+    async def _forward(self, elsewhere: dict[str, list[bytes]]) -> None:
+        for owner, replies in elsewhere.items():
+            await self._broker.reply(owner, replies)
+
+
+def _is_relay_id(text: str) -> bool:
+    return len(text) == 8 and all(char in "0123456789abcdef" for char in text)
+
+
+def _by_queue(batch: Iterable[Held]) -> dict[str, list[Held]]:
+    queues: dict[str, list[Held]] = {}
+    for held in batch:
+        queues.setdefault(held.queue, []).append(held)
+    return queues

@@ -1,0 +1,131 @@
+"""Between the held table and the queues: pushes in batches, and takes off what nobody awaits.
+
+Invariants:
+
+1. Everything of one reactor turn goes out in one command for each queue.
+2. A request is pushed once. Only where a connection was lost with the push under way, and only if
+   its method is idempotent, is it pushed again (RFC 9110 9.2.2); others wait for what comes.
+3. What cannot be pushed for `PATIENCE` seconds is refused: the client hears of it while it waits.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queuerelay.broker.base import Broker
+from queuerelay.errors import ConnectionDropped, NotConnected, QueueUnavailable, Refusal
+from queuerelay.relay.held import Held, State
+
+#: Seconds that a request waits for Redis to come back before it is refused.
+PATIENCE: Final = 2.0
+
+Batches = dict[str, list[Held]]
+
+
+class Outbox:
+    """What is on its way to the queues.
+
+    `refuse` ends a held request with a `Refusal`; `saw_depth` hears the length of a queue.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        clock: IReactorTime,
+        refuse: Callable[[Held, Refusal], object],
+        saw_depth: Callable[[str, int], object],
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._refuse = refuse
+        self._saw_depth = saw_depth
+        self._pending: Batches = {}
+        self._uncertain: Batches = {}
+        self._scheduled = False
+        broker.on_up(self._up)
+
+    def add(self, held: Held) -> None:
+        """Push it at the end of this reactor turn."""
+        batch = self._pending.get(held.queue)
+        if batch is None:
+            self._pending[held.queue] = [held]
+        else:
+            batch.append(held)
+        if not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._flush)
+
+    def sweep(self, now: float) -> None:
+        """Refuse what has waited too long for Redis, and forget what has ended."""
+        if self._broker.is_up:
+            return
+        for queue, batch in list(self._pending.items()):
+            kept = []
+            for held in batch:
+                if held.state is not State.GATED:
+                    continue
+                if held.accepted_at + PATIENCE <= now:
+                    self._refuse(held, QueueUnavailable("Redis is not connected"))
+                else:
+                    kept.append(held)
+            self._pending[queue] = kept
+        for queue, batch in self._uncertain.items():
+            self._uncertain[queue] = [held for held in batch if held.alive]
+
+    def take_off(self, queue: str, batch: list[Held], *, newest: bool) -> Deferred[list[bool]]:
+        """Take requests off `queue` where nobody has taken them; see `Broker.take_off`."""
+        # What was pushed twice may be there twice.
+        messages = [held.message for held in batch]
+        again = [held.message for held in batch if held.pushes > 1]
+        removed = self._broker.take_off(queue, messages + again, newest=newest)
+        return removed.addCallback(lambda answers: answers[: len(batch)])
+
+    def _up(self) -> None:
+        again, self._uncertain = self._uncertain, {}
+        for queue, batch in again.items():
+            self._push(queue, [held for held in batch if held.alive])
+        self._flush()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if not self._broker.is_up:
+            return
+        batches, self._pending = self._pending, {}
+        for queue, batch in batches.items():
+            self._push(queue, [held for held in batch if held.state is State.GATED])
+
+    def _push(self, queue: str, batch: list[Held]) -> None:
+        if not batch:
+            return
+        for held in batch:
+            held.state = State.QUEUED
+            held.pushes += 1
+        pushed = self._broker.push(queue, [held.message for held in batch])
+        pushed.addCallbacks(
+            lambda length: self._saw_depth(queue, length),
+            lambda failure: self._failed(queue, batch, failure),
+        )
+        pushed.addErrback(lambda failure: self._log.failure("a push failed", failure))
+
+    def _failed(self, queue: str, batch: list[Held], failure: Failure) -> None:
+        alive = [held for held in batch if held.alive]
+        if failure.check(NotConnected):
+            for held in alive:
+                held.pushes -= 1
+                if held.pushes == 0:
+                    held.state = State.GATED
+            self._pending.setdefault(queue, [])[:0] = [held for held in alive if not held.pushes]
+            self._uncertain.setdefault(queue, []).extend(held for held in alive if held.pushes)
+        elif failure.check(ConnectionDropped):
+            self._uncertain.setdefault(queue, []).extend(held for held in alive if held.idempotent)
+        else:
+            # Redis said no: nothing was pushed.
+            for held in alive:
+                self._refuse(held, QueueUnavailable(failure.getErrorMessage()))
