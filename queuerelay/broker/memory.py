@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,10 +34,12 @@ from queuerelay.broker.base import (
 )
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
-from queuerelay.errors import ConnectionDropped, NotConnected, Refused
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 
 #: Most items of a batch of the inbox.
 BATCH: Final = 256
+#: Seconds after which a batch that the handler could not take comes again.
+POLL: Final = 0.05
 _QUEUE_TIME: Final = re.compile(rb'"queue_time": ?(\d+(?:\.\d*)?)}\Z')
 
 _T = TypeVar("_T")
@@ -61,6 +63,8 @@ class _Reader:
     busy: bool = False
     #: Names the connection; what began on an earlier one is void.
     turn: int = 0
+    #: The next try, where the handler could not take the last batch.
+    again: IDelayedCall | None = None
 
 
 @dataclass(slots=True)
@@ -311,7 +315,7 @@ class MemoryBroker:
         self._push_dropped: bool | None = None
         self._refusal: str | None = None
         self._turn: IDelayedCall | None = None
-        self._answers: deque[tuple[Deferred[Any], object]] = deque()
+        self._answers: deque[tuple[Deferred[Any], Any]] = deque()
         self._waiters: list[Deferred[None]] = []
         self._on_up: list[Callable[[], object]] = []
         self._readers: list[_Reader] = []
@@ -414,6 +418,8 @@ class MemoryBroker:
         for reader in self._readers:
             reader.done, reader.busy = 0, False
             reader.turn += 1
+            if reader.again is not None and reader.again.active():
+                reader.again.cancel()
         answers, self._answers = self._answers, deque()
         for done, _ in answers:
             done.errback(ConnectionDropped(reason))
@@ -452,31 +458,30 @@ class MemoryBroker:
         if not items:
             return
         reader.busy = True
+        turn = reader.turn
         handled = maybeDeferred(reader.handler, items)
-        handled.addCallbacks(
-            self._handled, self._unhandled, (reader, reader.turn, len(items)), None, (reader,)
-        )
+        handled.addCallback(lambda _: self._handled(reader, turn, len(items)))
+        handled.addErrback(self._unhandled, reader, turn, len(items))
 
-    def _handled(self, _: object, reader: _Reader, turn: int, done: int) -> None:
+    def _handled(self, reader: _Reader, turn: int, done: int) -> None:
         if reader.turn == turn:
             reader.done, reader.busy = done, False
             self._wake()
 
     def _unhandled(self, failure: Failure, reader: _Reader, turn: int, done: int) -> None:
-        if failure.check(BrokerError):
-            # It could not pass them on yet: the same again, a little later.
-            done = 0
-            self._clock.callLater(POLL, self._handled, None, reader, turn, 0)
-        else:
+        if not failure.check(BrokerError):
             self._log.failure("a batch of replies was not handled; it is dropped", failure)
-            self._handled(None, reader, turn, done)
+            self._handled(reader, turn, done)
+        elif reader.turn == turn:
+            # It could not pass them on yet: the same again, a little later.
+            reader.again = self._clock.callLater(POLL, self._handled, reader, turn, 0)
 
     def _ask(self, effect: Callable[[], _T], *, adds: bool = False) -> Deferred[_T]:
         """Let `effect` happen, if there is a connection, and answer in the next turn."""
         if not self._up:
             return fail(NotConnected("memory"))
         done: Deferred[_T] = Deferred()
-        answer: object
+        answer: _T | Failure
         try:
             if self._refusal is not None and (adds or not self._refusal.startswith("OOM")):
                 raise Refused(self._refusal)
