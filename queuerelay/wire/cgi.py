@@ -1,0 +1,245 @@
+"""CGI/1.1 (RFC 3875): a request as a script's environment, a script's output as a reply.
+
+Invariants:
+
+1. Everything in the environment is bytes, exactly as the client sent them; no NUL in it, and no
+   name that a client could choose beyond ``HTTP_`` with letters, digits and ``_``.
+2. What leaves `parse_cgi_output` can be sent: no control character, no framing of the script's
+   own, no reason phrase (the rules are those of `queuerelay.wire.headers`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from queuerelay import __version__
+from queuerelay.errors import BadRequest, ReplyError
+from queuerelay.wire.headers import reply_headers
+from queuerelay.wire.message import Request
+
+#: Longest header block of a script's output with the empty line after it, in bytes.
+HEADER_BOUND: Final = 32 * 1024
+#: Longest variable with its name, in bytes: Linux refuses a longer one to `execve` (E2BIG).
+VARIABLE_BOUND: Final = 128 * 1024 - 2
+#: Largest environment, in bytes: with argv it must stay below a quarter of the stack's limit
+#: (execve(2)), which is 2 MiB for the usual 8.
+ENVIRONMENT_BOUND: Final = 1024 * 1024
+
+#: RFC 9112 3.2.2: a whole URI where the request target stands.
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?@]*@)?([^/?]*)(.*)", re.DOTALL)
+#: Host and port (RFC 9110 7.2); an IPv6 address keeps its brackets (RFC 3875 4.1.14).
+_HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+#: With these an empty body is a body: CONTENT_LENGTH says 0 instead of being absent.
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+#: Names that survive as variables: with ``_``, ``X_Forwarded_For`` would pass for
+#: ``X-Forwarded-For``; with ``=`` a name would write a variable of its own.
+_VARIABLE: Final = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
+#: Not variables: the length is the body's own, and HTTP_PROXY is where many libraries look for
+#: their outgoing proxy (CVE-2016-5385, "httpoxy").
+_NO_VARIABLE: Final = frozenset({"content-length", "proxy"})
+
+#: The first empty line; a line ends with LF, and CR LF is accepted for it (RFC 3875 7.2).
+_EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
+#: RFC 3875 6.3.3: three digits, and perhaps a reason.
+_STATUS: Final = re.compile(r"([0-9]{3})(?: .*)?", re.ASCII)
+#: RFC 3875 6.3: at least one of them, and none twice.
+_CGI_FIELDS: Final = frozenset({"content-type", "location", "status"})
+_DEFAULT_TYPE: Final = ("content-type", "text/plain; charset=utf-8")
+
+
+def cgi_environment(
+    request: Request, *, script_name: str = "", extra: Mapping[bytes, bytes] | None = None
+) -> dict[bytes, bytes]:
+    """The meta-variables for `request` (RFC 3875 4.1), with REQUEST_URI and HTTPS, which are not
+    in the RFC, but which scripts look at.
+
+    `script_name` is the beginning of the path that stands for the script (SCRIPT_NAME); the rest
+    is PATH_INFO. A path that does not begin with it is PATH_INFO as a whole. `extra` wins over
+    everything; php-cgi wants ``SCRIPT_FILENAME`` and ``REDIRECT_STATUS=200`` in it.
+
+    ``Authorization`` becomes a variable, although RFC 3875 4.1.18 advises against it: the relay
+    authenticates nobody, the script is the application.
+
+    Raises `BadRequest` for what no environment can carry: a NUL (``/%00`` is one), or a value of
+    128 KiB. It is the client's fault, so it is for 400 and no entry in ``resque:failed``.
+    """
+    authority, target = _split_target(request.url)
+    raw_path, _, query = target.partition("?")
+    path = unquote_to_bytes(raw_path.encode("latin-1")).decode("latin-1")
+    name = _native(script_name).rstrip("/")
+    if name and not (path == name or path.startswith(f"{name}/")):
+        name = ""
+    fields = _fields(request.headers)
+    if authority is not None:
+        # The host in the target overrules the field (RFC 9112 3.2.2).
+        fields["HTTP_HOST"] = authority
+    server, port = _server(fields.get("HTTP_HOST", ""), request.scheme)
+    variables = {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "SERVER_SOFTWARE": f"queuerelay/{__version__}",
+        "SERVER_NAME": server,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": f"HTTP/{_native(request.http_version)}",
+        "REQUEST_METHOD": request.method,
+        "REQUEST_URI": _native(request.url),
+        "SCRIPT_NAME": name,
+        "PATH_INFO": path[len(name) :],
+        "QUERY_STRING": query,
+        "REMOTE_ADDR": _native(request.remote_addr),
+        # No name is looked up; the address may stand for it (RFC 3875 4.1.9).
+        "REMOTE_HOST": _native(request.remote_addr),
+        **fields,
+    }
+    if request.scheme == "https":
+        variables["HTTPS"] = "on"
+    if request.body or request.method in _WITH_BODY:
+        variables["CONTENT_LENGTH"] = str(len(request.body))
+    environment = {key.encode("ascii"): text.encode("latin-1") for key, text in variables.items()}
+    environment.update(extra or {})
+    for key, value in environment.items():
+        shown = key[:64].decode("latin-1")
+        if b"\0" in value:
+            raise BadRequest(f"{shown}: a NUL cannot be passed to a script")
+        if len(key) + len(value) > VARIABLE_BOUND:
+            raise BadRequest(f"{shown}: {len(value)} bytes are too many for a script")
+    if sum(len(key) + len(value) for key, value in environment.items()) > ENVIRONMENT_BOUND:
+        raise BadRequest(
+            f"the header fields are more than the {ENVIRONMENT_BOUND} bytes for a script"
+        )
+    return environment
+
+
+def _native(text: str) -> str:
+    """`text` with one character for one byte; other producers than the relay may not know."""
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("latin-1")
+    return text
+
+
+def _split_target(url: str) -> tuple[str | None, str]:
+    """The host where the target names one, and path with query (RFC 9112 3.2)."""
+    url = _native(url)
+    if url == "*":
+        # OPTIONS about the server as a whole has no path; REQUEST_URI keeps the asterisk.
+        return None, ""
+    absolute = None if url.startswith("/") else _ABSOLUTE.fullmatch(url)
+    if absolute is not None:
+        url = absolute[2]
+    if not url.startswith("/"):
+        url = f"/{url}"
+    return (absolute[1] if absolute is not None else None), url
+
+
+def _server(host: str, scheme: str) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT; neither may be empty (RFC 3875 4.1.14, 4.1.15)."""
+    default = _DEFAULT_PORTS.get(scheme, "80")
+    found = _HOST.fullmatch(host)
+    if found is None or not found[1]:
+        return "localhost", default
+    return found[1], found[2] or default
+
+
+def _fields(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The header fields as variables (RFC 3875 4.1.18); repeated ones joined (RFC 9110 5.3, RFC
+    6265bis 5.8.3).
+    """
+    fields: dict[str, list[str]] = {}
+    for field, text in headers:
+        lowered = field.lower()
+        if _VARIABLE.fullmatch(field) is None or lowered in _NO_VARIABLE:
+            continue
+        name = field.upper().replace("-", "_")
+        name = name if lowered == "content-type" else f"HTTP_{name}"
+        fields.setdefault(name, []).append(_native(text))
+    return {
+        name: ("; " if name == "HTTP_COOKIE" else ",").join(texts) for name, texts in fields.items()
+    }
+
+
+# --- The way back --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgiReply:
+    """A script's answer, checked; the fields are those that `encode_reply` takes."""
+
+    #: 200 to 599.
+    status: int
+    #: ``(lower-case name, ISO-8859-1 value)``. Of the script's framing only Content-Length is in
+    #: it, as the script gave it: the relay uses it for the answer to HEAD and nothing else.
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
+def parse_cgi_output(output: bytes) -> CgiReply:
+    """The reply in what a script printed (RFC 3875 6).
+
+    ``Status`` is 200 by default, and 302 with a ``Location``. A ``Location`` that is a local path
+    goes to the client as it is, instead of being served within (RFC 3875 6.2.2): the pool has no
+    routes to follow it, and the client ends at the same place. Where a body has no
+    ``Content-Type`` it is ``text/plain``, as in every other reply.
+
+    Raises `ReplyError` that says what is wrong.
+    """
+    end = _EMPTY_LINE.search(output, 0, HEADER_BOUND)
+    if end is None:
+        if len(output) > HEADER_BOUND:
+            raise ReplyError(f"no empty line in the first {HEADER_BOUND} bytes of the output")
+        raise ReplyError(
+            "no output" if not output else "no header block: no empty line in the output"
+        )
+    fields = _lines(output[: end.start()])
+    cgi = {name: value for name, value in fields if name in _CGI_FIELDS}
+    if not cgi:
+        raise ReplyError("the header block has neither Content-Type nor Location nor Status")
+    kept, declared = reply_headers([[name, value] for name, value in fields])
+    headers = [
+        (name.decode("ascii"), value.decode("latin-1"))
+        for name, value in kept
+        # Extensions of CGI that we do not know (RFC 3875 6.3.5).
+        if name != b"status" and not name.startswith(b"x-cgi-")
+    ]
+    if declared is not None:
+        headers.append(("content-length", str(declared)))
+    body = output[end.end() :]
+    if body and "content-type" not in cgi:
+        headers.append(_DEFAULT_TYPE)
+    return CgiReply(status=_status(cgi), headers=headers, body=body)
+
+
+def _lines(block: bytes) -> list[tuple[str, str]]:
+    """The fields of a header block, names in lower case."""
+    fields: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    for number, line in enumerate(block.split(b"\n") if block else (), 1):
+        text = line.removesuffix(b"\r").decode("latin-1")
+        name, colon, value = text.partition(":")
+        # A line that begins with a blank would continue the one before it, which CGI does not
+        # have (RFC 3875 6.3); like a blank before the colon it makes a name that is no token.
+        if not colon:
+            raise ReplyError(f"header line {number}: got {text[:64]!r}, expected 'Name: value'")
+        lowered = name.lower()
+        if lowered in _CGI_FIELDS:
+            if lowered in seen:
+                raise ReplyError(f"{name} stands twice (RFC 3875 6.3)")
+            seen.add(lowered)
+            if not value.strip(" \t"):
+                raise ReplyError(f"{name} is empty")
+        fields.append((lowered, value.strip(" \t")))
+    return fields
+
+
+def _status(cgi: Mapping[str, str]) -> int:
+    text = cgi.get("status")
+    if text is None:
+        return 302 if "location" in cgi else 200
+    found = _STATUS.fullmatch(text)
+    status = int(found[1]) if found is not None else 0
+    if not 200 <= status <= 599:
+        raise ReplyError(f"Status: got {text[:64]!r}, expected a number from 200 to 599")
+    return status
