@@ -1,0 +1,199 @@
+"""What children print, kept within bounds.
+
+Invariants:
+
+1. A chunk costs time in proportion to its own length, and memory only up to the bounds, however
+   much was printed before: a child that prints 2 GB costs no more than one that prints 200 KB.
+2. Nothing is lost silently: what is left out is counted.
+"""
+
+import re
+from typing import Final
+
+_KiB: Final = 1024
+#: How much of the beginning and of the end is kept, in bytes each.
+HEAD: Final = 64 * _KiB
+TAIL: Final = 64 * _KiB
+#: How much a child may print, in bytes.
+CAP: Final = 64 * _KiB * _KiB
+#: Longest line of stderr, in bytes, and how much of its end goes into the attempt's record.
+LINE: Final = 4 * _KiB
+STDERR_TAIL: Final = 8 * _KiB
+#: Lines of stderr that one child may log at once, and in each second after.
+BURST: Final = 200
+RATE: Final = 50.0
+
+#: Controls would move an operator's cursor, or forge a line of the log.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class Tail:
+    """The last `size` bytes of what is fed."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept = bytearray()
+
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """`chunk` follows."""
+        if len(chunk) >= self._size:
+            self._kept[:] = chunk[len(chunk) - self._size :]
+            return
+        self._kept += chunk
+        # Cut at twice the size, so that each byte is moved once.
+        if len(self._kept) > 2 * self._size:
+            del self._kept[: -self._size]
+
+    def value(self) -> bytes:
+        """They."""
+        return bytes(self._kept[-self._size :])
+
+
+class Capture:
+    """The stdout of one child.
+
+    With `whole` all of it is kept, up to `cap` bytes, for a script whose stdout is an answer;
+    without, only its head and its tail. Past `cap` it is never more than head and tail: what else
+    was kept is let go.
+    """
+
+    def __init__(
+        self, *, whole: bool = False, cap: int = CAP, head: int = HEAD, tail: int = TAIL
+    ) -> None:
+        self._cap = cap
+        self._head_size = min(head, cap)
+        # One growing array, not a list of chunks: a child may print byte by byte.
+        self._kept = bytearray()
+        self._room = cap if whole else self._head_size
+        self._tail = Tail(tail)
+        #: Bytes that were printed.
+        self.total = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """The child printed `chunk`."""
+        self.total += len(chunk)
+        if self.over_limit and self._room > self._head_size:
+            self._tail.feed(memoryview(self._kept)[self._head_size :])
+            self._kept = self._kept[: self._head_size]
+            self._room = self._head_size
+        free = self._room - len(self._kept)
+        if free >= len(chunk):
+            self._kept += chunk
+        else:
+            rest = memoryview(chunk)
+            self._kept += rest[:free]
+            self._tail.feed(rest[free:])
+
+    @property
+    def over_limit(self) -> bool:
+        """Whether it printed more than it may."""
+        return self.total > self._cap
+
+    @property
+    def left_out(self) -> int:
+        """Bytes of the middle that are not kept."""
+        return self.total - len(self._kept) - len(self._tail.value())
+
+    def value(self) -> bytes:
+        """All of it.
+
+        Raises `ValueError` where some was left out: an answer without its middle is none.
+        """
+        if self.left_out:
+            raise ValueError(f"{self.left_out} of {self.total} bytes were not kept")
+        return bytes(self._kept) + self._tail.value()
+
+    def excerpt(self) -> bytes:
+        """What there is of it, with a line in the place of what is not."""
+        gap = b"\n... %d bytes left out ...\n" % self.left_out if self.left_out else b""
+        return bytes(self._kept) + gap + self._tail.value()
+
+
+class Lines:
+    """The stderr of one child: lines for the log, and its end for the attempt's record.
+
+    A line that is too long is cut and says so. Of a flood only some lines come out, by a bucket of
+    `burst` lines that fills by `rate` a second; `skipped` counts the others. The tail has the end
+    of everything.
+    """
+
+    def __init__(
+        self,
+        *,
+        longest: int = LINE,
+        tail: int = STDERR_TAIL,
+        burst: int = BURST,
+        rate: float = RATE,
+    ) -> None:
+        self._longest = longest
+        self._tail_size = tail
+        self._tail = Tail(tail)
+        self._burst = burst
+        self._rate = rate
+        self._tokens = float(burst)
+        self._since: float | None = None
+        #: The line that has not ended, up to `longest`, and how much of it was dropped.
+        self._line = bytearray()
+        self._dropped = 0
+        #: Bytes that were printed.
+        self.total = 0
+        #: Lines that did not come out.
+        self.skipped = 0
+
+    def feed(self, chunk: bytes, now: float) -> list[str]:
+        """The lines that end in `chunk`, without line ends, at `now` in seconds of any clock."""
+        self.total += len(chunk)
+        self._tail.feed(chunk)
+        if self._since is not None:
+            gained = (now - self._since) * self._rate
+            self._tokens = min(float(self._burst), self._tokens + max(0.0, gained))
+        self._since = now
+        lines: list[str] = []
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            if self._tokens < 1:
+                # The rest is counted without looking at each line.
+                last = chunk.rindex(b"\n")
+                self.skipped += chunk.count(b"\n", start, last + 1)
+                self._line.clear()
+                self._dropped = 0
+                start = last + 1
+                break
+            self._add(chunk, start, end)
+            lines.append(self._take())
+            self._tokens -= 1
+            start = end + 1
+        self._add(chunk, start, len(chunk))
+        return lines
+
+    def finish(self) -> list[str]:
+        """The line that has no end, if there is one: the child has closed its stderr."""
+        return [self._take()] if self._line or self._dropped else []
+
+    def _add(self, chunk: bytes, start: int, end: int) -> None:
+        stop = min(end, start + self._longest - len(self._line))
+        self._line += chunk[start:stop]
+        self._dropped += end - stop
+
+    def _take(self) -> str:
+        line = bytes(self._line)
+        text = readable(line if self._dropped else line.removesuffix(b"\r"))
+        if self._dropped:
+            text += f" [{self._dropped} bytes more]"
+        self._line.clear()
+        self._dropped = 0
+        return text
+
+    def tail(self) -> str:
+        """The end of all that was printed, as readable text, line ends kept."""
+        kept = self._tail.value()
+        if self.total > len(kept):
+            # The cut may have gone through a character: drop what is left of it (RFC 3629 3).
+            kept = kept[next((i for i in range(min(3, len(kept))) if kept[i] & 0xC0 != 0x80), 0) :]
+        return readable(kept.replace(b"\r\n", b"\n"))
+
+
+def readable(text: bytes) -> str:
+    """`text` as UTF-8, with all else, and controls but tab and line feed, as ``\\x1b``."""
+    decoded = text.decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], decoded)
