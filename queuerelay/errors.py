@@ -41,6 +41,10 @@ class CannotListen(QueuerelayError):
     """cannot listen"""
 
 
+class CannotStart(QueuerelayError):
+    """a program cannot be started"""
+
+
 class MessageError(QueuerelayError):
     """a message on a queue cannot be understood"""
 
