@@ -83,7 +83,7 @@ def request_headers(fields: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[tup
             for value in values:
                 kept.append((name, value.decode("latin-1")))
         elif raw.lower() == b"connection":
-            named = connection_options(values)
+            named = (named or set()) | connection_options(values)
     if named:
         kept = [pair for pair in kept if pair[0] not in named]
     return kept
@@ -117,7 +117,8 @@ def reply_headers(value: object) -> tuple[list[tuple[bytes, bytes]], int | None]
             if lowered == "content-length" and _LENGTH.fullmatch(text) is not None:
                 declared = int(text)
             elif lowered == "connection":
-                named = connection_options([text.encode("latin-1", "replace")])
+                options = connection_options([text.encode("latin-1", "replace")])
+                named = (named or set()) | options
             continue
         try:
             kept.append((name.encode("ascii"), text.strip(" \t").encode("latin-1")))

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from queuerelay.errors import MessageError
+from queuerelay.wire import exact
 from queuerelay.wire.body import decode_body, encode_body
 from queuerelay.wire.headers import is_token
 
@@ -169,15 +170,17 @@ def decode_message(raw: bytes) -> Message:
 def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
     """The same message, with `attempt` added to those that failed.
 
-    Raises `MessageError` where `raw` is not an object.
+    Raises `MessageError` where `raw` is not an object, or is nested too deeply to be written.
     """
-    value = _load(raw)
+    value = exact.load(raw)
+    if not isinstance(value, dict):
+        raise MessageError(f"expected an object, got {type(value).__name__}")
     attempts = [attempt_json(one) for one in (*_decode_attempts(value), attempt)]
     queue_time = value.pop("queue_time", None)
     value["queuerelay"] = {"attempts": attempts}
     if queue_time is not None:
         value["queue_time"] = queue_time
-    return orjson.dumps(value)
+    return exact.dump(value)
 
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
@@ -201,8 +204,8 @@ def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
             Attempt(
                 started_at=_number(one.get("started_at")) or 0.0,
                 run=_number(one.get("run")) or 0.0,
-                error=str(one.get("error", "")),
-                worker=str(one.get("worker", "")),
+                error=_text(one.get("error")),
+                worker=_text(one.get("worker")),
             )
         )
     return tuple(attempts)
@@ -210,6 +213,10 @@ def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
 
 def _kind(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: object) -> float | None:

@@ -58,10 +58,15 @@ def recover(
     if request is not None and request.deadline <= now:
         return Drop()
     lost = Attempt(started_at=since, run=max(0.0, now - since), error="worker died", worker=worker)
-    may_repeat = request is None or request.idempotent
-    if may_repeat and len(message.attempts) + 1 < tries:
-        return Retry(message=with_attempt(raw, lost))
-    why = f"tried {tries} times" if may_repeat else "not idempotent, so not tried again"
+    if request is not None and not request.idempotent:
+        why = "not idempotent, so not tried again"
+    elif len(message.attempts) + 1 >= tries:
+        why = f"tried {tries} times"
+    else:
+        try:
+            return Retry(message=with_attempt(raw, lost))
+        except MessageError as error:
+            why = f"not tried again: {error}"
     return failed(
         raw,
         message,
