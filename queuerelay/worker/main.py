@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--queues",
         type=_queues,
-        default=("requests",),
+        default="requests",
         metavar="A,B",
         help="queues to serve, the most urgent first",
     )
