@@ -490,6 +490,17 @@ class LossyLink(Link):
         return min(0.01, super().delay())
 
 
+class RestlessBell(Doorbell):
+    """Needs no threads that watch: it rings at once, as often as `PATIENCE` has milliseconds."""
+
+    waits = 0
+
+    def wait(self):
+        self.waits += 1
+        assert self.waits < PATIENCE * 1000, "messages are missing"
+        time.sleep(0.001)
+
+
 def test_lost_answers_lose_and_double_nothing(fresh_valkey, tmp_path):
     """A claim or an acknowledgement whose answer is lost took effect all the same."""
     stage = Stage(fresh_valkey, tmp_path)
@@ -507,7 +518,7 @@ def test_lost_answers_lose_and_double_nothing(fresh_valkey, tmp_path):
         for kind in (LossyLink, Link)
     ]
     keeper = Keeper(commands, links[1], tokens="t", clock=time.monotonic)
-    Loop(app, commands, links[0], keeper, Doorbell(), Limits(max_reply=1, requests=60)).run()
+    Loop(app, commands, links[0], keeper, RestlessBell(), Limits(max_reply=1, requests=60)).run()
     for link in links:
         link.close()
     assert len(runs) == 60
