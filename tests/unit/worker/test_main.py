@@ -90,6 +90,12 @@ def test_a_password_is_not_shown(capsys):
     assert "s3cret" not in capsys.readouterr().err
 
 
+def test_without_redis_py(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert main(["good_app:site"]) == 1
+    assert capsys.readouterr().err.endswith("pip install 'queuerelay[worker]'\n")
+
+
 @pytest.mark.parametrize(
     ("module", "error"),
     [
@@ -148,7 +154,7 @@ def test_no_twisted_in_a_worker():
     """The application's process is its own: no reactor, no Redis client of ours but redis-py."""
     script = (
         "import sys\n"
-        "import queuerelay.worker.main, queuerelay.worker.loop, queuerelay.worker.wsgi\n"
+        "import queuerelay.worker.main, queuerelay.worker.loop, queuerelay.worker.lease\n"
         "found = {name.split('.')[0] for name in sys.modules}\n"
         "bad = found & {'twisted', 'txredisapi', 'zope', 'hyperlink', 'automat'}\n"
         "sys.exit(repr(bad) if bad else 0)\n"
