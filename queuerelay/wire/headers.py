@@ -147,6 +147,9 @@ def _pairs(value: object) -> Iterable[tuple[str, str]]:
 
 
 def _text(name: str, value: object) -> str:
+    # Node sets lengths and ages as numbers, and its own server takes them so.
+    if type(value) is int:
+        return str(value)
     if not isinstance(value, str):
         raise ReplyError(f"header {name[:64]!r}: expected a text, got {type(value).__name__}")
     return value
