@@ -242,11 +242,11 @@ class RedisConnection:
         self._protocol = protocol
         self.down_since = None
         self._outages.up(self._name, version)
-        self._release(None)
         try:
             self.on_up()
         except Exception:
             self._log.failure("a callback of the connection {name} failed", name=self._name)
+        self._release(None)
         await protocol.lost
         self._protocol = None
         self.down_since = self._reactor.seconds()

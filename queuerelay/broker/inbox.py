@@ -115,7 +115,7 @@ class InboxReader:
         if self._source is None:
             # The item that BLMOVE gives is the head of the list: it need not come twice.
             commands.append(("BLMOVE", self._key, self._key, "LEFT", "LEFT", BLOCK))
-            commands.append(self._script("peek", [self._key], [1, BATCH, BATCH_BYTES]))
+            commands.append(self._script("peek", [self._key], [1, BATCH - 1, BATCH_BYTES]))
         else:
             # Not while there is something to do, or to take: others read the shared list too.
             if self._empty:
