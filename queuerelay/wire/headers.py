@@ -52,14 +52,19 @@ def _crosses(name: str) -> bool:
     return name not in _NEVER_CROSS and not name.startswith("proxy-")
 
 
-def _request_name(raw: bytes) -> str | None:
-    """The field name as the message carries it, or None where it is dropped.
+def _is_forged(name: str) -> bool:
+    """Whether CGI and WSGI would show the field as something that it is not.
 
-    Names with ``_`` are dropped because CGI and WSGI write ``-`` as ``_``: ``X_Forwarded_For``
-    would pass there for ``X-Forwarded-For``.
+    They write ``-`` as ``_``: ``X_Forwarded_For`` would pass for ``X-Forwarded-For``. And they
+    write ``Proxy`` as HTTP_PROXY, by which many programs choose their proxy ("httpoxy").
     """
+    return "_" in name or name == "proxy"
+
+
+def _request_name(raw: bytes) -> str | None:
+    """The field name as the message carries it, or None where it is dropped."""
     name = raw.decode("latin-1").lower()
-    kept = name if _crosses(name) and "_" not in name else None
+    kept = name if _crosses(name) and not _is_forged(name) else None
     if len(_names) < _NAMES_BOUND and len(raw) <= 64:
         _names[raw] = kept
     return kept

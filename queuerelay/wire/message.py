@@ -186,11 +186,20 @@ def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
     """The attempt as JSON writes it, in messages and in failures."""
     return {
-        "started_at": attempt.started_at,
-        "run": attempt.run,
+        "started_at": _milliseconds(attempt.started_at),
+        "run": _milliseconds(attempt.run),
         "error": attempt.error,
         "worker": attempt.worker,
     }
+
+
+def _milliseconds(seconds: float) -> float:
+    """`seconds` to the millisecond, as JavaScript would write it: 5 for 5.0, and no exponent.
+
+    node-resque finds a failure that it shall remove or retry by the text it would write for it.
+    """
+    rounded = round(seconds, 3)
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
@@ -284,3 +293,19 @@ def _decode_body(first: dict[str, Any]) -> bytes:
         return decode_body(first.get("body"), first.get("body_encoding"))
     except ValueError as error:
         raise MessageError(f"args[0].{error}") from error
+
+
+def salvage_reply_to(raw: bytes) -> tuple[str | None, str | None]:
+    """``node_id`` and ``reply_to`` of a request that is otherwise wrong, each None where missing."""
+    try:
+        args = _load(raw).get("args")
+    except MessageError:
+        return None, None
+    first = args[0] if isinstance(args, list) and args else None
+    if not isinstance(first, dict):
+        return None, None
+    node_id, reply_to = first.get("node_id"), first.get("reply_to")
+    return (
+        node_id if isinstance(node_id, str) and node_id else None,
+        reply_to if isinstance(reply_to, str) and reply_to else None,
+    )

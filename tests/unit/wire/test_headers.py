@@ -54,6 +54,10 @@ class TestRequest:
         for spelled in (name, name.lower(), name.upper()):
             assert request_headers([(spelled.encode(), [b"x"]), (b"A", [b"b"])]) == [("a", "b")]
 
+    def test_proxy_is_dropped(self):
+        """It would be HTTP_PROXY in CGI and WSGI."""
+        assert request_headers([(b"Proxy", [b"http://evil"]), (b"X-A", [b"b"])]) == [("x-a", "b")]
+
     def test_names_with_an_underscore_are_dropped(self):
         assert request_headers([(b"X_Forwarded_For", [b"::1"]), (b"X-A", [b"b"])]) == [("x-a", "b")]
 

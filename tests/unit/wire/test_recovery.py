@@ -94,6 +94,16 @@ def test_unreadable_message_fails_at_once(raw):
     assert entry["error"].startswith("a message on a queue cannot be understood: ")
 
 
+def test_unreadable_request_is_answered_where_it_says_to_whom():
+    raw = b'{"class":"RequestProcessor","args":[{"node_id":"a-1","reply_to":"inbox:a"}]}'
+    with pytest.raises(MessageError) as caught:
+        decode_message(raw)
+    verdict = unreadable(raw, queue="q", worker="h:1", error=caught.value, now=100.0)
+    assert verdict.reply_to == "inbox:a"
+    reply = decode_reply(verdict.reply)
+    assert (reply.node_id, reply.status) == ("a-1", 502)
+
+
 @pytest.mark.parametrize("depth", [300, 600, 1000, 1018])
 def test_deep_message_gets_a_verdict(depth):
     """orjson reads 1024 levels and writes 254: what it cannot write must not stop a reaper."""

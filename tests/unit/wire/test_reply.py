@@ -136,7 +136,7 @@ def test_wrong_status(status, got):
         (b'{"node_id":["a"]}', "node_id: expected a text, got list"),
         (b'{"node_id":"a","more":true}', "more: "),
         (b'{"node_id":"a","headers":"A: b"}', "headers: expected a list or an object, got str"),
-        (b'{"node_id":"a","headers":{"A":1}}', "header 'A': expected a text, got int"),
+        (b'{"node_id":"a","headers":{"A":1.5}}', "header 'A': expected a text, got float"),
         (b'{"node_id":"a","headers":{"A":"\\r\\n"}}', "header 'A' has a control character"),
         (b'{"node_id":"a","body":{}}', "body: expected a text, got dict"),
         (b'{"node_id":"a","body":"a","body_encoding":"base64"}', "body: not base64: "),
