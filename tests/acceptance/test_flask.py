@@ -227,7 +227,7 @@ CASES: dict[str, bytes] = {
     },
     "body-get": request("GET", "/echo", ("Content-Type", "text/plain"), body=b"unusual"),
     "body-empty": request("POST", "/echo", BINARY, body=b""),
-    # Not /echo: CONTENT_LENGTH is 0 from the queue and absent from gunicorn (PEP 3333: both may be).
+    # Not /echo: CONTENT_LENGTH is 0 from the queue, absent from gunicorn (PEP 3333: both may be).
     "body-none": request("POST", "/raw"),
     "body-delete-none": request("DELETE", "/echo"),
     "body-utf-8": request("POST", "/mirror", BINARY, body="Grüße, 世界 🙂\n".encode()),
