@@ -58,7 +58,7 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._size = 0
         self._failing = False
-        self._second = 0
+        self._second = -1
         self._time = b""
         #: Lines that were dropped.
         self.dropped = 0

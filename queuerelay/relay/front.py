@@ -255,7 +255,9 @@ class FrontChannel(http.HTTPChannel):
     def timeoutConnection(self) -> None:
         """The connection was idle, or its client does not read: close it."""
         self._abort_after(self.abortTimeout)
-        self.loseConnection()
+        # Without a next request it is being closed already, since the last answer.
+        if self.persistent or self.requests:
+            self.loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """A request line or header field is too long."""
