@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python import usage
 
 from queuerelay import __version__
@@ -18,9 +19,19 @@ from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
 
 
+_log = Logger()
+
+
 def _fail(error: Exception) -> NoReturn:
     """One line and exit status 1: what is wrong is the caller's to read, not a traceback's."""
-    raise SystemExit(f"queuerelay: {error}") from None
+    stderr = sys.__stderr__
+    if stderr is None or sys.stderr is stderr:
+        raise SystemExit(f"queuerelay: {error}") from None
+    # twistd has made its log of stderr by now; whoever started us looks at the real one.
+    _log.critical("{error}", error=str(error))
+    stderr.write(f"queuerelay: {error}\n")
+    stderr.flush()
+    raise SystemExit(1) from None
 
 
 class Options(usage.Options):
