@@ -18,7 +18,6 @@ from queuerelay import __version__
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
 
-
 _log = Logger()
 
 
