@@ -296,7 +296,7 @@ def _decode_body(first: dict[str, Any]) -> bytes:
 
 
 def salvage_reply_to(raw: bytes) -> tuple[str | None, str | None]:
-    """``node_id`` and ``reply_to`` of a request that is otherwise wrong, each None where missing."""
+    """``node_id`` and ``reply_to`` of a request that is otherwise wrong; None where missing."""
     try:
         args = _load(raw).get("args")
     except MessageError:
