@@ -14,7 +14,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -35,6 +35,8 @@ from queuerelay.relay.resource import RelayResource
 
 #: Seconds that leaving the list of nodes may take at shutdown; Redis may be away.
 LEAVE_BOUND = 2.0
+#: Seconds that the last answers get at least to reach their clients, where the drain time is over.
+LAST_ANSWERS = 1.0
 #: Seconds between two writes of the access log.
 FLUSH_INTERVAL = 1.0
 
@@ -75,7 +77,7 @@ class RelayService(Service):
         """Start everything; Redis may come later."""
         super().startService()
         if self._server is not None:
-            self._server.start(on_ready=self._broker.start)
+            self._server.start(on_ready=self._server_ready)
         else:
             self._broker.start()
         self.relay.start()
@@ -84,6 +86,11 @@ class RelayService(Service):
         """Let held requests end within the drain time; fires when nothing is left running."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
+
+    def _server_ready(self) -> None:
+        # It may be ready only when we are stopping already.
+        if self.running:
+            self._broker.start()
 
     async def _stop(self) -> None:
         await self.relay.drain()
@@ -114,10 +121,13 @@ class Daemon(Service):
         self, config: Config, *, reactor: Any, wall_clock: Callable[[], float] = time.time
     ) -> None:
         self._config = config
+        self._reactor = reactor
         self._endpoints = [
             (text, endpoint_from(text, reactor=reactor)) for text in config.relay.listen
         ]
         self._ports: list[IListeningPort] = []
+        self._hurried = False
+        self._cut: IDelayedCall | None = None
         self.relay_service = RelayService(config, reactor=reactor)
         self._access_log: AccessLog | None = None
         self._flush: Loop | None = None
@@ -170,23 +180,48 @@ class Daemon(Service):
             held=self.relay_service.relay.snapshot().held,
             drain=self._config.relay.drain,
         )
+        began = self._reactor.seconds()
         for port in self._ports:
-            await _stop_listening(port)
+            try:
+                await _stop_listening(port)
+            except Exception:
+                self._log.failure("a listener could not be closed")
         self._front.drain()
         await self.relay_service.stopService()
+        await self._last_answers(began + self._config.relay.drain)
         if self._flush is not None and self._access_log is not None:
             await self._flush.stop()
             self._access_log.close()
         self._log.info("stopped")
 
+    async def _last_answers(self, until: float) -> None:
+        """Let clients read what was written for them; the reactor would cut it off."""
+        rest = LAST_ANSWERS if self._hurried else max(LAST_ANSWERS, until - self._reactor.seconds())
+        self._cut = self._reactor.callLater(rest, self._front.abort)
+        await self._front.closed()
+        if self._cut.active():
+            self._cut.cancel()
+
     def hurry(self) -> None:
         """Cut the drain short: what is still held is answered 503."""
+        self._hurried = True
         self.relay_service.hurry()
+        if self._cut is not None and self._cut.active():
+            self._cut.reset(LAST_ANSWERS)
 
     def _listen(self, text: str, endpoint: IStreamServerEndpoint) -> None:
         failures: list[Failure] = []
+
+        def failed(failure: Failure) -> None:
+            failures.append(failure)
+            # Twisted's own endpoints say so at once; others may come to it later.
+            if late:
+                self._log.critical("cannot listen on {endpoint}", endpoint=text, failure=failure)
+
+        late = False
         listening = endpoint.listen(self._front)
-        listening.addCallbacks(self._ports.append, failures.append)
+        listening.addCallbacks(self._ports.append, failed)
+        late = True
         if failures:
             raise CannotListen(f"--listen {text}: {failures[0].getErrorMessage()}")
 
@@ -202,12 +237,13 @@ def check(config: Config, *, reactor: Any) -> None:
 def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
     """The endpoint that `text` describes; `ConfigError` where it describes none."""
     try:
-        return serverFromString(reactor, text)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ConfigError.of(
             "--listen", text, f"an endpoint such as tcp:8000 ({reason})"
         ) from error
+    return endpoint
 
 
 def _stop_listening(port: IListeningPort) -> Deferred[Any]:

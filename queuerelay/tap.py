@@ -6,20 +6,31 @@ import gc
 import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python import usage
 
 from queuerelay import __version__
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
 
+_log = Logger()
+
 
 def _fail(error: Exception) -> NoReturn:
     """One line and exit status 1: what is wrong is the caller's to read, not a traceback's."""
-    raise SystemExit(f"queuerelay: {error}") from None
+    stderr = sys.__stderr__
+    if stderr is None or sys.stderr is stderr:
+        raise SystemExit(f"queuerelay: {error}") from None
+    # twistd has made its log of stderr by now; whoever started us looks at the real one.
+    _log.critical("{error}", error=str(error))
+    stderr.write(f"queuerelay: {error}\n")
+    stderr.flush()
+    raise SystemExit(1) from None
 
 
 class Options(usage.Options):
@@ -32,11 +43,11 @@ class Options(usage.Options):
         "Every option can also stand in the file given by --config, with underscores for dashes; "
         "options on the command line win."
     )
-    optParameters: ClassVar[list[list[object]]] = [
+    optParameters: ClassVar[list[list[Any]]] = [
         ["config", "c", None, "TOML file with options and routes"],
         *([one.name, None, None, one.described] for one in OPTIONS if not one.repeatable),
     ]
-    optFlags: ClassVar[list[list[object]]] = [
+    optFlags: ClassVar[list[list[Any]]] = [
         ["check", None, "Check options and file, say what is wrong, and start nothing"],
     ]
 
@@ -120,7 +131,9 @@ class _Process(Service):
         """Open what needs privileges; one line and exit status 1 where that fails."""
         # Each held client is an open file, and the usual soft limit is 1,024.
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        # macOS says "no limit" and takes it not.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         try:
             self._daemon.privilegedStartService()
         except QueuerelayError as error:

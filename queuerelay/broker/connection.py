@@ -5,9 +5,10 @@ connection drops while it is still being prepared, and reports every single atte
 """
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
@@ -16,21 +17,23 @@ from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from queuerelay.broker import scripts
+from queuerelay.broker.outage import OutageLog
 from queuerelay.broker.protocol import COMMAND_BOUND, Answer, RedisProtocol
 from queuerelay.broker.url import RedisUrl
-from queuerelay.errors import BrokerError, NotConnected, Refused, Unusable
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused, Unusable
 
 #: Oldest server that has what we use: flags on scripts, EXPIRE NX. Valkey 7.2 says 7.2.
 OLDEST_VERSION: Final = (7, 0)
 #: First and longest pause between two attempts, in seconds, before jitter.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
-#: Seconds that making and preparing a connection may take.
+#: Seconds that making a connection may take, and preparing it again.
 CONNECT_BOUND: Final = 5.0
-#: Seconds between two lines in the log about the same outage.
-TELL_EVERY: Final = 30.0
+
+_T = TypeVar("_T")
 
 
 def pause(attempt: int) -> float:
@@ -48,59 +51,12 @@ def endpoint_for(url: RedisUrl, reactor: IReactorTime) -> IStreamClientEndpoint:
         return endpoint
     trust = None
     if url.ca_file is not None:
-        pem = Path(url.ca_file).read_text("ascii")
-        end = "-----END CERTIFICATE-----"
+        pem = Path(url.ca_file).read_bytes()
+        end = b"-----END CERTIFICATE-----"
         trust = trustRootFromCertificates(
             [Certificate.loadPEM(part + end) for part in pem.split(end)[:-1]]
         )
     return wrapClientTLS(optionsForClientTLS(url.host, trustRoot=trust), endpoint)
-
-
-class OutageLog:
-    """Says that Redis is away: once at once, then now and then, and when it is over.
-
-    One for all connections of a process, so that an outage is told once.
-    """
-
-    _log = Logger()
-
-    def __init__(self, address: str, clock: IReactorTime) -> None:
-        self._address = address
-        self._clock = clock
-        self._down: set[str] = set()
-        self._since = 0.0
-        self._told: dict[str, float] = {}
-
-    def down(self, name: str, reason: str) -> None:
-        """The connection `name` could not be made, or was lost."""
-        now = self._clock.seconds()
-        if not self._down:
-            self._since = now
-            self._told.clear()
-        self._down.add(name)
-        last = self._told.get(reason)
-        if (last is None and len(self._told) < 16) or (
-            last is not None and now - last >= TELL_EVERY
-        ):
-            self._told[reason] = now
-            self._log.warn(
-                "no connection to Redis at {address}: {reason}; trying again",
-                address=self._address,
-                reason=reason,
-                connection=name,
-            )
-
-    def up(self, name: str, version: str) -> None:
-        """The connection `name` is ready."""
-        was_down = name in self._down
-        self._down.discard(name)
-        if was_down and not self._down:
-            self._log.info(
-                "connected to Redis {version} at {address} again after {seconds:.1f} s",
-                version=version,
-                address=self._address,
-                seconds=self._clock.seconds() - self._since,
-            )
 
 
 class RedisConnection:
@@ -128,6 +84,8 @@ class RedisConnection:
         self._protocol: RedisProtocol | None = None
         self._shas: dict[str, str] = {}
         self._loop: Deferred[None] | None = None
+        #: What the loop waits for while there is no connection.
+        self._step: Deferred[Any] | None = None
         self._waiters: list[Deferred[None]] = []
         self._stopping = False
         #: Clock seconds at which the connection was last known to be down, None while it is up.
@@ -138,29 +96,25 @@ class RedisConnection:
     @property
     def is_up(self) -> bool:
         """Whether commands can be sent now."""
-        return self._protocol is not None
+        return self._protocol is not None and self._protocol.usable
 
     def start(self) -> None:
         """Begin to connect, and never stop trying."""
-        self._stopping = False
         self._loop = Deferred.fromCoroutine(self._keep())
 
     def stop(self) -> Deferred[None]:
         """Close the connection; fires when nothing of it is left."""
         self._stopping = True
         self._release(NotConnected("stopping"))
-        if self._loop is None:
-            return succeed(None)
         loop, self._loop = self._loop, None
+        if loop is None:
+            return succeed(None)
         ended: Deferred[None] = Deferred()
         loop.addBoth(lambda _: ended.callback(None))
         if self._protocol is not None:
-            self._protocol.transport.loseConnection()
-            # A peer that never closes its side must not keep us.
-            late = self._reactor.callLater(1.0, self._protocol.transport.abortConnection)
-            ended.addBoth(lambda result: (late.active() and late.cancel(), result)[1])
-        else:
-            loop.cancel()
+            self._protocol.close()
+        elif self._step is not None:
+            self._step.cancel()
         return ended
 
     def drop(self) -> None:
@@ -176,11 +130,7 @@ class RedisConnection:
             return succeed(None)
         if self._stopping:
             return fail(NotConnected("stopping"))
-
-        def forget(waiter: Deferred[None]) -> None:
-            self._waiters.remove(waiter)
-
-        waiter: Deferred[None] = Deferred(forget)
+        waiter: Deferred[None] = Deferred(self._waiters.remove)
         self._waiters.append(waiter)
         return waiter
 
@@ -202,16 +152,14 @@ class RedisConnection:
         """One of our Lua scripts, with its KEYS and ARGV."""
         if self._protocol is None:
             return fail(NotConnected(self._url.redacted))
-        answer = self._protocol.call(*self.script_call(name, keys, args))
 
-        def reload(failure: object) -> Deferred[Answer]:
-            error = getattr(failure, "value", None)
-            if not (isinstance(error, Refused) and "NOSCRIPT" in str(error)):
-                return fail(error)
+        def reload(failure: Failure) -> Failure | Deferred[Answer]:
+            if "NOSCRIPT" not in str(failure.value) or not failure.check(Refused):
+                return failure
             # Somebody ran SCRIPT FLUSH: EVAL loads it again.
             return self.call("EVAL", scripts.source(name), len(keys), *keys, *args)
 
-        return answer.addErrback(reload)
+        return self._protocol.call(*self.script_call(name, keys, args)).addErrback(reload)
 
     def script_call(
         self, name: str, keys: Sequence[str], args: Sequence[object]
@@ -221,82 +169,89 @@ class RedisConnection:
 
     async def _keep(self) -> None:
         attempt = 0
-        while not self._stopping:
+        while True:
             protocol: RedisProtocol | None = None
             try:
-                protocol = await self._connect()
-                version = await self._prepare(protocol).addTimeout(CONNECT_BOUND, self._reactor)
-            except CancelledError:
-                reason = "stopping"
-            except TimeoutError:
-                reason = f"no answer within {CONNECT_BOUND:.0f} s"
+                protocol = await self._until_stop(self._connect())
+                version = await self._until_stop(self._prepare(protocol))
             except Exception as error:
-                reason = str(error) or type(error).__name__
+                reason = _reason(error)
             else:
                 attempt = 0
                 reason = await self._serve(protocol, version)
-                self.losses += 1
             if protocol is not None:
                 protocol.drop(reason)
+                # Not a moment later than the transport is anything of it left.
+                await protocol.lost
             if self._stopping:
-                break
+                return
             attempt += 1
             self._outages.down(self._name, reason)
             try:
-                await deferLater(self._reactor, pause(attempt))
+                await self._until_stop(deferLater(self._reactor, pause(attempt)))
             except CancelledError:
-                break
+                return
 
-    async def _connect(self) -> RedisProtocol:
+    async def _until_stop(self, step: Deferred[_T]) -> _T:
+        """The result of `step`, which `stop` cancels."""
+        self._step = step
+        try:
+            return await step
+        finally:
+            self._step = None
+
+    def _connect(self) -> Deferred[RedisProtocol]:
         factory = Factory.forProtocol(lambda: RedisProtocol(self._reactor))
         factory.noisy = False
-        connecting = endpoint_for(self._url, self._reactor).connect(factory)
-        protocol = await connecting.addTimeout(CONNECT_BOUND, self._reactor)
-        assert isinstance(protocol, RedisProtocol)
-        return protocol
+        try:
+            connecting = endpoint_for(self._url, self._reactor).connect(factory)
+        except Exception:
+            # A certificate file that cannot be read, for one.
+            return fail(Failure())
+        # The endpoint's own time-out says nothing of the name's resolution.
+        connecting.addTimeout(2 * CONNECT_BOUND, self._reactor)
+        return cast(Deferred[RedisProtocol], connecting)
 
     def _prepare(self, protocol: RedisProtocol) -> Deferred[str]:
-        return Deferred.fromCoroutine(self._prepared(protocol))
+        preparing = Deferred.fromCoroutine(self._prepared(protocol))
+        return preparing.addTimeout(CONNECT_BOUND, self._reactor)
 
     async def _prepared(self, protocol: RedisProtocol) -> str:
         """Enter, check that this server is fit, load the scripts; gives its version."""
         url = self._url
-        if url.password is not None:
+        if url.username or url.password is not None:
             user = (url.username,) if url.username else ()
-            await protocol.call("AUTH", *user, url.password)
+            await protocol.call("AUTH", *user, url.password or "")
         if url.db:
             await protocol.call("SELECT", url.db)
         await protocol.call("CLIENT", "SETNAME", f"queuerelay-{self._name}")
-        version = _version(await protocol.call("INFO", "server"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
-            raise Unusable(f"version {version} is too old, at least Redis 7.0 or Valkey 7.2")
-        role = await protocol.call("ROLE")
-        if role[0] != b"master":
-            where = b":".join(
-                str(part).encode() if isinstance(part, int) else part for part in role[1:3]
-            ).decode("utf-8", "replace")
-            raise Unusable(f"it is a replica of {where}, and the master is needed")
-        for name in scripts.NAMES:
-            sha = await protocol.call("SCRIPT", "LOAD", scripts.source(name))
+        version = check_version(await protocol.call("INFO", "server"))
+        check_role(await protocol.call("ROLE"))
+        sources = [("SCRIPT", "LOAD", scripts.source(name)) for name in scripts.NAMES]
+        answers = await protocol.pipeline(*sources)
+        for name, sha in zip(scripts.NAMES, answers, strict=True):
+            if isinstance(sha, BrokerError):
+                raise sha
             self._shas[name] = sha.decode("ascii")
         return version
 
     async def _serve(self, protocol: RedisProtocol, version: str) -> str:
         """Offer the connection until it is lost; gives the reason."""
-        if self._stopping or not protocol.connected:
-            return "the connection was lost"
+        if self._stopping or not protocol.usable:
+            return protocol.reason
         self._protocol = protocol
         self.down_since = None
         self._outages.up(self._name, version)
-        self._release(None)
         try:
             self.on_up()
         except Exception:
             self._log.failure("a callback of the connection {name} failed", name=self._name)
-        reason = await protocol.lost
+        self._release(None)
+        await protocol.lost
         self._protocol = None
         self.down_since = self._reactor.seconds()
-        return reason
+        self.losses += 1
+        return protocol.reason
 
     def _release(self, error: BrokerError | None) -> None:
         waiters, self._waiters = self._waiters, []
@@ -307,9 +262,32 @@ class RedisConnection:
                 waiter.errback(error)
 
 
-def _version(info: bytes) -> str:
-    for line in info.decode("utf-8", "replace").splitlines():
-        name, _, value = line.partition(":")
-        if name == "redis_version" and value[:1].isdigit():
-            return value
-    raise Unusable("its INFO names no redis_version")
+def check_version(info: bytes) -> str:
+    """The version that an ``INFO server`` names; `Unusable` where it is too old."""
+    named = re.search(rb"^redis_version:(\d+)\.(\d+)\S*", info, re.MULTILINE)
+    if named is None:
+        raise Unusable("its INFO names no redis_version")
+    version = named[0].partition(b":")[2].decode("utf-8", "replace")
+    if (int(named[1]), int(named[2])) < OLDEST_VERSION:
+        raise Unusable(f"version {version} is too old, at least Redis 7.0 or Valkey 7.2 is needed")
+    return version
+
+
+def check_role(role: Answer) -> None:
+    """`Unusable` where an answer to ``ROLE`` does not say that this is a master."""
+    name = role[0].decode("utf-8", "replace")
+    if name == "slave":
+        host = role[1].decode("utf-8", "replace")
+        raise Unusable(f"it is a replica of {host}:{role[2]}, and the master is needed")
+    if name != "master":
+        raise Unusable(f"it is a {name}, and a master is needed")
+
+
+def _reason(error: Exception) -> str:
+    """What to tell of an attempt that failed."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_BOUND:.0f} s"
+    if isinstance(error, ConnectionDropped | NotConnected | Refused) and error.args:
+        # That nothing was done, or perhaps, is of no interest here.
+        return str(error.args[0])
+    return str(error) or type(error).__name__

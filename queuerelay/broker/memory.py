@@ -404,14 +404,14 @@ class MemoryBroker:
 
     def _connect(self) -> None:
         self._up = True
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
         for callback in self._on_up:
             try:
                 callback()
             except Exception:
                 self._log.failure("a callback for a new connection failed")
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
 
     def _lose(self, reason: str) -> None:
         self._up = self._losing = False

@@ -5,9 +5,10 @@ Invariants:
 1. Commands are answered in the order in which they were sent; every one has a time bound, and when
    the oldest is not answered in time, and nothing is coming in, the connection is dropped.
 2. When the connection is lost, every command that waits fails with `ConnectionDropped`: whether it
-   took effect is then unknown.
+   took effect is then unknown. Those that come later fail with `NotConnected`: they were not sent.
 3. An answer that says that this server or session is no longer fit (a replica, still loading, not
-   authenticated) drops the connection as well; any other error is the command's own, `Refused`.
+   authenticated) drops the connection as well, and its command fails with `NotConnected`, because
+   nothing was done; any other error is the command's own, `Refused`.
 4. Nothing is ever cancelled: a blocking command that is forgotten halfway loses what it pops.
 """
 
@@ -17,14 +18,18 @@ from typing import Any, Final
 
 import hiredis
 import txredisapi
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from queuerelay.errors import ConnectionDropped, Refused
+from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 
 #: Seconds that an ordinary command may take.
 COMMAND_BOUND: Final = 2.0
+#: Bytes per second below which sending a command counts as stalled.
+SLOWEST: Final = 4_000_000
+#: Seconds that closing in order may take before the connection is cut.
+CLOSE_BOUND: Final = 1.0
 #: How often the oldest command's age is looked at, in seconds.
 _TICK: Final = 0.25
 #: Error prefixes after which the connection is of no use.
@@ -46,14 +51,23 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         self._clock = clock
         self._waiting: deque[tuple[Callable[[Answer], object], float]] = deque()
         self._watch: IDelayedCall | None = None
+        self._late: IDelayedCall | None = None
         self._heard = 0.0
-        self._dropped: str | None = None
-        #: Fires once, with the reason, when the connection is gone.
-        self.lost: Deferred[str] = Deferred()
+        self._usable = False
+        #: Fires once, when the connection is gone.
+        self.lost: Deferred[None] = Deferred()
+        #: Why it is gone, or going.
+        self.reason = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether what is sent now can arrive."""
+        return self._usable
 
     def connectionMade(self) -> None:
         """The transport is there."""
         super().connectionMade()
+        self._usable = True
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         self._watch = self._clock.callLater(_TICK, self._look)
@@ -85,6 +99,8 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         """Send several commands in one write; fires with all their answers together, errors as
         values (`BrokerError`) among them.
         """
+        if not commands:
+            return succeed([])
         done: Deferred[list[Answer]] = Deferred()
         answers: list[Answer] = []
 
@@ -98,48 +114,66 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         return done
 
     def _send(self, packed: bytes, answered: Callable[[Answer], object], bound: float) -> None:
-        if not self.connected:
-            answered(ConnectionDropped("the connection is closed"))
+        if not self._usable:
+            answered(NotConnected(self.reason))
             return
-        self._waiting.append((answered, self._clock.seconds() + bound))
+        # What is large may take longer to arrive.
+        due = self._clock.seconds() + bound + len(packed) / SLOWEST
+        self._waiting.append((answered, due))
         self.transport.write(packed)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Bytes of one or more answers."""
         self._heard = self._clock.seconds()
-        super().dataReceived(data, unpause)
+        try:
+            super().dataReceived(data, unpause)
+        except txredisapi.InvalidData:
+            self.drop("what answers there does not speak Redis's protocol")
 
     def replyReceived(self, reply: Answer) -> None:
         """An answer for the oldest command that waits."""
         if not self._waiting:
-            self.drop("an answer to no command")
+            self.drop(f"it said something unasked: {str(reply)[:200]}")
             return
         answered, _ = self._waiting.popleft()
         if isinstance(reply, Exception):
             text = str(reply)
             if text.startswith(_UNFIT):
                 self.drop(text)
-                reply = ConnectionDropped(text)
+                reply = NotConnected(text)
             else:
                 reply = Refused(text)
         answered(reply)
 
     def connectionLost(self, why: Failure) -> None:
-        """Fail everything that waits, and tell who keeps the connection."""
-        self.connected = 0
-        if self._watch is not None and self._watch.active():
-            self._watch.cancel()
-        reason = self._dropped or why.getErrorMessage()
+        """Tell who keeps the connection, and then fail everything that waits."""
+        self._usable = False
+        for call in (self._watch, self._late):
+            if call is not None and call.active():
+                call.cancel()
+        self.reason = self.reason or why.getErrorMessage()
         waiting, self._waiting = self._waiting, deque()
-        for answered, _ in waiting:
-            answered(ConnectionDropped(reason))
         super().connectionLost(why)
-        self.lost.callback(reason)
+        # First, so that those who fail now find no connection where they look for one.
+        self.lost.callback(None)
+        for answered, _ in waiting:
+            answered(ConnectionDropped(self.reason))
 
     def drop(self, reason: str) -> None:
-        """Close the connection at once, because of `reason`."""
-        self._dropped = self._dropped or reason
-        self.transport.abortConnection()
+        """Cut the connection at once, because of `reason`."""
+        self.reason = self.reason or reason
+        if self._usable:
+            self._usable = False
+            self.transport.abortConnection()
+
+    def close(self) -> None:
+        """Send what was written, and close the connection in order."""
+        self.reason = self.reason or "closed"
+        if self._usable:
+            self._usable = False
+            self.transport.loseConnection()
+            # A peer that does not take our bytes or never closes its side must not keep us.
+            self._late = self._clock.callLater(CLOSE_BOUND, self.transport.abortConnection)
 
     def _look(self) -> None:
         self._watch = self._clock.callLater(_TICK, self._look)

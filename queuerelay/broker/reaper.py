@@ -5,16 +5,24 @@ from collections.abc import Callable, Sequence
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker, Claim
+from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.wire.recovery import Drop, Fail, Retry, recover
 
 #: Seconds between two looks at the leases.
 REAP_INTERVAL = 5.0
+#: Looks that are left out after each new connection. After Redis was away for longer than a lease
+#: all leases have expired, those of living workers too: these are to come back and renew first,
+#: which the longest back-off may delay by 5 s.
+REST = 2
 #: Seconds that a reaper has to settle what it took over, before another one may.
 _REAPER_LEASE = 30.0
 
 
 class Reaper:
-    """Settles what dead workers left in flight on `queues`; any number of them may run."""
+    """Settles what dead workers left in flight on `queues`; any number of them may run.
+
+    `reap` is to be called each `REAP_INTERVAL` seconds.
+    """
 
     _log = Logger()
 
@@ -24,17 +32,34 @@ class Reaper:
         self._broker = broker
         self._queues = queues
         self._wall_clock = wall_clock
+        self._resting = 0
+        broker.on_up(self._rest)
+
+    def _rest(self) -> None:
+        self._resting = REST
 
     async def reap(self) -> int:
         """Look once at every queue; gives how many messages were settled."""
+        if self._resting:
+            self._resting -= 1
+            return 0
         settled = 0
         for queue in self._queues:
             for claim in await self._broker.reap(queue, lease=_REAPER_LEASE):
-                await self._settle(claim)
-                settled += 1
+                try:
+                    settled += await self._settle(claim)
+                except (ConnectionDropped, NotConnected):
+                    raise
+                except Exception:
+                    # One bad message must not keep those behind it from their turn; it comes
+                    # again when the reaper's own lease has expired.
+                    self._log.failure(
+                        "a message of queue {queue} could not be recovered", queue=queue
+                    )
         return settled
 
-    async def _settle(self, claim: Claim) -> None:
+    async def _settle(self, claim: Claim) -> bool:
+        """False where somebody else was faster."""
         now = self._wall_clock()
         verdict = recover(
             claim.message,
@@ -45,14 +70,16 @@ class Reaper:
         )
         match verdict:
             case Retry(message=message):
-                await self._broker.retry(claim, message)
+                held = await self._broker.retry(claim, message)
             case Fail(entry=entry, reply_to=reply_to, reply=reply):
-                await self._broker.fail(claim, entry, reply_to=reply_to, reply=reply)
+                held = await self._broker.fail(claim, entry, reply_to=reply_to, reply=reply)
             case Drop():
-                await self._broker.ack(claim)
-        self._log.warn(
-            "worker {worker} died with a message of queue {queue}: {outcome}",
-            worker=claim.holder or "unknown",
-            queue=claim.queue,
-            outcome=type(verdict).__name__.lower(),
-        )
+                held = await self._broker.ack(claim)
+        if held:
+            self._log.warn(
+                "worker {worker} died with a message of queue {queue}: {outcome}",
+                worker=claim.holder or "unknown",
+                queue=claim.queue,
+                outcome=type(verdict).__name__.lower(),
+            )
+        return held

@@ -1,5 +1,6 @@
 """The broker on Redis: two connections (three with a legacy list), our keys and our scripts."""
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,15 +17,15 @@ from queuerelay.broker.base import (
     InboxHandler,
     QueueDepth,
 )
-from queuerelay.broker.connection import OutageLog, RedisConnection
+from queuerelay.broker.connection import RedisConnection
 from queuerelay.broker.inbox import InboxReader
+from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
-from queuerelay.broker.protocol import COMMAND_BOUND, Answer
+from queuerelay.broker.outage import OutageLog
+from queuerelay.broker.protocol import Answer
 from queuerelay.broker.url import RedisUrl
-from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected
+from queuerelay.errors import BrokerError
 
-#: Bytes per second below which a push counts as stalled.
-_SLOWEST_PUSH = 4_000_000
 #: Most take-offs sent in one go: each may walk a whole queue.
 _TAKE_OFF_BATCH = 100
 
@@ -46,7 +47,6 @@ class RedisBroker:
         self._known_queues: set[str] = set()
         self._legacy: str | None = None
         self._scan_cursor: bytes = b"0"
-        self._stopped = False
 
     def _connection(self, name: str) -> RedisConnection:
         return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
@@ -66,7 +66,6 @@ class RedisBroker:
 
     def stop(self) -> Deferred[None]:
         """Fires when nothing is left running."""
-        self._stopped = True
         for _, reader in self._readers:
             reader.stop()
         connections = [self._commands, *(connection for connection, _ in self._readers)]
@@ -85,25 +84,26 @@ class RedisBroker:
     def _up(self) -> None:
         # The other side may be another Redis now, or one that was flushed.
         self._known_queues.clear()
+        self._scan_cursor = b"0"
         for callback in self._on_up:
-            callback()
+            try:
+                callback()
+            except Exception:
+                self._log.failure("a callback for a new connection failed")
 
     # Queues
 
     def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
         """Append `messages` in order; fires with the length of the queue."""
         key = self._keys.queue(queue)
-        bound = COMMAND_BOUND + sum(map(len, messages)) / _SLOWEST_PUSH
         if queue in self._known_queues:
-            return self._commands.call("RPUSH", key, *messages, bound=bound)
-        return Deferred.fromCoroutine(self._first_push(queue, key, messages, bound))
+            return self._commands.call("RPUSH", key, *messages)
+        return Deferred.fromCoroutine(self._first_push(queue, key, messages))
 
-    async def _first_push(
-        self, queue: str, key: str, messages: Sequence[bytes], bound: float
-    ) -> int:
+    async def _first_push(self, queue: str, key: str, messages: Sequence[bytes]) -> int:
         """On a new connection, tell ``QUEUE=*`` workers and resque-web of the queue as well."""
         known, length = await self._commands.pipeline(
-            ("SADD", self._keys.queues, queue), ("RPUSH", key, *messages), bound=bound
+            ("SADD", self._keys.queues, queue), ("RPUSH", key, *messages)
         )
         if not isinstance(known, BrokerError):
             self._known_queues.add(queue)
@@ -132,9 +132,7 @@ class RedisBroker:
         depths = []
         for queue in queues:
             length, oldest = await self._commands.script("depth", [self._keys.queue(queue)], [])
-            depths.append(
-                QueueDepth(length=length, oldest_at=float(oldest) if oldest is not None else None)
-            )
+            depths.append(QueueDepth(length=length, oldest_at=_seconds(oldest)))
         return depths
 
     # Nodes and their inboxes
@@ -173,32 +171,36 @@ class RedisBroker:
         )
         for name in dead:
             other = name.decode("utf-8", "replace")
-            buried = await self._commands.script(
-                "bury",
-                [
-                    keys.nodes,
-                    keys.inbox(other),
-                    keys.legacy_inbox(other),
-                    self._legacy or keys.legacy_inbox(other) + ":left",
-                ],
-                [other, silence, inbox_life],
-            )
-            if buried:
+            if await self._bury(other, silence, inbox_life):
                 self._log.info("node {node} has been silent too long; dropped", node=other)
-        await self._sweep_inboxes(inbox_life)
+        await self._sweep(silence, inbox_life)
 
-    async def _sweep_inboxes(self, inbox_life: int) -> None:
-        """One step of a walk over all keys: an inbox without a term whose node is not listed was
-        written by a worker that answered a dead relay. It gets a last term, so that none stays.
+    async def _bury(self, node_id: str, silence: int, inbox_life: int) -> bool:
+        """Take the node off the list unless it spoke within `silence` ms."""
+        names = [self._keys.nodes, self._keys.inbox(node_id)]
+        if self._legacy is not None:
+            names += [self._keys.legacy_inbox(node_id), self._legacy]
+        answer = await self._commands.script("bury", names, [node_id, silence, inbox_life])
+        return bool(answer == 1)
+
+    async def _sweep(self, silence: int, inbox_life: int) -> None:
+        """One step of a walk over all keys, for what nodes that are not listed have left.
+
+        An inbox without a term was written by a worker that answered a dead relay: it gets a last
+        one, so that none stays. Old replies that a relay took and did not sort go back.
         """
-        keys, prefix = self._keys, self._keys.inbox("")
+        keys, inbox, taken = self._keys, self._keys.inbox(""), self._keys.legacy_inbox("")
         self._scan_cursor, found = await self._commands.call(
-            "SCAN", self._scan_cursor, "MATCH", f"{prefix}*", "COUNT", 250
+            "SCAN", self._scan_cursor, "MATCH", _glob(keys.prefix) + "*", "COUNT", 250
         )
         for key in found:
-            node = key.decode("utf-8", "replace").removeprefix(prefix)
+            text = key.decode("utf-8", "replace")
+            prefix = next((one for one in (inbox, taken) if text.startswith(one)), None)
+            if prefix is None or (prefix == taken and self._legacy is None):
+                continue
+            node = text.removeprefix(prefix)
             if await self._commands.call("ZSCORE", keys.nodes, node) is None:
-                await self._commands.call("EXPIRE", key, inbox_life, "NX")
+                await self._bury(node, silence, inbox_life)
 
     def nodes(self) -> Deferred[dict[str, bytes | None]]:
         """The snapshots of all listed nodes, None where one is silent."""
@@ -214,10 +216,14 @@ class RedisBroker:
 
     def leave(self, node_id: str) -> Deferred[None]:
         """Take the node off the list, and delete its inbox."""
+        return Deferred.fromCoroutine(self._leave(node_id))
+
+    async def _leave(self, node_id: str) -> None:
+        # Less than no silence: it spoke just now. What its own reader takes from the legacy list
+        # after this, the others' sweep gives back.
+        await self._bury(node_id, -1000, REPLY_LIFE)
         keys = self._keys
-        return self._commands.pipeline(
-            ("ZREM", keys.nodes, node_id), ("DEL", keys.node(node_id), keys.inbox(node_id))
-        ).addCallback(lambda answers: [_checked(answer) for answer in answers] and None)
+        await self._commands.call("DEL", keys.node(node_id), keys.inbox(node_id))
 
     # Leases
 
@@ -307,25 +313,27 @@ class RedisBroker:
 
     def _insist(self, name: str, keys: Sequence[str], args: Sequence[object]) -> Deferred[bool]:
         """Run a script that may run twice, over any number of lost connections."""
-        return Deferred.fromCoroutine(self._insisted(name, keys, args))
 
-    async def _insisted(self, name: str, keys: Sequence[str], args: Sequence[object]) -> bool:
-        unsure = False
-        while True:
-            try:
-                held = await self._commands.script(name, keys, args) == 1
-            except (NotConnected, ConnectionDropped) as error:
-                if self._stopped:
-                    raise
-                # Where the first try did take effect, the second finds nothing to do: the work is
-                # done either way.
-                unsure = unsure or isinstance(error, ConnectionDropped)
-                await self._commands.when_up()
-            else:
-                return held or unsure
+        def send() -> Deferred[bool]:
+            return self._commands.script(name, keys, args).addCallback(lambda held: held == 1)
+
+        return Deferred.fromCoroutine(insist(send, self.when_up))
 
 
 def _checked(answer: Any) -> Any:
     if isinstance(answer, BrokerError):
         raise answer
     return answer
+
+
+def _seconds(text: bytes | None) -> float | None:
+    """Unix seconds out of a message, which anybody may have written."""
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _glob(text: str) -> str:
+    """`text` as a pattern that matches only itself."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)

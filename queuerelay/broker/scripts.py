@@ -16,6 +16,7 @@ NAMES: Final = (
     "depth",
     "fail",
     "move",
+    "peek",
     "reap",
     "renew",
     "retry",

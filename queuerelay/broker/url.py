@@ -1,5 +1,8 @@
 """Where Redis is: what ``--redis`` takes, as one record. No Twisted here; workers use it too."""
 
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -72,6 +75,8 @@ class RedisUrl:
 def parse(text: str, *, option: str = "--redis") -> RedisUrl:
     """The server that `text` names; `ConfigError` about `option` where it names none."""
     shown = _hide_password(text)
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ConfigError.of(option, shown, "an address without control characters")
     if text == "embedded" or text.startswith("embedded:"):
         return _embedded(text.removeprefix("embedded").removeprefix(":"), option)
     if "://" not in text:
@@ -81,17 +86,20 @@ def parse(text: str, *, option: str = "--redis") -> RedisUrl:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError.of(option, shown, f"{_EXPECTED} ({error})") from error
-    query = parse_qs(parts.query)
-    unknown = set(query) - {"db", "ssl_ca_certs"}
+    except ValueError:
+        # What it complains of may be a part of the password.
+        raise ConfigError.of(option, shown, f"{_EXPECTED}, special characters as %XX") from None
+    query = parse_qs(parts.query, keep_blank_values=True)
+    known = {"db", "ssl_ca_certs"} if parts.scheme == "rediss" else {"db"}
+    unknown = set(query) - known
     if unknown or parts.fragment:
         raise ConfigError.of(option, shown, f"no {min(unknown, default='fragment')} in the URL")
     username = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password is not None else None
+    databases = query.get("db", [])
     if parts.scheme == "unix":
         path = unquote(parts.path)
-        if parts.hostname or not path.startswith("/"):
+        if parts.hostname or not path.startswith("/") or path == "/":
             raise ConfigError.of(option, shown, "unix:///PATH with an absolute path")
         _check_socket(path, option, shown)
         return RedisUrl(
@@ -99,25 +107,30 @@ def parse(text: str, *, option: str = "--redis") -> RedisUrl:
             path=path,
             username=username,
             password=password,
-            db=_db(query.get("db", ["0"])[0], option, shown),
+            db=_db(databases, option, shown),
         )
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+    host = parts.hostname or ""
+    if parts.scheme not in ("redis", "rediss") or not host or " " in host or port == 0:
         raise ConfigError.of(option, shown, _EXPECTED)
+    if parts.path.strip("/"):
+        databases = [parts.path.strip("/"), *databases]
     return RedisUrl(
         kind="tls" if parts.scheme == "rediss" else "tcp",
-        host=parts.hostname,
+        host=host,
         port=6379 if port is None else port,
         username=username,
         password=password,
-        db=_db(parts.path.strip("/") or query.get("db", ["0"])[0], option, shown),
-        ca_file=query.get("ssl_ca_certs", [None])[0] if parts.scheme == "rediss" else None,
+        db=_db(databases, option, shown),
+        ca_file=query.get("ssl_ca_certs", [None])[0],
     )
 
 
 def _embedded(directory: str, option: str) -> RedisUrl:
-    url = RedisUrl(kind="embedded", path=directory)
-    if directory:
-        _check_socket(url.embedded_socket().path, option, directory)
+    if not directory:
+        return RedisUrl(kind="embedded")
+    # Absolute at once: a daemon changes its directory later, and a worker has another one.
+    url = RedisUrl(kind="embedded", path=os.path.abspath(directory))
+    _check_socket(url.embedded_socket().path, option, directory)
     return url
 
 
@@ -128,17 +141,24 @@ def _check_socket(path: str, option: str, shown: str) -> None:
         )
 
 
-def _db(text: str, option: str, shown: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 6):
-        raise ConfigError.of(option, shown, "a database number such as /0")
+def _db(texts: Sequence[str], option: str, shown: str) -> int:
+    text = texts[0] if texts else "0"
+    if len(texts) > 1 or not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise ConfigError.of(option, shown, "one database number such as /0")
     return int(text)
 
 
 def _hide_password(text: str) -> str:
-    """`text` fit for an error message, whatever is wrong with it."""
-    scheme, separator, rest = text.rpartition("://")
-    user, at, host = rest.rpartition("@")
-    if not at:
+    """`text` fit for an error message, whatever is wrong with it: rather too little of it."""
+    if text.startswith("embedded"):
         return text
-    name, colon, _ = user.partition(":")
-    return f"{scheme}{separator}{name}{':***' if colon else ''}@{host}"
+    before, separator, rest = text.partition("://")
+    scheme, rest = (before + separator, rest) if separator else ("", text)
+    rest = re.sub(r"(?i)(passw[^=&]*=)[^&#]*", r"\1***", rest)
+    user, at, host = rest.rpartition("@")
+    if at:
+        name, colon, _ = user.partition(":")
+        return f"{scheme}{name}{':***' if colon else ''}@{host}"
+    # The host may have been forgotten: what stands for the port and is none is perhaps a password.
+    rest = re.sub(r"^(\[[^\]]*\]|[^:/\[]*):(?!\d{0,5}([/?#]|$)).*", r"\1:***", rest)
+    return scheme + rest

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import strftime, gmtime
+from time import gmtime, strftime
 from typing import Any, BinaryIO, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -57,7 +57,8 @@ class AccessLog:
         self._file: BinaryIO | None = None
         self._lines: list[bytes] = []
         self._size = 0
-        self._second = 0
+        self._failing = False
+        self._second = -1
         self._time = b""
         #: Lines that were dropped.
         self.dropped = 0
@@ -93,24 +94,43 @@ class AccessLog:
             return
         self._lines.append(line)
         self._size += len(line)
-        if self._size >= FLUSH_BYTES:
+        # Where the last write failed, the next try is the timer's: not one for each request.
+        if self._size >= FLUSH_BYTES and not self._failing:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits; kept for the next time where the file cannot be written."""
         if not self._lines or self._file is None:
             return
+        waiting = b"".join(self._lines)
         try:
-            self._file.write(b"".join(self._lines))
+            # Less than all of it where the disk becomes full.
+            written = self._file.write(waiting)
         except OSError as error:
-            self._log.warn("the access log cannot be written: {reason}", reason=str(error))
+            self._lines = [waiting]
+            if not self._failing:
+                self._failing = True
+                self._log.warn("the access log cannot be written: {reason}", reason=str(error))
             return
-        self._lines.clear()
-        self._size = 0
+        rest = waiting[written:]
+        self._lines = [rest] if rest else []
+        self._size = len(rest)
+        if self._failing and not rest:
+            self._failing = False
+            self._log.warn(
+                "the access log can be written again; {dropped} lines were dropped so far",
+                dropped=self.dropped,
+            )
 
     def close(self) -> None:
         """Write the rest, and close the file."""
         self.flush()
+        if self.dropped or self._lines:
+            self._log.warn(
+                "the access log is not complete: {dropped} lines were dropped, {size} bytes lost",
+                dropped=self.dropped,
+                size=self._size,
+            )
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -37,7 +37,6 @@ from queuerelay.errors import (
     NoReply,
     NotStarted,
     QueueFull,
-    QueueUnavailable,
     Refusal,
     ReplyError,
     TooManyHeld,
@@ -105,15 +104,13 @@ class Relay:
         self._routes = Routes(config.routes, config.queue, config.deadline)
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
-        self._lengths: dict[str, int] = dict.fromkeys(self._queues, 0)
         self._table = HeldTable()
-        self._outbox = Outbox(
-            broker, clock=clock, refuse=self._refuse, saw_depth=self._lengths.__setitem__
-        )
+        self._outbox = Outbox(broker, clock=clock, refuse=self._refuse)
         self._leaving: dict[str, list[Held]] = {}
         self._counters: Counter[str] = Counter()
         self._refusals = RefusalLog(clock)
         self._drained: Deferred[None] | None = None
+        self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
         reaper = Reaper(broker, self._queues, wall_clock=wall_clock)
@@ -154,7 +151,9 @@ class Relay:
         return done
 
     def hurry(self) -> None:
-        """Refuse everything that is still held."""
+        """Refuse everything that is still held, and take no more requests."""
+        if self._drained is None:
+            self.drain()
         rest = self._table.all()
         queued = [held for held in rest if held.state is State.QUEUED]
         for held in rest:
@@ -164,10 +163,20 @@ class Relay:
 
     def stop(self) -> Deferred[None]:
         """End every loop and leave the list of nodes; fires when nothing is left running."""
+        self._stopped = True
         stopped = gatherResults([loop.stop() for loop in self._loops])
         stopped.addCallback(lambda _: self._broker.leave(self.id))
         stopped.addErrback(lambda failure: failure.trap(BrokerError))
         return stopped.addCallback(lambda _: None)
+
+    @property
+    def room(self) -> int:
+        """Bytes that more requests may weigh."""
+        return self._config.max_held_bytes - self._table.bytes
+
+    def count(self, refusal: Refusal) -> None:
+        """A front has refused a request by itself."""
+        self._counted(refusal)
 
     def snapshot(self) -> Snapshot:
         """What this relay is doing now."""
@@ -207,7 +216,7 @@ class Relay:
         # Only a route asks for the host, and most relays have none.
         host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
         queue, patience = self._routes.choose(method, url, host, headers)
-        if self._lengths[queue] >= config.max_queue:
+        if self._outbox.length(queue) >= config.max_queue:
             raise self._counted(QueueFull(f"{config.max_queue} messages on {queue}, the limit"))
         id = f"{self.id}-{os.urandom(16).hex()}"
         accepted_at = self._wall_clock()
@@ -229,8 +238,7 @@ class Relay:
             raise self._counted(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
-        table.add(held)
-        self._lengths[queue] += 1
+        table.add(held, patience)
         self._outbox.add(held)
         return held
 
@@ -263,6 +271,14 @@ class Relay:
                 held.client.refuse(self._counted(refusal))
             except Exception:
                 self._log.failure("an error could not be sent to its client")
+                self._abort(held)
+
+    def _abort(self, held: Held) -> None:
+        """Its client must not wait for what will never come."""
+        try:
+            held.client.abort()
+        except Exception:
+            self._log.failure("a client's connection could not be closed")
 
     def _counted(self, refusal: Refusal) -> Refusal:
         self._refusals.add(refusal)
@@ -289,7 +305,9 @@ class Relay:
     # Loops
 
     def _up(self) -> None:
-        self._beat().addErrback(self._broker_failed)
+        # A connection made after we left the list of nodes must not put us on it again.
+        if not self._stopped:
+            self._beat().addErrback(self._broker_failed)
 
     def _sweep(self) -> None:
         now = self._clock.seconds()
@@ -316,7 +334,9 @@ class Relay:
             for held in batch:
                 self._refuse(held, NoReply("Redis did not say"), State.EXPIRED)
 
-        self._outbox.take_off(queue, batch, newest=False).addCallbacks(answered, failed)
+        removed = self._outbox.take_off(queue, batch, newest=False)
+        removed.addCallbacks(answered, failed)
+        removed.addErrback(lambda failure: self._log.failure("an expiry failed", failure))
 
     def _beat(self) -> Deferred[None]:
         snapshot = self.snapshot()
@@ -339,7 +359,7 @@ class Relay:
         def seen(depths: Sequence[QueueDepth]) -> None:
             for queue, depth in zip(self._queues, depths, strict=True):
                 self._depths[queue] = depth
-                self._lengths[queue] = depth.length
+                self._outbox.saw_length(queue, depth.length)
 
         return self._broker.depths(self._queues).addCallback(seen)
 
@@ -351,6 +371,10 @@ class Relay:
                 reply = decode_reply(raw)
             except ReplyError as error:
                 self._undecodable(raw, error)
+            except Exception:
+                # A bug of ours with one reply must not cost the others of its batch.
+                self._log.failure("a reply could not be decoded")
+                self._undecodable(raw, ReplyError("it cannot be decoded"))
             else:
                 self._answer(reply)
 
@@ -363,6 +387,7 @@ class Relay:
                 held.client.answer(reply)
             except Exception:
                 self._log.failure("a reply could not be sent to its client")
+                self._abort(held)
 
     def _dropped_as(self, id: str) -> str:
         """The counter for a reply that finds nobody."""

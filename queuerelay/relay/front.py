@@ -2,6 +2,14 @@
 
 A request here is parsed, held and answered without traversal, sessions, form parsing or
 temporary files, and its answer goes out in one write.
+
+Invariants:
+
+1. A connection answers one request at a time, in the order of arrival, each once.
+2. After an early answer (a request refused before it was complete) nothing more is read from the
+   connection, not even what came in the same segment: no second request, no second answer.
+3. A connection that is being closed is gone after a bounded time, whether its client reads or not.
+4. Bodies that are still coming in count against the relay's bytes.
 """
 
 from collections.abc import Callable
@@ -9,11 +17,13 @@ from functools import cache
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IHalfCloseableDescriptor, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 
-from queuerelay.errors import BadRequest, BodyTooLarge, Refusal
+from queuerelay.errors import BadRequest, BodyTooLarge, Refusal, TooManyHeld
 from queuerelay.relay.accesslog import AccessLog, Entry
 from queuerelay.relay.core import Relay
 from queuerelay.relay.held import Held
@@ -36,11 +46,13 @@ def _status_line(status: int) -> bytes:
 class FrontRequest(http.Request):
     """One request, and the relay's `Client` for it."""
 
+    #: The `FrontChannel`; None once the client has left or has its answer.
+    channel: Any = None
+
     def __init__(self, channel: "FrontChannel", *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
         self._front = channel.factory
-        self._body: list[bytes] = []
-        self._size = 0
+        self._body: bytes | bytearray = b""
         self._held: Held | None = None
         self._id = b""
 
@@ -52,27 +64,38 @@ class FrontRequest(http.Request):
     def gotLength(self, length: int | None) -> None:
         """The header section is complete; the body has `length` bytes, None for chunked."""
         self._id = request_id(self.requestHeaders.getRawHeaders(b"x-request-id"))
-        self._size = length or 0
-        if self._size > self._front.max_body:
-            self._refuse_early()
+        if length is not None and length > self._front.max_body:
+            self._refuse_early(BodyTooLarge(f"more than {self._front.max_body} bytes"))
 
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body."""
-        self._body.append(data)
-        if self.channel.length is None:
-            self._size += len(data)
-            if self._size > self._front.max_body:
-                self._refuse_early()
+        if self.channel.deaf:
+            return
+        front = self._front
+        # Most bodies come in one piece; a list of many small ones would weigh a multiple of them.
+        if not self._body:
+            self._body = data
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
+        front.receiving += len(data)
+        if len(self._body) > front.max_body:
+            self._refuse_early(BodyTooLarge(f"more than {front.max_body} bytes"))
+        elif front.receiving > front.relay.room:
+            self._refuse_early(TooManyHeld("no room for another body"))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete."""
+        if self.channel.deaf:
+            return
         self.method, self.uri, self.clientproto = command, path, version
         fields = self.requestHeaders
         headers = request_headers(fields.getAllRawHeaders())
         if fields.hasHeader(b"x-request-id"):
             headers = [pair for pair in headers if pair[0] != "x-request-id"]
         headers.append(("x-request-id", self._id.decode("ascii")))
-        body, self._body = b"".join(self._body), []
+        body = self._take_body() if self._body else b""
         peer = self.client
         try:
             self._held = self._front.relay.hold(
@@ -91,15 +114,23 @@ class FrontRequest(http.Request):
     def connectionLost(self, reason: Failure) -> None:
         """The client has left."""
         super().connectionLost(reason)
-        if self._held is not None:
-            self._front.relay.gone(self._held)
+        self._take_body()
+        held, self._held = self._held, None
+        if held is not None:
+            self._front.relay.gone(held)
             # RFC 9110 has no status for this; 499 is what logs have used since nginx.
             self._log_access(499, 0)
 
-    def _refuse_early(self) -> None:
-        self.method, self.uri, self.clientproto = self.channel.request_line()
-        self._body = []
-        self.channel.answer_early(self, BodyTooLarge(f"more than {self._front.max_body} bytes"))
+    def _take_body(self) -> bytes:
+        body, self._body = bytes(self._body), b""
+        self._front.receiving -= len(body)
+        return body
+
+    def _refuse_early(self, refusal: Refusal) -> None:
+        self._take_body()
+        if refusal.status >= 500:
+            self._front.relay.count(refusal)
+        self.channel.answer_early(self, refusal)
 
     # What the relay calls
 
@@ -110,11 +141,24 @@ class FrontRequest(http.Request):
 
     def refuse(self, refusal: Refusal) -> None:
         """Send an error of our own."""
-        fields, body = self.refusal_fields(refusal)
+        fields, body = self._refusal_fields(refusal)
         self._send(refusal.status, fields, body)
 
-    def refusal_fields(self, refusal: Refusal) -> tuple[Fields, bytes]:
-        """Header fields and body for an error, as this client accepts them."""
+    def abort(self) -> None:
+        """An answer could not be sent: what may have gone out of it must not pass for one."""
+        if self.channel is not None:
+            self.channel.abort()
+
+    def early_answer(self, refusal: Refusal) -> bytes:
+        """An error as bytes, for a request that is still being read."""
+        self.method, self.uri, self.clientproto = self.channel.request_line()
+        if not self._id:
+            self._id = request_id(self.requestHeaders.getRawHeaders(b"x-request-id"))
+        fields, body = self._refusal_fields(refusal)
+        self._log_access(refusal.status, len(body))
+        return self._front.head(refusal.status, fields, self._id, close=True) + body
+
+    def _refusal_fields(self, refusal: Refusal) -> tuple[Fields, bytes]:
         accept = self.requestHeaders.getRawHeaders(b"accept") or ()
         return for_refusal(refusal, self.method, accept)
 
@@ -122,6 +166,9 @@ class FrontRequest(http.Request):
         channel = self.channel
         if self._front.draining:
             channel.persistent = False
+        if not channel.persistent:
+            # The last answer on its connection: a client that does not read it must not keep it.
+            channel.setTimeout(IDLE)
         channel.transport.writeSequence(
             (self._front.head(status, fields, self._id, close=not channel.persistent), body)
         )
@@ -150,26 +197,26 @@ class FrontChannel(http.HTTPChannel):
     """One connection of a client."""
 
     factory: "Front"
-    requestFactory = FrontRequest
+    # Whatever the endpoint makes; twisted.web's annotations know a few methods of it only.
+    transport: Any
+    _networkProducer: Any
+    requestFactory = FrontRequest  # type: ignore[assignment]  # annotated as the base class
     maxHeaders = 100
     totalHeadersSize = 32 * 1024
     MAX_LENGTH = 8 * 1024
 
+    #: Whether an early answer was given; nothing is read after it.
+    deaf = False
+
     def connectionMade(self) -> None:
         """A client has connected."""
-        self._deaf = False
         super().connectionMade()
         self.factory.channels.add(self)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has left, or was sent away."""
-        self.factory.channels.discard(self)
         super().connectionLost(reason)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client; after an early answer nobody reads them any more."""
-        if not self._deaf:
-            super().dataReceived(data)
+        self.factory.left(self)
 
     def checkPersistence(self, request: http.Request, version: bytes) -> bool:
         """Whether the connection stays open after the answer (RFC 9112 9.3)."""
@@ -179,7 +226,9 @@ class FrontChannel(http.HTTPChannel):
         return not options or "close" not in connection_options(options)
 
     def request_line(self) -> tuple[bytes, bytes, bytes]:
-        """Method, target and version of the request that is being read."""
+        """Method, target and version of the request that is being read, as far as known."""
+        if not hasattr(self, "_command"):
+            return b"-", b"-", b"-"
         return self._command, self._path, self._version
 
     def answer_early(self, request: FrontRequest, refusal: Refusal) -> None:
@@ -187,17 +236,49 @@ class FrontChannel(http.HTTPChannel):
 
         Closing at once would reset the connection, and the client might lose the answer.
         """
-        self._deaf = True
-        fields, body = request.refusal_fields(refusal)
-        id = request_id(request.requestHeaders.getRawHeaders(b"x-request-id"))
-        self.transport.write(self.factory.head(refusal.status, fields, id, close=True) + body)
+        self.deaf = True
+        # On the instance, so that it also ends the loop that goes through what has been read; and
+        # costs nothing until then.
+        self.dataReceived = _ignore  # type: ignore[method-assign]  # see above
+        self.lineReceived = _ignore  # type: ignore[method-assign]  # see above
+        self.rawDataReceived = _ignore  # type: ignore[method-assign]  # see above
+        self.transport.write(request.early_answer(refusal))
         self.setTimeout(None)
+        self._abort_after(LINGER)
         self._networkProducer.unregisterProducer()
-        if IHalfCloseableDescriptor.providedBy(self.transport):
-            self.transport.loseWriteConnection()
-            self._abortingCall = self.callLater(LINGER, self.forceAbortClient)
+        transport = self.transport
+        if IHalfCloseableDescriptor.providedBy(transport):
+            transport.loseWriteConnection()  # type: ignore[attr-defined]  # not in the interface
         else:
-            self.transport.loseConnection()
+            transport.loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """The connection was idle, or its client does not read: close it."""
+        self._abort_after(self.abortTimeout)
+        # Without a next request it is being closed already, since the last answer.
+        if self.persistent or self.requests:
+            self.loseConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A request line or header field is too long."""
+        self._respondToBadRequestAndDisconnect()
+
+    def abort(self) -> None:
+        """Close at once, whatever has not been sent."""
+        self.transport.abortConnection()
+
+    def _abort_after(self, seconds: float) -> None:
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(seconds, self._abort_late)
+
+    def _abort_late(self) -> None:
+        self._abortingCall = None
+        self.abort()
+
+    def _send100Continue(self) -> None:
+        # twisted.web would send it after an early answer.
+        if not self.deaf:
+            super()._send100Continue()
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""
@@ -206,10 +287,13 @@ class FrontChannel(http.HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """twisted.web found the request malformed; its own answer has no header fields."""
-        if not self._deaf:
+        if not self.deaf:
             request = self.requests[-1] if self.requests else FrontRequest(self)
-            request.method = b"GET"
             self.answer_early(request, BadRequest())
+
+
+def _ignore(data: bytes) -> None:
+    """Bytes that nobody reads any more."""
 
 
 class Front(http.HTTPFactory):
@@ -233,13 +317,18 @@ class Front(http.HTTPFactory):
         self.max_body = max_body
         self.access_log = access_log
         self.channels: set[FrontChannel] = set()
+        #: Bytes of bodies that are not complete yet.
+        self.receiving = 0
         #: Whether every answer is the last one on its connection.
         self.draining = False
         self._wall_clock = wall_clock
         self._date = b""
         self._date_at = 0
+        self._closed: Deferred[None] | None = None
 
-    def buildProtocol(self, addr: IAddress | None) -> FrontChannel:
+    def buildProtocol(  # type: ignore[override]  # the base's is for the switch to HTTP/2
+        self, addr: IAddress | None
+    ) -> FrontChannel:
         """A channel for a new connection."""
         channel = super().buildProtocol(addr)
         assert isinstance(channel, FrontChannel)
@@ -250,6 +339,24 @@ class Front(http.HTTPFactory):
         self.draining = True
         for channel in list(self.channels):
             channel.close_if_idle()
+
+    def closed(self) -> Deferred[None]:
+        """Fires when no client is connected any more; to be asked once, after `drain`."""
+        self._closed = Deferred()
+        if not self.channels:
+            self._closed.callback(None)
+        return self._closed
+
+    def abort(self) -> None:
+        """Close every connection at once."""
+        for channel in list(self.channels):
+            channel.abort()
+
+    def left(self, channel: FrontChannel) -> None:
+        """A connection has ended."""
+        self.channels.discard(channel)
+        if not self.channels and self._closed is not None and not self._closed.called:
+            self._closed.callback(None)
 
     def head(self, status: int, fields: Fields, id: bytes, *, close: bool) -> bytes:
         """Status line and header section. A worker's ``Date`` and ``Server`` stay (RFC 9110

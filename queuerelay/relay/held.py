@@ -6,18 +6,19 @@ Invariants:
    whoever ends it first decides, everybody later finds `Held.state` and leaves it alone.
 2. After its end nothing of it remains but its id and its end, for a bounded while, to tell a late
    reply from an unknown one.
-3. The deadlines cost one set insertion and one removal each, and one timer for all of them.
+3. The deadlines cost one insertion and one removal each, and one timer for all of them: requests of
+   equal patience expire in the order in which they came, so there is a lane for each patience that
+   is configured, and only its front is looked at. A lane is no longer than what is held.
 """
 
 from collections import deque
 from enum import Enum
+from itertools import takewhile
 from typing import Final, Protocol
 
 from queuerelay.errors import Refusal
 from queuerelay.wire.reply import Reply
 
-#: Width of a slot of the deadline wheel, in seconds: by how much an expiry may come late.
-SLOT: Final = 0.25
 #: How many ended requests are remembered.
 REMEMBERED: Final = 16384
 
@@ -39,13 +40,19 @@ class State(Enum):
 
 
 class Client(Protocol):
-    """The far end of a held request, whatever protocol it speaks. Called at most once."""
+    """The far end of a held request, whatever protocol it speaks.
+
+    Either `answer` or `refuse` is called, at most once.
+    """
 
     def answer(self, reply: Reply) -> None:
         """Send the worker's answer."""
 
     def refuse(self, refusal: Refusal) -> None:
         """Send an error of our own."""
+
+    def abort(self) -> None:
+        """`answer` or `refuse` failed halfway: break off, without another answer."""
 
 
 class Held:
@@ -57,10 +64,10 @@ class Held:
         "deadline",
         "id",
         "idempotent",
+        "lane",
         "message",
         "pushes",
         "queue",
-        "slot",
         "state",
     )
 
@@ -88,8 +95,8 @@ class Held:
         self.state = State.GATED
         #: How often it was pushed; more than once only after a lost connection.
         self.pushes = 0
-        #: Its slot on the wheel.
-        self.slot = 0
+        #: The lane that it waits for its deadline in; the table's.
+        self.lane: dict[str, Held] | None = None
 
     @property
     def alive(self) -> bool:
@@ -105,8 +112,7 @@ class HeldTable:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Held] = {}
-        self._wheel: dict[int, set[Held]] = {}
-        self._next_slot: int | None = None
+        self._lanes: dict[float, dict[str, Held]] = {}
         self._ended: dict[str, State] = {}
         self._ended_order: deque[str] = deque()
         #: Bytes of all messages held.
@@ -115,19 +121,15 @@ class HeldTable:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def add(self, held: Held) -> None:
-        """Begin to hold it."""
+    def add(self, held: Held, patience: float) -> None:
+        """Begin to hold it; it came last, and its deadline is `patience` seconds from now."""
         self._by_id[held.id] = held
         self.bytes += len(held.message)
-        # One slot later, so that none expires early.
-        slot = held.slot = int(held.deadline / SLOT) + 1
-        bucket = self._wheel.get(slot)
-        if bucket is None:
-            self._wheel[slot] = {held}
-            if self._next_slot is None or slot < self._next_slot:
-                self._next_slot = slot
-        else:
-            bucket.add(held)
+        lane = self._lanes.get(patience)
+        if lane is None:
+            lane = self._lanes[patience] = {}
+        lane[held.id] = held
+        held.lane = lane
 
     def get(self, id: str) -> Held | None:
         """The held request of that id."""
@@ -139,9 +141,9 @@ class HeldTable:
             return False
         held.state = state
         self.bytes -= len(held.message)
-        bucket = self._wheel.get(held.slot)
-        if bucket is not None:
-            bucket.discard(held)
+        if held.lane is not None:
+            del held.lane[held.id]
+            held.lane = None
         if len(self._ended_order) >= REMEMBERED:
             del self._ended[self._ended_order.popleft()]
         self._ended[held.id] = state
@@ -156,15 +158,14 @@ class HeldTable:
         """Those whose deadline has passed, the oldest first. Each is given once; it stays in the
         table until it is ended.
         """
-        if self._next_slot is None:
-            return []
-        last = int(now / SLOT)
         due: list[Held] = []
-        if self._next_slot <= last:
-            for slot in sorted(slot for slot in self._wheel if slot <= last):
-                due.extend(self._wheel.pop(slot))
-            self._next_slot = min(self._wheel, default=None)
-            due.sort(key=lambda held: held.deadline)
+        for lane in self._lanes.values():
+            passed = list(takewhile(lambda held: held.deadline <= now, lane.values()))
+            for held in passed:
+                del lane[held.id]
+                held.lane = None
+            due += passed
+        due.sort(key=lambda held: held.deadline)
         return due
 
     def all(self) -> list[Held]:

@@ -5,7 +5,8 @@ Invariants:
 1. Everything of one reactor turn goes out in one command for each queue.
 2. A request is pushed once. Only where a connection was lost with the push under way, and only if
    its method is idempotent, is it pushed again (RFC 9110 9.2.2); others wait for what comes.
-3. What cannot be pushed for `PATIENCE` seconds is refused: the client hears of it while it waits.
+3. How long a queue is, is what Redis said last, and what is to be pushed or has been since.
+4. What cannot be pushed for `PATIENCE` seconds is refused: the client hears of it while it waits.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ Batches = dict[str, list[Held]]
 class Outbox:
     """What is on its way to the queues.
 
-    `refuse` ends a held request with a `Refusal`; `saw_depth` hears the length of a queue.
+    `refuse` ends a held request with a `Refusal`.
     """
 
     _log = Logger()
@@ -40,12 +41,11 @@ class Outbox:
         *,
         clock: IReactorTime,
         refuse: Callable[[Held, Refusal], object],
-        saw_depth: Callable[[str, int], object],
     ) -> None:
         self._broker = broker
         self._clock = clock
         self._refuse = refuse
-        self._saw_depth = saw_depth
+        self._lengths: dict[str, int] = {}
         self._pending: Batches = {}
         self._uncertain: Batches = {}
         self._scheduled = False
@@ -61,6 +61,15 @@ class Outbox:
         if not self._scheduled:
             self._scheduled = True
             self._clock.callLater(0, self._flush)
+
+    def length(self, queue: str) -> int:
+        """Messages on `queue`, as far as we know."""
+        pending = self._pending.get(queue)
+        return self._lengths.get(queue, 0) + (len(pending) if pending else 0)
+
+    def saw_length(self, queue: str, length: int) -> None:
+        """Redis said how long `queue` is."""
+        self._lengths[queue] = length
 
     def sweep(self, now: float) -> None:
         """Refuse what has waited too long for Redis, and forget what has ended."""
@@ -81,9 +90,9 @@ class Outbox:
 
     def take_off(self, queue: str, batch: list[Held], *, newest: bool) -> Deferred[list[bool]]:
         """Take requests off `queue` where nobody has taken them; see `Broker.take_off`."""
-        # What was pushed twice may be there twice.
         messages = [held.message for held in batch]
-        again = [held.message for held in batch if held.pushes > 1]
+        # What was pushed twice may be there twice.
+        again = [held.message for held in batch for _ in range(held.pushes - 1)]
         removed = self._broker.take_off(queue, messages + again, newest=newest)
         return removed.addCallback(lambda answers: answers[: len(batch)])
 
@@ -107,9 +116,10 @@ class Outbox:
         for held in batch:
             held.state = State.QUEUED
             held.pushes += 1
+        self._lengths[queue] = self._lengths.get(queue, 0) + len(batch)
         pushed = self._broker.push(queue, [held.message for held in batch])
         pushed.addCallbacks(
-            lambda length: self._saw_depth(queue, length),
+            lambda length: self.saw_length(queue, length),
             lambda failure: self._failed(queue, batch, failure),
         )
         pushed.addErrback(lambda failure: self._log.failure("a push failed", failure))

@@ -1,5 +1,7 @@
 """The relay as a twisted.web Resource, to be mounted anywhere in anybody's Site."""
 
+from typing import Any
+
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
@@ -42,7 +44,7 @@ class RelayResource(Resource):
         peer = request.getClientAddress()
         try:
             # One byte more than may be, to notice that it is too many.
-            body = request.content.read(self._max_body + 1)
+            body = b"" if request.content is None else request.content.read(self._max_body + 1)
             if len(body) > self._max_body:
                 raise BodyTooLarge(f"more than {self._max_body} bytes")
             held = relay.hold(
@@ -86,6 +88,11 @@ class _Exchange:
         accept = self._request.requestHeaders.getRawHeaders(b"accept") or ()
         fields, body = for_refusal(refusal, self._request.method, accept)
         self._send(refusal.status, fields, body)
+
+    def abort(self) -> None:
+        """An answer could not be sent: what may have gone out of it must not pass for one."""
+        transport: Any = self._request.transport
+        transport.abortConnection()
 
     def _send(self, status: int, fields: Fields, body: bytes) -> None:
         request = self._request

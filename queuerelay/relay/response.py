@@ -17,7 +17,6 @@ Fields = Sequence[tuple[bytes, bytes]]
 #: Reason phrases; a worker's own never reach a client.
 REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
-#: RFC 9110 15.4.5: a 304 carries no content either, and needs no length.
 _TEXT: Final = b"text/plain; charset=utf-8"
 _PROBLEM: Final = b"application/problem+json"
 
@@ -32,10 +31,11 @@ def for_reply(reply: Reply, method: bytes) -> tuple[Fields, bytes]:
     status = reply.status
     if status in NO_BODY_STATUSES:
         return reply.headers, b""
-    body = reply.body
+    # RFC 9110 15.3.6: a 205 has no content, and says so.
+    body = b"" if status == 205 else reply.body
     if method == b"HEAD":
         # RFC 9110 8.6: the length that GET would have had, where it is known.
-        length = len(body) if body else reply.declared_length
+        length = len(body) if body or status == 205 else reply.declared_length
         if length is None:
             return reply.headers, b""
         body = b""

@@ -29,11 +29,12 @@ def decode_body(text: object, encoding: object) -> bytes:
         return text.encode("utf-8")
     if encoding == "base64":
         try:
-            return base64.b64decode(text.encode("ascii"), validate=True)
+            # Line ends are allowed: the usual functions of Ruby and of MIME write them.
+            data = text.encode("ascii").translate(None, b"\r\n")
+            return base64.b64decode(data, validate=True)
         except (binascii.Error, UnicodeEncodeError) as error:
             raise ValueError(f"body: not base64: {error}") from error
     if encoding == "percent":
         return unquote_to_bytes(text)
-    raise ValueError(
-        f"body_encoding: got {str(encoding)[:32]!r}, expected 'utf-8', 'base64' or 'percent'"
-    )
+    got = repr(encoding[:32]) if isinstance(encoding, str) else type(encoding).__name__
+    raise ValueError(f"body_encoding: got {got}, expected 'utf-8', 'base64' or 'percent'")

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import orjson
 
+from queuerelay.errors import MessageError
+from queuerelay.wire import exact
 from queuerelay.wire.message import Attempt, attempt_json
 
 #: Longest part of an unreadable message that its failure keeps, in bytes.
@@ -33,33 +35,43 @@ def encode_failure(
     `worker` is ``name:pid:queues``.
     """
     message_id, payload = _payload(raw)
-    return orjson.dumps(
-        {
-            "failed_at": time.strftime("%Y/%m/%d %H:%M:%S UTC", time.gmtime(failed_at)),
-            "payload": payload,
-            "exception": exception,
-            "error": error,
-            "backtrace": list(backtrace),
-            "worker": worker,
-            "queue": queue,
-            "queuerelay": {
-                "id": message_id,
-                "attempts": [attempt_json(attempt) for attempt in attempts],
-            },
-        }
-    )
+    value = {
+        "failed_at": time.strftime("%Y/%m/%d %H:%M:%S UTC", time.gmtime(failed_at)),
+        "payload": payload,
+        "exception": exception,
+        "error": error,
+        "backtrace": list(backtrace),
+        "worker": worker,
+        "queue": queue,
+        "queuerelay": {
+            "id": message_id,
+            "attempts": [attempt_json(attempt) for attempt in attempts],
+        },
+    }
+    try:
+        return exact.dump(value)
+    except MessageError:
+        # What cannot be written again is kept as text, like what cannot be read.
+        return exact.dump({**value, "payload": _unreadable(raw)})
 
 
 def _payload(raw: bytes) -> tuple[str, dict[str, Any]]:
     try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        value = None
-    if isinstance(value, dict) and isinstance(value.get("args"), list):
-        message_id = value.get("id")
-        return (
-            message_id if isinstance(message_id, str) else "",
-            {"class": str(value.get("class")), "args": value["args"]},
-        )
+        # orjson first: what the rest of us cannot read is unreadable, although Python might.
+        orjson.loads(raw)
+        value = exact.load(raw)
+    except (orjson.JSONDecodeError, MessageError):
+        return "", _unreadable(raw)
+    if not (isinstance(value, dict) and isinstance(value.get("args"), list)):
+        return "", _unreadable(raw)
+    message_id = value.get("id")
+    cls = value.get("class")
+    return (
+        message_id if isinstance(message_id, str) else "",
+        {"class": cls if isinstance(cls, str) else "Unreadable", "args": value["args"]},
+    )
+
+
+def _unreadable(raw: bytes) -> dict[str, Any]:
     text = raw[:READABLE_BOUND].decode("utf-8", "backslashreplace")
-    return "", {"class": "Unreadable", "args": [text]}
+    return {"class": "Unreadable", "args": [text]}

@@ -52,14 +52,19 @@ def _crosses(name: str) -> bool:
     return name not in _NEVER_CROSS and not name.startswith("proxy-")
 
 
-def _request_name(raw: bytes) -> str | None:
-    """The field name as the message carries it, or None where it is dropped.
+def _is_forged(name: str) -> bool:
+    """Whether CGI and WSGI would show the field as something that it is not.
 
-    Names with ``_`` are dropped because CGI and WSGI write ``-`` as ``_``: ``X_Forwarded_For``
-    would pass there for ``X-Forwarded-For``.
+    They write ``-`` as ``_``: ``X_Forwarded_For`` would pass for ``X-Forwarded-For``. And they
+    write ``Proxy`` as HTTP_PROXY, by which many programs choose their proxy ("httpoxy").
     """
+    return "_" in name or name == "proxy"
+
+
+def _request_name(raw: bytes) -> str | None:
+    """The field name as the message carries it, or None where it is dropped."""
     name = raw.decode("latin-1").lower()
-    kept = name if _crosses(name) and "_" not in name else None
+    kept = name if _crosses(name) and not _is_forged(name) else None
     if len(_names) < _NAMES_BOUND and len(raw) <= 64:
         _names[raw] = kept
     return kept
@@ -83,7 +88,7 @@ def request_headers(fields: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[tup
             for value in values:
                 kept.append((name, value.decode("latin-1")))
         elif raw.lower() == b"connection":
-            named = connection_options(values)
+            named = (named or set()) | connection_options(values)
     if named:
         kept = [pair for pair in kept if pair[0] not in named]
     return kept
@@ -117,7 +122,8 @@ def reply_headers(value: object) -> tuple[list[tuple[bytes, bytes]], int | None]
             if lowered == "content-length" and _LENGTH.fullmatch(text) is not None:
                 declared = int(text)
             elif lowered == "connection":
-                named = connection_options([text.encode("latin-1", "replace")])
+                options = connection_options([text.encode("latin-1", "replace")])
+                named = (named or set()) | options
             continue
         try:
             kept.append((name.encode("ascii"), text.strip(" \t").encode("latin-1")))
@@ -146,6 +152,9 @@ def _pairs(value: object) -> Iterable[tuple[str, str]]:
 
 
 def _text(name: str, value: object) -> str:
+    # Node sets lengths and ages as numbers, and its own server takes them so.
+    if type(value) is int:
+        return str(value)
     if not isinstance(value, str):
         raise ReplyError(f"header {name[:64]!r}: expected a text, got {type(value).__name__}")
     return value

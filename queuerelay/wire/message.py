@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from queuerelay.errors import MessageError
+from queuerelay.wire import exact
 from queuerelay.wire.body import decode_body, encode_body
 from queuerelay.wire.headers import is_token
 
@@ -169,25 +170,36 @@ def decode_message(raw: bytes) -> Message:
 def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
     """The same message, with `attempt` added to those that failed.
 
-    Raises `MessageError` where `raw` is not an object.
+    Raises `MessageError` where `raw` is not an object, or is nested too deeply to be written.
     """
-    value = _load(raw)
+    value = exact.load(raw)
+    if not isinstance(value, dict):
+        raise MessageError(f"expected an object, got {type(value).__name__}")
     attempts = [attempt_json(one) for one in (*_decode_attempts(value), attempt)]
     queue_time = value.pop("queue_time", None)
     value["queuerelay"] = {"attempts": attempts}
     if queue_time is not None:
         value["queue_time"] = queue_time
-    return orjson.dumps(value)
+    return exact.dump(value)
 
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
     """The attempt as JSON writes it, in messages and in failures."""
     return {
-        "started_at": attempt.started_at,
-        "run": attempt.run,
+        "started_at": _milliseconds(attempt.started_at),
+        "run": _milliseconds(attempt.run),
         "error": attempt.error,
         "worker": attempt.worker,
     }
+
+
+def _milliseconds(seconds: float) -> float:
+    """`seconds` to the millisecond, as JavaScript would write it: 5 for 5.0, and no exponent.
+
+    node-resque finds a failure that it shall remove or retry by the text it would write for it.
+    """
+    rounded = round(seconds, 3)
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
@@ -201,8 +213,8 @@ def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
             Attempt(
                 started_at=_number(one.get("started_at")) or 0.0,
                 run=_number(one.get("run")) or 0.0,
-                error=str(one.get("error", "")),
-                worker=str(one.get("worker", "")),
+                error=_text(one.get("error")),
+                worker=_text(one.get("worker")),
             )
         )
     return tuple(attempts)
@@ -210,6 +222,10 @@ def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
 
 def _kind(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _number(value: object) -> float | None:
@@ -277,3 +293,19 @@ def _decode_body(first: dict[str, Any]) -> bytes:
         return decode_body(first.get("body"), first.get("body_encoding"))
     except ValueError as error:
         raise MessageError(f"args[0].{error}") from error
+
+
+def salvage_reply_to(raw: bytes) -> tuple[str | None, str | None]:
+    """``node_id`` and ``reply_to`` of a request that is otherwise wrong; None where missing."""
+    try:
+        args = _load(raw).get("args")
+    except MessageError:
+        return None, None
+    first = args[0] if isinstance(args, list) and args else None
+    if not isinstance(first, dict):
+        return None, None
+    node_id, reply_to = first.get("node_id"), first.get("reply_to")
+    return (
+        node_id if isinstance(node_id, str) and node_id else None,
+        reply_to if isinstance(reply_to, str) and reply_to else None,
+    )

@@ -9,7 +9,7 @@ from typing import Final
 
 from queuerelay.errors import MessageError
 from queuerelay.wire.failure import encode_failure
-from queuerelay.wire.message import Attempt, Message, decode_message, with_attempt
+from queuerelay.wire.message import Attempt, Message, decode_message, salvage_reply_to, with_attempt
 from queuerelay.wire.reply import encode_reply
 
 #: How often a message is tried in all.
@@ -58,10 +58,15 @@ def recover(
     if request is not None and request.deadline <= now:
         return Drop()
     lost = Attempt(started_at=since, run=max(0.0, now - since), error="worker died", worker=worker)
-    may_repeat = request is None or request.idempotent
-    if may_repeat and len(message.attempts) + 1 < tries:
-        return Retry(message=with_attempt(raw, lost))
-    why = f"tried {tries} times" if may_repeat else "not idempotent, so not tried again"
+    if request is not None and not request.idempotent:
+        why = "not idempotent, so not tried again"
+    elif len(message.attempts) + 1 >= tries:
+        why = f"tried {tries} times"
+    else:
+        try:
+            return Retry(message=with_attempt(raw, lost))
+        except MessageError as error:
+            why = f"not tried again: {error}"
     return failed(
         raw,
         message,
@@ -75,17 +80,21 @@ def recover(
 
 
 def unreadable(raw: bytes, *, queue: str, worker: str, error: MessageError, now: float) -> Fail:
-    """The verdict on a message that cannot be understood: kept as far as it is readable."""
-    return Fail(
-        entry=encode_failure(
-            raw=raw,
-            queue=queue,
-            worker=_worker(worker, queue),
-            exception="MessageError",
-            error=str(error),
-            failed_at=now,
-        )
+    """The verdict on a message that cannot be understood: kept as far as it is readable, and
+    answered 502 where it still says to whom.
+    """
+    entry = encode_failure(
+        raw=raw,
+        queue=queue,
+        worker=_worker(worker, queue),
+        exception="MessageError",
+        error=str(error),
+        failed_at=now,
     )
+    node_id, reply_to = salvage_reply_to(raw)
+    if node_id is None or reply_to is None:
+        return Fail(entry=entry)
+    return Fail(entry=entry, reply_to=reply_to, reply=_bad_gateway(node_id))
 
 
 def failed(
@@ -111,13 +120,17 @@ def failed(
     )
     if message.request is None:
         return Fail(entry=entry)
-    reply = encode_reply(
-        node_id=message.request.node_id,
+    request = message.request
+    return Fail(entry=entry, reply_to=request.reply_to, reply=_bad_gateway(request.node_id))
+
+
+def _bad_gateway(node_id: str) -> bytes:
+    return encode_reply(
+        node_id=node_id,
         status=502,
         headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
         body=b"502 Bad Gateway: the worker that had this request failed.\n",
     )
-    return Fail(entry=entry, reply_to=message.request.reply_to, reply=reply)
 
 
 def _worker(worker: str, queue: str) -> str:

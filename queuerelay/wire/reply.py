@@ -44,7 +44,8 @@ def decode_reply(raw: bytes) -> Reply:
     value, node_id = _load(raw)
     status = value.get("status", 200)
     if type(status) is not int or not 200 <= status <= 599:
-        raise ReplyError(f"status: got {str(status)[:32]!r}, expected a number from 200 to 599")
+        got = status if type(status) is int else type(status).__name__
+        raise ReplyError(f"status: got {got}, expected a whole number from 200 to 599")
     if value.get("more"):
         raise ReplyError("more: streamed replies are not supported yet")
     fields = value.get("headers")

@@ -14,7 +14,7 @@ from queuerelay.wire.message import Request
 #: RFC 9112 3.2.2: a whole URI where the request target stands.
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?@]*@)?([^/?]*)(.*)", re.DOTALL)
 #: Host and port (RFC 9110 7.2); an IPv6 address keeps its brackets (RFC 3875 4.1.14).
-_HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")
+_HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?")
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 #: With these an empty body is a body: CONTENT_LENGTH says 0 instead of being absent.
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})

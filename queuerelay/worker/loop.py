@@ -168,6 +168,7 @@ class Loop:
                 self._ended(end, answer, first=first)
                 return
             first = False
+            log.debug("the end of a message on %s is not acknowledged yet", end.claim.queue)
 
     def _ended(self, end: End, answer: object, *, first: bool) -> None:
         self._keeper.held = None

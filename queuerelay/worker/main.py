@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.util
 import logging
 import os
 import secrets
@@ -17,10 +18,6 @@ from queuerelay.broker.keys import Keys
 from queuerelay.broker.url import RedisUrl, parse
 from queuerelay.errors import ConfigError
 from queuerelay.worker.commands import Commands
-from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
-from queuerelay.worker.lease import Keeper
-from queuerelay.worker.link import Link, Outage
-from queuerelay.worker.loop import Limits, Loop
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         _log_to_stderr(options.log_level)
+        if importlib.util.find_spec("redis") is None:
+            raise ConfigError("redis-py is not installed: pip install 'queuerelay[worker]'")
         url = parse(options.redis)
         address = _address(url)
         if options.chdir is not None:
@@ -97,6 +96,12 @@ def _is_missing(error: BaseException, module_name: str) -> bool:
 def _assemble(
     options: argparse.Namespace, application: WSGIApplication, url: RedisUrl, address: str
 ) -> None:
+    # Here, so that what is wrong is said in one line where redis-py is missing.
+    from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
+    from queuerelay.worker.lease import Keeper
+    from queuerelay.worker.link import Link, Outage
+    from queuerelay.worker.loop import Limits, Loop
+
     keys = Keys(prefix=options.prefix)
     holder = f"{socket.gethostname()}:{os.getpid()}"
     commands = Commands(
@@ -188,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--queues",
         type=_queues,
-        default=("requests",),
+        default="requests",
         metavar="A,B",
         help="queues to serve, the most urgent first",
     )

@@ -1,0 +1,23 @@
+#!lua flags=no-writes,allow-oom
+-- The items of a list from a place on, bounded in count and in bytes.
+-- KEYS: list
+-- ARGV: place of the first, how many at most, bytes after which no other item is added
+-- Gives the items in order; the first is always among them, however large.
+local first, most, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local found = {}
+while #found < most do
+  -- In small steps: what is not given is not loaded either, but for the rest of one step.
+  local step = math.min(16, most - #found)
+  local items = redis.call('LRANGE', KEYS[1], first + #found, first + #found + step - 1)
+  for _, item in ipairs(items) do
+    if room < #item and #found > 0 then
+      return found
+    end
+    room = room - #item
+    found[#found + 1] = item
+  end
+  if #items < step then
+    return found
+  end
+end
+return found

@@ -1,0 +1,281 @@
+"""The broker in memory: the contract, with the real reactor, and its controls, with a Clock."""
+
+import subprocess
+import sys
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
+
+from queuerelay.broker.base import Broker
+from queuerelay.broker.memory import POLL
+from queuerelay.errors import ConnectionDropped, NotConnected, Refused
+from queuerelay.testing import MemoryBroker, MemoryStore
+from tests.unit.broker.contract import KEYS, ONE, TWO, Bench, BrokerContract
+
+
+class MemoryBench(Bench):
+    def __init__(self, clock):
+        self.clock = clock
+        self.store = MemoryStore(clock=clock)
+        self.brokers = []
+
+    def new(self):
+        broker = MemoryBroker(clock=self.clock, store=self.store)
+        self.brokers.append(broker)
+        return broker
+
+    def items(self, key):
+        return self.store.items(key)
+
+    def put(self, key, *items):
+        self.store.append(key, items)
+
+    def term(self, key):
+        term = self.store._lists.terms.get(key)
+        return None if term is None else term - self.clock.seconds()
+
+    def age(self, node_id, seconds):
+        self.store._nodes[node_id].beat -= seconds
+
+    def queues(self):
+        return self.store.queues
+
+    def inflight(self, queue):
+        return [claim.message for claim in self.store.inflight(queue)]
+
+    def lose(self):
+        for broker in self.brokers:
+            broker.disconnect()
+            broker.reconnect()
+
+    def fill(self):
+        for broker in self.brokers:
+            broker.refuse("OOM command not allowed when used memory > 'maxmemory'.")
+
+    def free(self):
+        for broker in self.brokers:
+            broker.refuse(None)
+
+
+class TestContract(BrokerContract):
+    @pytest.fixture
+    def bench(self):
+        from twisted.internet import reactor
+
+        bench = MemoryBench(reactor)
+        yield bench
+        for broker in bench.brokers:
+            pytest_twisted.blockon(broker.stop())
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def broker(clock):
+    broker = MemoryBroker(clock=clock, wall_clock=lambda: 1790000000.5)
+    broker.start()
+    clock.advance(0)
+    return broker
+
+
+def result(deferred):
+    """The value that `deferred` has; fails where it has none."""
+    got = []
+    deferred.addBoth(got.append)
+    assert got, "no result yet"
+    return got[0]
+
+
+def test_it_is_a_broker(broker):
+    # For mypy, and for the reader.
+    def takes(broker: Broker) -> None:
+        pass
+
+    takes(broker)
+
+
+def test_it_imports_neither_reactor_nor_txredisapi():
+    code = (
+        "import sys, queuerelay.testing\n"
+        "print([n for n in ('twisted.internet.reactor', 'txredisapi') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_turns(clock):
+    broker = MemoryBroker(clock=clock)
+    ups = []
+    broker.on_up(lambda: ups.append(1))
+    broker.start()
+    assert not broker.is_up
+    clock.advance(0)
+    assert broker.is_up
+    assert ups == [1]
+    pushed = broker.push("q", [ONE])
+    assert broker.messages("q") == [ONE]
+    assert not pushed.called
+    clock.advance(0)
+    assert result(pushed) == 1
+    broker.stop()
+    assert clock.getDelayedCalls() == []
+
+
+def test_one_advance_runs_many_steps(broker, clock):
+    got = []
+    broker.open_inbox("n", got.extend)
+
+    async def flow():
+        await broker.push("q", [ONE, TWO])
+        claim = await broker.claim(["q"], holder="h", lease=1.0)
+        await broker.ack(claim, reply_to=KEYS.inbox("n"), reply=b"R")
+        return claim
+
+    from twisted.internet.defer import Deferred
+
+    done = Deferred.fromCoroutine(flow())
+    clock.advance(0)
+    assert result(done).since == 1790000000.5
+    assert got == [b"R"]
+
+
+def test_disconnect_leaves_it_unknown_and_refuses_more(broker, clock):
+    pushed = broker.push("q", [ONE])
+    broker.disconnect()
+    assert result(pushed).check(ConnectionDropped)
+    assert broker.messages("q") == [ONE]
+    assert not broker.is_up
+    assert result(broker.push("q", [TWO])).check(NotConnected)
+    up = broker.when_up()
+    clock.advance(60)
+    assert not up.called
+    broker.reconnect()
+    clock.advance(0)
+    assert up.called
+    assert broker.is_up
+
+
+def test_disconnect_before_the_start(clock):
+    broker = MemoryBroker(clock=clock)
+    broker.disconnect()
+    broker.start()
+    clock.advance(60)
+    assert not broker.is_up
+    broker.reconnect()
+    clock.advance(0)
+    assert broker.is_up
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_push_whose_outcome_is_unknown(broker, clock, applied):
+    ups = []
+    broker.on_up(lambda: ups.append(1))
+    broker.drop_next_push(applied=applied)
+    pushed = broker.push("q", [ONE])
+    beside = broker.depths(["q"])
+    clock.advance(0)
+    assert result(pushed).check(ConnectionDropped)
+    assert result(beside).check(ConnectionDropped)
+    assert broker.messages("q") == ([ONE] if applied else [])
+    assert ups == [1]
+    pushed = broker.push("q", [TWO])
+    clock.advance(0)
+    assert result(pushed) == len(broker.messages("q"))
+
+
+def test_refuse(broker, clock):
+    broker.refuse("NOPERM this user has no permissions")
+    for refused in (broker.push("q", [ONE]), broker.depths(["q"]), broker.nodes()):
+        clock.advance(0)
+        failure = result(refused)
+        assert failure.check(Refused)
+        assert "NOPERM" in failure.getErrorMessage()
+    broker.refuse(None)
+    pushed = broker.push("q", [ONE])
+    clock.advance(0)
+    assert result(pushed) == 1
+
+
+def test_leases_expire_by_the_clock(broker, clock):
+    broker.push("q", [ONE])
+    claim = broker.claim(["q"], holder="h", lease=10.0)
+    clock.advance(9.9)
+    reaped = broker.reap("q", lease=1.0)
+    clock.advance(0)
+    assert result(reaped) == []
+    clock.advance(0.2)
+    reaped = broker.reap("q", lease=1.0)
+    clock.advance(0)
+    (taken,) = result(reaped)
+    assert taken.message == result(claim).message
+    assert broker.inflight("q") == [taken]
+
+
+def test_terms_run_out_by_the_clock(broker, clock):
+    broker.push("q", [ONE])
+    claim = broker.claim(["q"], holder="h", lease=10.0)
+    clock.advance(0)
+    broker.ack(result(claim), reply_to=KEYS.inbox("gone"), reply=b"R")
+    clock.advance(3599)
+    assert broker.store.items(KEYS.inbox("gone")) == [b"R"]
+    clock.advance(2)
+    assert broker.store.items(KEYS.inbox("gone")) == []
+
+
+def test_an_acknowledgement_waits_for_the_next_connection(broker, clock):
+    broker.push("q", [ONE])
+    claim = broker.claim(["q"], holder="h", lease=10.0)
+    clock.advance(0)
+    broker.disconnect()
+    acked = broker.ack(result(claim))
+    clock.advance(5)
+    assert not acked.called
+    broker.reconnect()
+    clock.advance(0)
+    assert result(acked) is True
+
+
+def test_stop_ends_an_acknowledgement_that_waits(broker, clock):
+    broker.push("q", [ONE])
+    claim = broker.claim(["q"], holder="h", lease=10.0)
+    clock.advance(0)
+    broker.disconnect()
+    acked = broker.ack(result(claim))
+    broker.stop()
+    assert result(acked).check(NotConnected)
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_batch_comes_again_when_the_connection_is_lost_under_it(broker, clock):
+    got = []
+
+    def handler(items):
+        got.append([*items])
+        if len(got) == 1:
+            broker.disconnect()
+
+    broker.open_inbox("n", handler)
+    broker.reply("n", [b"1"]).addErrback(lambda _: None)
+    clock.advance(0)
+    broker.reconnect()
+    clock.advance(0)
+    assert got == [[b"1"], [b"1"]]
+    assert broker.store.items(KEYS.inbox("n")) == []
+
+
+def test_stop_while_a_batch_waits_to_come_again(broker, clock):
+    def handler(items):
+        raise NotConnected("not yet")
+
+    broker.open_inbox("n", handler)
+    broker.reply("n", [b"1"])
+    clock.advance(0)
+    assert [call.getTime() for call in clock.getDelayedCalls()] == [POLL]
+    broker.stop()
+    assert clock.getDelayedCalls() == []

@@ -1,0 +1,250 @@
+"""A relay on a `Clock` and a broker in memory, with clients on both sides of it."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from queuerelay.config import RelayConfig, Route
+from queuerelay.errors import Refusal
+from queuerelay.relay.accesslog import AccessLog
+from queuerelay.relay.core import Relay
+from queuerelay.relay.front import Front
+from queuerelay.relay.held import Held
+from queuerelay.testing import MemoryBroker, MemoryStore
+from queuerelay.wire.reply import Reply, encode_reply
+from tests.unit.relay.strict import Response, parse
+
+
+class FakeClient:
+    """A `Client` that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Reply | Refusal] = []
+        self.aborted = 0
+        self.broken = False
+
+    def answer(self, reply: Reply) -> None:
+        self.told.append(reply)
+        if self.broken:
+            raise RuntimeError("the front is broken")
+
+    refuse: Callable[[Refusal], None] = answer  # type: ignore[assignment]
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    @property
+    def status(self) -> int | None:
+        """Of its one answer; None where it waits."""
+        assert len(self.told) < 2, f"told more than once: {self.told}"
+        return self.told[0].status if self.told else None
+
+
+@implementer(IHalfCloseableDescriptor)
+class Wire(StringTransport):
+    """A connection as TCP has it: closing takes effect in a later turn."""
+
+    def __init__(self, clock: Clock, *, half_closes: bool) -> None:
+        super().__init__()
+        self.protocol: Any = None
+        self.aborted = False
+        self.half_closed = False
+        self.lost = False
+        #: Whether the client reads nothing, so that what is written stays in our buffers.
+        self.stuck = False
+        self._clock = clock
+        if not half_closes:
+            del self.loseWriteConnection
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
+
+    def writeConnectionLost(self, reason: Failure) -> None: ...
+    def readConnectionLost(self, reason: Failure) -> None: ...
+
+    def loseConnection(self) -> None:
+        if not self.disconnecting:
+            self.disconnecting = True
+            if not self.stuck:
+                self._clock.callLater(0, self.lose)
+
+    def abortConnection(self) -> None:
+        self.aborted = self.disconnecting = True
+        self._clock.callLater(0, self.lose)
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        if not self.lost:
+            self.lost = True
+            self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class Connection:
+    """A client's side of a connection."""
+
+    def __init__(self, stage: "Stage", protocol: Protocol) -> None:
+        self._stage = stage
+        self.wire = Wire(stage.clock, half_closes=True)
+        self.protocol = self.wire.protocol = protocol
+        protocol.makeConnection(self.wire)
+
+    def send(self, *data: bytes) -> "Connection":
+        """Each of `data` arrives as one segment."""
+        for one in data:
+            if not self.wire.lost:
+                self.protocol.dataReceived(one)
+        self._stage.turn()
+        return self
+
+    def leave(self) -> None:
+        """The client closes."""
+        self.wire.lose()
+        self._stage.turn()
+
+    @property
+    def raw(self) -> bytes:
+        """All that was sent to the client."""
+        return self.wire.value()
+
+    def responses(self, *methods: str) -> list[Response]:
+        """What it got for requests with `methods`."""
+        return parse(self.raw, methods)
+
+    def response(self, method: str = "GET") -> Response:
+        """The only response that it got."""
+        (response,) = self.responses(method)
+        return response
+
+
+class Stage:
+    """Everything of one test."""
+
+    def __init__(
+        self,
+        *,
+        store: MemoryStore | None = None,
+        clock: Clock | None = None,
+        access_log: AccessLog | None = None,
+        **options: Any,
+    ) -> None:
+        self.clock = clock or Clock()
+        if clock is None:
+            self.clock.advance(1_790_000_000.0)
+        self.broker = MemoryBroker(clock=self.clock, store=store)
+        self.config = RelayConfig(**options)
+        self.relay = Relay(
+            self.config,
+            self.broker,
+            prefix="queuerelay:",
+            clock=self.clock,
+            wall_clock=self.clock.seconds,
+        )
+        self.front = Front(
+            self.relay,
+            max_body=self.config.max_body,
+            clock=self.clock,
+            wall_clock=self.clock.seconds,
+            access_log=access_log,
+        )
+        self.connections: list[Connection] = []
+        self.broker.start()
+        self.relay.start()
+        self.turn()
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """Let everything happen that is due within `seconds`, in its order."""
+        self.clock.pump([0.0, *[0.05] * round(seconds / 0.05), 0.0])
+
+    def connect(self) -> Connection:
+        """A client of the front."""
+        connection = Connection(self, self.front.buildProtocol(None))
+        self.connections.append(connection)
+        return connection
+
+    def hold(self, client: FakeClient | None = None, **fields: Any) -> Held:
+        """A held request, without HTTP."""
+        return self.relay.hold(
+            client or FakeClient(),
+            **{
+                "method": "GET",
+                "url": "/",
+                "http_version": "1.1",
+                "headers": [("host", "example.org")],
+                "body": b"",
+                "remote_addr": "192.0.2.1",
+                "scheme": "http",
+                **fields,
+            },
+        )
+
+    def waiting(self, queue: str = "requests") -> list[dict[str, Any]]:
+        """The requests on a queue, as workers see them."""
+        return [json.loads(raw)["args"][0] for raw in self.broker.messages(queue)]
+
+    def take(self, queue: str = "requests") -> dict[str, Any]:
+        """Take a request as a worker does."""
+        claim = self.broker.store.claim([queue], holder="test:1", lease=3600.0)
+        assert claim is not None, "the queue is empty"
+        first: dict[str, Any] = json.loads(claim.message)["args"][0]
+        return first
+
+    def reply(self, taken: "dict[str, Any] | str", **fields: Any) -> None:
+        """Answer a request as a worker does."""
+        id = taken if isinstance(taken, str) else taken["node_id"]
+        self.push_reply(encode_reply(node_id=id, **fields))
+
+    def push_reply(self, *raw: bytes) -> None:
+        """Put these bytes on the relay's inbox."""
+        self.broker.store.append(f"queuerelay:inbox:{self.relay.id}", raw)
+        self.turn()
+
+    def counter(self, name: str) -> int:
+        """Of the relay's snapshot."""
+        return self.relay.snapshot().counters.get(name, 0)
+
+    def close(self) -> None:
+        """Stop it, and see that nothing is left."""
+        for connection in self.connections:
+            connection.wire.lose()
+        stopped: list[object] = []
+        self.relay.stop().addBoth(stopped.append)
+        self.turn()
+        self.broker.stop()
+        self.turn()
+        assert stopped == [None]
+
+
+@pytest.fixture
+def make_stage() -> Iterator[Callable[..., Stage]]:
+    """Makes stages with options of `RelayConfig`; at the end nothing may be left of them."""
+    stages: list[Stage] = []
+
+    def make(**options: Any) -> Stage:
+        stages.append(Stage(**options))
+        return stages[-1]
+
+    yield make
+    for stage in stages:
+        stage.close()
+    for stage in stages:
+        assert stage.clock.getDelayedCalls() == []
+
+
+@pytest.fixture
+def stage(make_stage: Callable[..., Stage]) -> Stage:
+    """A stage with all defaults."""
+    return make_stage()
+
+
+def to(queue: str, **condition: Any) -> Route:
+    """A route."""
+    return Route(queue=queue, **condition)

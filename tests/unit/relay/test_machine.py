@@ -1,0 +1,147 @@
+"""The relay against everything that may happen to it, in any order."""
+
+import json
+from collections import Counter
+
+import hypothesis.strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from queuerelay.wire.message import IDEMPOTENT_METHODS
+from queuerelay.wire.reply import Reply, encode_reply
+from tests.unit.relay.stage import FakeClient, Stage
+
+SECONDS = st.sampled_from([0.0, 0.1, 0.3, 2.5, 9.0])
+
+
+class Relaying(RuleBasedStateMachine):
+    """Clients come and go, workers answer well and badly, Redis is lost and found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = Stage(deadline=10.0, max_held=8, legacy_replies="responses")
+        self.clients: dict[str, FakeClient] = {}
+        self.helds = {}
+        self.methods: dict[str, str] = {}
+        self.left: set[str] = set()
+        self.taken: list[str] = []
+        self.pushes: Counter[str] = Counter()
+        push = self.stage.broker.push
+
+        def note(queue, messages):
+            self.pushes.update(json.loads(one)["id"] for one in messages)
+            return push(queue, messages)
+
+        self.stage.broker.push = note  # type: ignore[method-assign]
+
+    @rule(method=st.sampled_from(["GET", "POST"]), broken=st.booleans())
+    def come(self, method: str, broken: bool) -> None:
+        if len(self.waiting()) < 8:
+            client = FakeClient()
+            held = self.stage.hold(client, method=method)
+            self.clients[held.id], self.helds[held.id] = client, held
+            self.methods[held.id] = method
+
+    @rule(choice=st.integers(0))
+    def leave(self, choice: int) -> None:
+        if self.clients:
+            id = list(self.clients)[choice % len(self.clients)]
+            if not self.clients[id].told:
+                self.left.add(id)
+            self.stage.relay.gone(self.helds[id])
+
+    @rule()
+    @precondition(lambda self: self.stage.waiting())
+    def take(self) -> None:
+        self.taken.append(self.stage.take()["node_id"])
+
+    @rule(choice=st.integers(0), kind=st.sampled_from(["good", "twice", "bad", "legacy"]))
+    @precondition(lambda self: self.taken)
+    def answer(self, choice: int, kind: str) -> None:
+        id = self.taken[choice % len(self.taken)]
+        good = encode_reply(node_id=id, body=id.encode())
+        store, inbox = self.stage.broker.store, f"queuerelay:inbox:{self.stage.relay.id}"
+        if kind == "legacy":
+            store.append("responses", [json.dumps({"node_id": id, "body": id}).encode()])
+        elif kind == "bad":
+            store.append(inbox, [good.replace(b'"status":200', b'"status":2000')])
+        else:
+            store.append(inbox, [good] * (1 + (kind == "twice")))
+
+    @rule(garbage=st.binary(max_size=20))
+    def babble(self, garbage: bytes) -> None:
+        store = self.stage.broker.store
+        store.append(f"queuerelay:inbox:{self.stage.relay.id}", [garbage])
+        store.append("responses", [garbage])
+
+    @rule()
+    def lose(self) -> None:
+        self.stage.broker.disconnect()
+
+    @rule()
+    def find(self) -> None:
+        self.stage.broker.reconnect()
+
+    @rule(applied=st.booleans())
+    def drop(self, applied: bool) -> None:
+        self.stage.broker.drop_next_push(applied=applied)
+
+    @rule(refused=st.booleans())
+    def fill(self, refused: bool) -> None:
+        self.stage.broker.refuse("OOM command not allowed" if refused else None)
+
+    @rule(seconds=SECONDS)
+    def wait(self, seconds: float) -> None:
+        self.stage.turn(seconds)
+
+    def waiting(self) -> list[str]:
+        return [
+            id for id, client in self.clients.items() if not client.told and id not in self.left
+        ]
+
+    @invariant()
+    def promises(self) -> None:
+        for id, client in self.clients.items():
+            # 2: at most one response, and none to who has left.
+            assert len(client.told) <= (id not in self.left)
+            # 1: its own.
+            for told in client.told:
+                if isinstance(told, Reply):
+                    assert told.body == id.encode()
+            # 3: what is not idempotent is pushed once.
+            if self.methods[id] not in IDEMPOTENT_METHODS:
+                assert self.pushes[id] <= 1
+        # 6: nothing is held but what waits, and nothing waits past its deadline.
+        snapshot = self.stage.relay.snapshot()
+        assert snapshot.held == len(self.waiting())
+        assert snapshot.held_bytes == sum(len(self.helds[id].message) for id in self.waiting())
+        oldest = self.stage.clock.seconds() - 10.5
+        assert all(self.helds[id].accepted_at >= oldest for id in self.waiting())
+        ends = sum(
+            snapshot.counters.get(end, 0) for end in ("answered", "expired", "gone", "refused")
+        )
+        assert ends == len(self.clients) - len(self.waiting())
+
+    def teardown(self) -> None:
+        # 4, 6: whatever happened, once Redis is well everybody is answered.
+        stage = self.stage
+        stage.broker.refuse(None)
+        stage.broker.reconnect()
+        stage.turn(0.5)
+        before = self.waiting()
+        while stage.waiting():
+            self.take()
+        for id in before:
+            if id in self.taken:
+                stage.reply(id, body=id.encode())
+                assert self.clients[id].told
+        stage.turn(11)
+        assert self.waiting() == []
+        self.promises()
+        done: list[None] = []
+        stage.relay.drain().addCallback(done.append)
+        assert done == [None]
+        stage.close()
+        assert stage.clock.getDelayedCalls() == []
+
+
+TestRelaying = Relaying.TestCase

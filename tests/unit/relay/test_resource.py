@@ -1,0 +1,218 @@
+"""The Resource in a plain Site that knows nothing of us."""
+
+import pytest
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from queuerelay.relay.resource import RelayResource
+from queuerelay.wire.reply import encode_reply
+from tests.unit.relay.stage import Connection
+from tests.unit.relay.strict import chunked, parse, request
+
+
+class Else(Resource):
+    """A resource of the application's own."""
+
+    def render_GET(self, request):
+        return b"somebody else's"
+
+
+class Mounted:
+    """A stage whose relay is mounted under ``/app`` of a Site."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        root = Resource()
+        root.putChild(b"app", RelayResource(stage.relay, max_body=stage.config.max_body))
+        root.putChild(b"else", Else())
+        self.site = Site(root, reactor=stage.clock)
+
+    def send(self, *data):
+        connection = Connection(self.stage, self.site.buildProtocol(None))
+        # Site has a proxy around its channel; the clock of the Wire is the stage's.
+        self.stage.connections.append(connection)
+        return connection.send(*data)
+
+
+@pytest.fixture
+def mounted(stage):
+    return Mounted(stage)
+
+
+def test_it_is_mounted_beside_others_and_sends_the_whole_target(mounted):
+    connection = mounted.send(
+        request("POST", "/app/things/1?x=1", ("X-A", "1"), ("X-a", "2"), body=b"a=1")
+    )
+    taken = mounted.stage.take()
+    assert taken["url"] == "/app/things/1?x=1"
+    assert taken["body"] == "a=1"
+    assert taken["http_version"] == "1.1"
+    assert [value for name, value in taken["headers"] if name == "x-a"] == ["1", "2"]
+    mounted.stage.reply(
+        taken,
+        status=201,
+        headers=[("Set-Cookie", "a=1"), ("X-B", "b"), ("Set-Cookie", "b=2"), ("Server", "w")],
+        body=b"made",
+    )
+    response = connection.response("POST")
+    assert (response.status, response.body) == (201, b"made")
+    assert response.all("set-cookie") == [b"a=1", b"b=2"]
+    assert response.get("server") == b"w"
+    assert mounted.send(request("GET", "/else")).response().body == b"somebody else's"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PROPFIND", "x-y"])
+def test_any_method_goes_to_the_queue(mounted, method):
+    connection = mounted.send(request(method, "/app"))
+    taken = mounted.stage.take()
+    assert taken["method"] == method
+    mounted.stage.reply(taken, headers=[])
+    response = connection.response(method)
+    assert response.status == 200
+    assert response.get("content-type") is None
+
+
+@pytest.mark.parametrize("status", [204, 304, 205])
+def test_these_statuses_have_no_body(mounted, status):
+    connection = mounted.send(request("GET", "/app"))
+    mounted.stage.reply(mounted.stage.take(), status=status, body=b"12345")
+    assert connection.response().body == b""
+
+
+def test_the_answer_to_head_may_have_the_length_of_get(mounted):
+    connection = mounted.send(request("HEAD", "/app"))
+    mounted.stage.reply(mounted.stage.take(), headers=[("Content-Length", "12345")])
+    response = connection.response("HEAD")
+    assert response.get("content-length") == b"12345"
+
+
+def test_framing_is_ours_whatever_the_worker_says(mounted):
+    connection = mounted.send(request("GET", "/app"))
+    mounted.stage.reply(
+        mounted.stage.take(),
+        headers=[
+            ("Content-Length", "1"),
+            ("Transfer-Encoding", "chunked"),
+            ("Connection", "close"),
+        ],
+        body=b"abc",
+    )
+    response = connection.response()
+    assert response.body == b"abc"
+    assert not response.closes
+
+
+def test_the_request_id_is_the_clients_or_ours_never_the_workers(mounted):
+    for given in ("mine", "not sane"):
+        connection = mounted.send(request("GET", "/app", ("X-Request-Id", given)))
+        taken = mounted.stage.take()
+        (id,) = (value for name, value in taken["headers"] if name == "x-request-id")
+        assert (id == given) is (given == "mine")
+        mounted.stage.reply(taken, headers=[("x-request-id", "the worker's")])
+        assert connection.response().get("x-request-id") == id.encode()
+
+
+# The body of a Site's request is a temporary file from 100,000 bytes on, and where it is chunked.
+@pytest.mark.parametrize("size", [0, 1, 99_999, 100_001, 300_000])
+@pytest.mark.parametrize("coding", ["length", "chunks"])
+def test_a_body_of_any_size_arrives(mounted, size, coding):
+    body = bytes(97 + n % 26 for n in range(size))
+    if coding == "chunks":
+        fields = [("Transfer-Encoding", "chunked")]
+        parts = (body[:7], body[7:]) if size > 7 else ((body,) if body else ())
+        data = request("POST", "/app", *fields, body=chunked(*parts))
+    else:
+        data = request("POST", "/app", body=body)
+    connection = mounted.send(data)
+    taken = mounted.stage.take()
+    assert taken.get("body", "").encode() == body
+    mounted.stage.reply(taken)
+    assert connection.response("POST").status == 200
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data"])
+def test_a_form_arrives_as_it_was_sent(mounted, kind):
+    fields = [("Content-Type", kind + "; boundary=x" * (kind[0] == "m"))]
+    body = b"a=1&b=%32"
+    if kind[0] == "m":
+        body = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n'
+    mounted.send(request("POST", "/app", *fields, body=body))
+    assert mounted.stage.take()["body"].encode() == body
+
+
+def test_a_body_that_is_too_large_is_413(make_stage):
+    mounted = Mounted(make_stage(max_body=10))
+    response = mounted.send(request("POST", "/app", body=b"x" * 11)).response("POST")
+    assert response.status == 413
+    assert response.get("x-request-id")
+    assert mounted.stage.waiting() == []
+
+
+def test_an_error_is_as_the_client_accepts(make_stage):
+    mounted = Mounted(make_stage(max_held=1))
+    mounted.stage.hold()
+    response = mounted.send(request("GET", "/app", ("Accept", "application/json"))).response()
+    assert response.status == 503
+    assert response.get("content-type") == b"application/problem+json"
+    assert response.get("retry-after") == b"5"
+
+
+def test_a_client_that_leaves_is_taken_off_and_its_answer_is_dropped(mounted):
+    stage = mounted.stage
+    connections = [mounted.send(request("GET", "/app")) for _ in range(2)]
+    taken = stage.take()
+    for connection in connections:
+        connection.leave()
+    assert stage.waiting() == []
+    assert stage.counter("work_saved") == 1
+    stage.reply(taken)
+    assert [connection.raw for connection in connections] == [b"", b""]
+
+
+# Promise 2
+def test_promise_2_pipelined_requests_are_answered_in_order(mounted):
+    connection = mounted.send(b"".join(request("GET", f"/app/{n}") for n in range(3)))
+    for number in range(3):
+        taken = mounted.stage.take()
+        assert taken["url"] == f"/app/{number}"
+        mounted.stage.reply(taken, body=b"%d" % number)
+    assert [one.body for one in connection.responses(*["GET"] * 3)] == [b"0", b"1", b"2"]
+
+
+# Promise 2
+def test_promise_2_a_site_that_fails_aborts_and_costs_no_other_client(
+    mounted, monkeypatch, logged_failures
+):
+    from queuerelay.relay import resource
+
+    bad, good = (mounted.send(request("GET", f"/app/{url}")) for url in ("bad", "good"))
+    first, second = mounted.stage.take(), mounted.stage.take()
+    for_reply = resource.for_reply
+
+    def failing(reply, method):
+        if reply.node_id == first["node_id"]:
+            raise RuntimeError("bug")
+        return for_reply(reply, method)
+
+    monkeypatch.setattr(resource, "for_reply", failing)
+    mounted.stage.push_reply(*(encode_reply(node_id=one["node_id"]) for one in (first, second)))
+    assert good.response().status == 200
+    assert bad.raw == b""
+    assert bad.wire.aborted
+    assert len(logged_failures.flush(RuntimeError)) == 1
+
+
+def test_http_1_0_is_answered_and_closed(mounted):
+    connection = mounted.send(request("GET", "/app", version="1.0"))
+    mounted.stage.reply(mounted.stage.take(), body=b"old")
+    # twisted.web answers with the client's version.
+    assert connection.raw.startswith(b"HTTP/1.0 200 OK\r\n")
+    (response,) = parse(connection.raw.replace(b"HTTP/1.0", b"HTTP/1.1", 1))
+    assert response.body == b"old"
+    assert connection.wire.disconnecting
+
+
+def test_a_deadline_in_a_site_is_an_error_like_any_other(mounted):
+    connection = mounted.send(request("GET", "/app"))
+    mounted.stage.turn(61)
+    assert connection.response().status == 503

@@ -1,0 +1,97 @@
+"""Header fields and body for replies and errors, as values."""
+
+import json
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from queuerelay.errors import BadReply, NoReply, Refusal, TooManyHeld
+from queuerelay.relay.request_id import request_id
+from queuerelay.relay.response import for_refusal, for_reply, reason_phrase
+from queuerelay.wire.reply import Reply
+
+ID = "3f9c21aa-" + "0" * 32
+
+
+def length_of(fields):
+    values = [value for name, value in fields if name == b"content-length"]
+    assert len(values) < 2
+    return int(values[0]) if values else None
+
+
+@given(
+    status=st.integers(200, 599),
+    body=st.binary(max_size=20),
+    method=st.sampled_from([b"GET", b"HEAD", b"POST"]),
+    declared=st.none() | st.integers(0, 10**18),
+)
+def test_the_length_is_that_of_the_body_or_there_is_no_body(status, body, method, declared):
+    fields, sent = for_reply(Reply(ID, status, [(b"a", b"b")], body, declared), method)
+    assert fields[0] == (b"a", b"b")
+    if status in (204, 304):
+        assert (length_of(fields), sent) == (None, b"")
+    elif status == 205:
+        assert (length_of(fields), sent) == (0, b"")
+    elif method == b"HEAD":
+        assert sent == b""
+        assert length_of(fields) == (len(body) if body else declared)
+    else:
+        assert (length_of(fields), sent) == (len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"), [(200, b"OK"), (418, b"I'm a Teapot"), (299, b"Unknown")]
+)
+def test_the_reason_phrase_is_the_registered_one(status, phrase):
+    assert reason_phrase(status) == phrase
+
+
+def every_refusal(cls=Refusal):
+    for one in cls.__subclasses__():
+        yield one
+        yield from every_refusal(one)
+
+
+@pytest.mark.parametrize("cls", list(every_refusal()))
+def test_every_error_says_why_and_a_503_when_to_come_back(cls):
+    fields, body = for_refusal(cls("s3cr3t"), b"GET", [b"application/json"])
+    named = dict(fields)
+    problem = json.loads(body)
+    assert problem["status"] == cls.status
+    assert problem["detail"] == cls.__doc__.partition("\n")[0]
+    assert b"s3cr3t" not in body
+    assert (b"retry-after" in named) is (cls.status == 503)
+    assert int(named[b"content-length"]) == len(body)
+    fields, text = for_refusal(cls("s3cr3t"), b"GET", [])
+    assert text.startswith(b"%d " % cls.status)
+    assert text.endswith(b".\n")
+    assert b"s3cr3t" not in text
+
+
+def test_an_error_may_name_its_own_time():
+    fields, _ = for_refusal(TooManyHeld(retry_after=77), b"GET", [])
+    assert (b"retry-after", b"77") in fields
+    assert b"retry-after" not in dict(for_refusal(NoReply(), b"GET", [])[0])
+
+
+def test_the_error_for_head_has_its_length_and_no_body():
+    fields, body = for_refusal(BadReply(), b"HEAD", [])
+    assert body == b""
+    assert length_of(fields) > 0
+
+
+@given(st.none() | st.lists(st.binary(max_size=200), max_size=2))
+def test_a_request_id_is_always_safe_to_show(values):
+    id = request_id(values)
+    assert 1 <= len(id) <= 128
+    text = id.decode("ascii")
+    assert text.isprintable()
+    assert not set(text) & set(" \"'\\;,<>&%$`")
+
+
+def test_a_sane_request_id_is_kept_and_a_missing_one_is_made():
+    assert request_id([b"abc-123"]) == b"abc-123"
+    assert request_id(None) != request_id(None)
+    assert request_id([]) != request_id([b""])
+    assert request_id([b"abc\n"]) != b"abc\n"

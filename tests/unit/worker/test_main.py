@@ -1,0 +1,199 @@
+"""Options, and the application that they name."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from queuerelay.broker.keys import Keys
+from queuerelay.broker.url import parse
+from queuerelay.errors import ConfigError
+from queuerelay.wire.recovery import Drop, Fail, Retry
+from queuerelay.worker.commands import Commands
+from queuerelay.worker.main import _address, _parser, load_application, main
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path):
+    """A directory of the application's, and our logger and sys.modules as before."""
+    (tmp_path / "good_app.py").write_text(
+        "class site:\n    class inner:\n        def app(e, s): return []\nnumber = 3\n"
+    )
+    (tmp_path / "raising_app.py").write_text("raise ValueError('in the module')\n")
+    (tmp_path / "exiting_app.py").write_text("raise SystemExit(5)\n")
+    (tmp_path / "importing_app.py").write_text("import no_such_thing_at_all\n")
+    (tmp_path / "syntax_app.py").write_text("def\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    logger = logging.getLogger("queuerelay")
+    state = (list(logger.handlers), logger.propagate, logger.level)
+    yield
+    logger.handlers[:], logger.propagate = state[0], state[1]
+    logger.setLevel(state[2])
+    for name in set(sys.modules) - before:
+        if name.endswith("_app"):
+            del sys.modules[name]
+
+
+def test_loads_from_the_current_directory(tmp_path):
+    app = load_application("good_app:site.inner.app")
+    assert app({}, None) == []
+    assert sys.path[0] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "the following arguments are required: MODULE:APP"),
+        (["good_app"], "got 'good_app', expected MODULE:ATTRIBUTE"),
+        (["good_app:"], "got 'good_app:', expected MODULE:ATTRIBUTE"),
+        ([":app"], "got ':app', expected MODULE:ATTRIBUTE"),
+        (["nowhere_app:app"], "No module named 'nowhere_app'"),
+        (["nowhere.at.all:app"], "No module named 'nowhere'"),
+        (["good_app.sub:app"], "No module named 'good_app.sub'"),
+        ([".relative:app"], "got '.relative:app', expected a module"),
+        (["good_app:other"], "expected an attribute that exists"),
+        (["good_app:site.other"], "expected an attribute that exists"),
+        (["good_app:number"], "expected a WSGI callable, not a int"),
+        (["--lease", "soon", "good_app:site"], "--lease: got 'soon', expected a number of seconds"),
+        (["--lease", "0", "good_app:site"], "--lease: got '0'"),
+        (["--lease", "nan", "good_app:site"], "--lease: got 'nan'"),
+        (["--max-reply", "1.5", "good_app:site"], "--max-reply: got '1.5', expected a number of"),
+        (["--requests", "-1", "good_app:site"], "--requests: "),
+        (["--queues", "a,,b", "good_app:site"], "--queues: got 'a,,b', expected names"),
+        (["--queues", "a:b", "good_app:site"], "--queues: got 'a:b', expected names"),
+        (["--log-level", "loud", "good_app:site"], "--log-level: "),
+        (["--nonsense", "good_app:site"], "--nonsense"),
+        (["--redi", "localhost", "good_app:site"], "--redi"),
+        (["--redis", "gopher://x", "good_app:site"], "--redis: got 'gopher://x', expected"),
+        (["--redis", "embedded", "good_app:site"], "--redis: got 'embedded', expected"),
+        (["--chdir", "/no/such/place", "good_app:site"], "--chdir: got '/no/such/place'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_1(options, said, capsys):
+    assert main(options) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("queuerelay-worker: wrong configuration: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_a_password_is_not_shown(capsys):
+    assert main(["--redis", "redis://user:s3cret@host:x/0", "good_app:site"]) == 1
+    assert "s3cret" not in capsys.readouterr().err
+
+
+def test_without_redis_py(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert main(["good_app:site"]) == 1
+    assert capsys.readouterr().err.endswith("pip install 'queuerelay[worker]'\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "error"),
+    [
+        ("raising_app", "ValueError"),
+        ("exiting_app", "SystemExit"),
+        ("importing_app", "ModuleNotFoundError"),
+        ("syntax_app", "SyntaxError"),
+    ],
+)
+def test_a_module_that_raises_shows_its_traceback_and_one_line(module, error, capsys):
+    assert main([f"{module}:app"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert f"{module} cannot be imported" in lines[0]
+    assert "Traceback (most recent call last):" in lines[1]
+    assert any(f"{module}.py" in line for line in lines)
+    assert f"a module without errors (it raised {error})" in lines[-1]
+
+
+def test_help_says_unit_and_default(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "--redis URL",
+        "(default: localhost)",
+        "--queues A,B",
+        "(default: requests)",
+        "--lease SECONDS",
+        "(default: 10.0)",
+        "--max-reply BYTES",
+        "(default: 67108864)",
+        "--requests N",
+        "--prefix",
+        "(default: queuerelay:)",
+        "--chdir DIR",
+        "--log-level",
+        "(default: info)",
+    ):
+        assert part in said
+
+
+def test_queues_keep_their_order_and_come_once():
+    options = _parser().parse_args(["--queues", "b, a,b", "m:a"])
+    assert options.queues == ("b", "a")
+
+
+def test_an_embedded_directory_may_be_relative(tmp_path):
+    expected = f"unix://{tmp_path}/var/valkey.sock"
+    assert _address(parse("embedded:var")) == expected
+    with pytest.raises(ConfigError):
+        _address(parse("embedded"))
+
+
+def test_no_twisted_in_a_worker():
+    """The application's process is its own: no reactor, no Redis client of ours but redis-py."""
+    script = (
+        "import sys\n"
+        "import queuerelay.worker.main, queuerelay.worker.loop, queuerelay.worker.lease\n"
+        "found = {name.split('.')[0] for name in sys.modules}\n"
+        "bad = found & {'twisted', 'txredisapi', 'zope', 'hyperlink', 'automat'}\n"
+        "sys.exit(repr(bad) if bad else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+COMMANDS = Commands(keys=Keys(prefix="p:"), queues=("a",), lease_ms=1000, holder="h:1")
+
+
+@pytest.mark.parametrize(("reply_to", "life"), [("p:inbox:x", 3600), ("somewhere", 0)])
+def test_only_an_inbox_may_vanish(reply_to, life):
+    command = COMMANDS.reply("a", "t", reply_to, b"r")
+    assert command[2:] == (
+        4,
+        "p:inflight:a",
+        "p:leases:a",
+        "p:meta:a",
+        reply_to,
+        "t",
+        b"r",
+        life,
+    )
+    fail = COMMANDS.conclude("a", "t", Fail(entry=b"e", reply_to=reply_to, reply=b"r"))
+    assert fail[6:] == ("resque:failed", reply_to, "t", b"e", b"r", life)
+
+
+def test_ends_without_a_reply():
+    keys = ("p:inflight:a", "p:leases:a", "p:meta:a")
+    assert COMMANDS.conclude("a", "t", Drop())[2:] == (3, *keys, "t", b"", 0)
+    retry = COMMANDS.conclude("a", "t", Retry(message=b"m"))
+    assert retry[2:] == (4, *keys, "resque:queue:a", "t", b"m")
+    fail = COMMANDS.conclude("a", "t", Fail(entry=b"e"))
+    assert fail[2:] == (4, *keys, "resque:failed", "t", b"e", b"", 0)

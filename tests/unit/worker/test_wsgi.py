@@ -1,0 +1,356 @@
+"""The application's side: what it gets and what becomes of what it does."""
+
+import logging
+import os
+import subprocess
+import sys
+from wsgiref.util import FileWrapper
+from wsgiref.validate import validator
+
+import pytest
+
+from queuerelay.wire.reply import decode_reply, encode_reply
+from queuerelay.worker.wsgi import FAILED, Answer, run
+from tests.unit.worker.requests import request
+
+OK = ("200 OK", [("Content-Type", "text/plain")])
+
+
+def answer(app, *, max_reply=1000, **fields):
+    return run(app, request(**fields), queue="requests", max_reply=max_reply)
+
+
+@pytest.fixture
+def records():
+    """What is logged; a list that grows."""
+    found = []
+    handler = logging.Handler()
+    handler.emit = found.append
+    logger = logging.getLogger("queuerelay")
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"method": "HEAD"},
+        {"method": "POST", "body": b"a=1&b=2"},
+        {"method": "OPTIONS", "url": "*"},
+        {"url": "http://h:1/%ff?%ff", "scheme": "https", "headers": [], "http_version": "1.0"},
+        {"headers": [("cookie", "a"), ("cookie", "b"), ("x", "\xff"), ("x", "2")]},
+        {"remote_addr": "", "deadline": float("inf"), "accepted_at": 0.0},
+    ],
+)
+def test_passes_the_validator(fields, records):
+    @validator
+    def app(environ, start_response):
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH", 0)))
+        start_response(*OK)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [b"got ", body]
+
+    body = b"" if fields.get("method") == "HEAD" else b"got " + fields.get("body", b"")
+    assert answer(app, **fields) == Answer(200, [("Content-Type", "text/plain")], body)
+    assert not records
+
+
+def test_environ_is_of_the_request_only():
+    seen = {}
+
+    def app(environ, start_response):
+        seen.update(environ)
+        start_response(*OK)
+        return []
+
+    answer(app, scheme="https", body=b"line\nnext", method="POST")
+    assert "PATH" in os.environ
+    assert "PATH" not in seen
+    assert seen["wsgi.url_scheme"] == "https"
+    assert seen["wsgi.multithread"] is False
+    assert seen["wsgi.multiprocess"] is True
+    assert seen["wsgi.run_once"] is False
+    assert seen["wsgi.version"] == (1, 0)
+    assert list(seen["wsgi.input"]) == [b"line\n", b"next"]
+    assert seen["wsgi.errors"] is sys.stderr
+
+
+def test_headers_come_as_they_are():
+    headers = [
+        ("Set-Cookie", "a=1"),
+        ("X-Latin", "\xe9\xff\t"),
+        ("Set-Cookie", "b=2"),
+        ("content-type", "x/y"),
+    ]
+
+    def app(environ, start_response):
+        start_response("299 \xe9", [*headers, ("Connection", "close")])
+        return [bytes(range(256))]
+
+    got = answer(app)
+    assert got == Answer(299, headers, bytes(range(256)))
+    reply = decode_reply(encode_reply(node_id="n", headers=got.headers, body=got.body))
+    assert reply.headers[1] == (b"X-Latin", b"\xe9\xff")
+    assert reply.body == bytes(range(256))
+
+
+def test_write_callable_comes_before_the_iterable():
+    def app(environ, start_response):
+        write = start_response(*OK)
+        write(b"one ")
+        write(b"two ")
+        return iter([b"three"])
+
+    assert answer(app).body == b"one two three"
+
+
+def test_file_wrapper(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100_000)
+
+    def app(environ, start_response):
+        start_response(*OK)
+        wrapper = environ["wsgi.file_wrapper"](path.open("rb"))
+        assert isinstance(wrapper, FileWrapper)
+        return wrapper
+
+    assert answer(app, max_reply=100_000).body == b"x" * 100_000
+
+
+def test_start_response_in_the_iterable():
+    def app(environ, start_response):
+        start_response(*OK)
+        yield b"body"
+
+    assert answer(app).body == b"body"
+
+
+class Closing:
+    def __init__(self, blocks, fail=None):
+        self.blocks = blocks
+        self.fail = fail
+        self.closed = 0
+
+    def __iter__(self):
+        for block in self.blocks:
+            if isinstance(block, BaseException):
+                raise block
+            yield block
+
+    def close(self):
+        self.closed += 1
+        if self.fail:
+            raise self.fail
+
+
+@pytest.mark.parametrize("blocks", [[b"x"], [], [b"x", ValueError("half-way")], ["text"]])
+def test_close_is_called_once(blocks):
+    result = Closing(blocks)
+
+    def app(environ, start_response):
+        start_response(*OK)
+        return result
+
+    answer(app)
+    assert result.closed == 1
+
+
+def test_a_failing_close_does_not_take_the_answer_back(records):
+    def app(environ, start_response):
+        start_response(*OK)
+        return Closing([b"whole"], fail=ValueError("too late"))
+
+    assert answer(app).body == b"whole"
+    assert [record.exc_info[0] for record in records] == [ValueError]
+
+
+def _exc_info_before_output(environ, start_response):
+    start_response(*OK)
+    yield b""
+    try:
+        raise ValueError("caught")
+    except ValueError:
+        start_response("503 Sorry", [("X", "y")], sys.exc_info())
+    yield b"sorry"
+
+
+def test_start_response_again_with_exc_info():
+    assert answer(_exc_info_before_output) == Answer(503, [("X", "y")], b"sorry")
+
+
+def test_start_response_again_after_output_raises_the_applications_error(records):
+    def app(environ, start_response):
+        start_response(*OK)
+        yield b"output"
+        try:
+            raise ValueError("mine")
+        except ValueError:
+            info = sys.exc_info()
+        start_response("503 Sorry", [], info)
+
+    assert answer(app) == FAILED
+    assert [str(record.exc_info[1]) for record in records] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("secret"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        # wsgiref would take these for a client's and say nothing.
+        BrokenPipeError("secret"),
+        ConnectionResetError("secret"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_an_application_that_raises(error, late, records):
+    def app(environ, start_response):
+        if not late:
+            raise error
+        start_response(*OK)
+        return Closing([b"half", error])
+
+    got = answer(app, url="/here")
+    assert got == FAILED
+    assert b"secret" not in got.body
+    (record,) = records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info[1] is error
+    assert "'/here'" in record.getMessage()
+
+
+def _with(status, headers):
+    def app(environ, start_response):
+        start_response(status, headers)
+        return [b"x"]
+
+    return app
+
+
+def _returns(result):
+    def app(environ, start_response):
+        start_response(*OK)
+        return result
+
+    return app
+
+
+def _twice(environ, start_response):
+    start_response(*OK)
+    start_response(*OK)
+    return [b"x"]
+
+
+NONSENSE = {
+    "no start_response": lambda environ, start_response: [b"x"],
+    "no start_response, no body": lambda environ, start_response: [],
+    "wrong signature": lambda environ: [b"x"],
+    "start_response twice": _twice,
+    "returns None": _returns(None),
+    "returns text": _returns("text"),
+    "yields text": _returns(["text"]),
+    "yields bytearray": _returns([bytearray(b"x")]),
+    "status is a number": _with(200, []),
+    "status is bytes": _with(b"200 OK", []),
+    "status without reason": _with("200", []),
+    "status without number": _with("OK", []),
+    "status informational": _with("101 Switching", []),
+    "status too high": _with("600 X", []),
+    "status of other digits": _with("\u0662\u0660\u0660 OK", []),
+    "status with a line break": _with("200 OK\r\nX: y", []),
+    "headers a tuple": _with("200 OK", ()),
+    "headers a dict": _with("200 OK", {"a": "b"}),
+    "headers None": _with("200 OK", None),
+    "header a list": _with("200 OK", [["a", "b"]]),
+    "header of three": _with("200 OK", [("a", "b", "c")]),
+    "header value a number": _with("200 OK", [("Content-Length", 1)]),
+    "header value bytes": _with("200 OK", [("a", b"b")]),
+    "header value with CR": _with("200 OK", [("a", "b\rSet-Cookie: x")]),
+    "header value with LF": _with("200 OK", [("a", "b\n")]),
+    "header value with NUL": _with("200 OK", [("a", "\0")]),
+    "header value beyond latin-1": _with("200 OK", [("a", "\u20ac")]),
+    "header value a lone surrogate": _with("200 OK", [("a", "\ud800")]),
+    "header name with a space": _with("200 OK", [("a b", "c")]),
+    "header name empty": _with("200 OK", [("", "c")]),
+    "header name not ASCII": _with("200 OK", [("\xe9", "c")]),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_nonsense_gives_500_and_one_record(name, records):
+    assert answer(NONSENSE[name]) == FAILED
+    (record,) = records
+    assert record.exc_info is not None
+
+
+def test_nonsense_is_found_without_assertions_too():
+    """python -O removes wsgiref's own checks."""
+    script = (
+        "import sys\n"
+        "from tests.unit.worker.test_wsgi import FAILED, NONSENSE, answer\n"
+        "wrong = [name for name, app in NONSENSE.items() if answer(app) != FAILED]\n"
+        "sys.exit(repr(wrong) if wrong else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+@pytest.mark.parametrize("blocks", [[b"x" * 11], [b"x" * 10, b"y"]])
+def test_too_large_an_answer(blocks, records):
+    result = Closing(blocks)
+
+    def app(environ, start_response):
+        start_response(*OK)
+        return result
+
+    assert answer(app, max_reply=10) == FAILED
+    assert result.closed == 1
+    (record,) = records
+    assert "larger than --max-reply: more than 10 bytes" in record.getMessage()
+
+
+def test_an_answer_of_just_the_limit():
+    assert answer(_returns([b"x" * 10]), max_reply=10).body == b"x" * 10
+
+
+@pytest.mark.parametrize(
+    ("headers", "blocks", "expected"),
+    [
+        ([], [b"body"], [("Content-Length", "4")]),
+        ([("Content-Length", "7")], [], [("Content-Length", "7")]),
+        ([("content-length", "7")], [b"body"], [("content-length", "7")]),
+        # Nobody knows how long it would have been.
+        ([], [], []),
+    ],
+)
+def test_head_has_no_body_but_its_length(headers, blocks, expected):
+    def app(environ, start_response):
+        start_response("200 OK", headers)
+        return blocks
+
+    assert answer(app, method="HEAD") == Answer(200, expected, b"")
+
+
+def test_nothing_is_added_to_the_answer():
+    def app(environ, start_response):
+        start_response("204 No Content", [])
+        return []
+
+    assert answer(app) == Answer(204, [], b"")
+
+
+def test_a_reply_may_carry_its_timing():
+    raw = encode_reply(node_id="n", timing={"wait": 0.25, "run": 1.5})
+    assert b'"timing":{"wait":0.25,"run":1.5}' in raw
+    assert decode_reply(raw).status == 200
+    assert b"timing" not in encode_reply(node_id="n")
