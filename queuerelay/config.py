@@ -14,10 +14,17 @@ from typing import Any, Final
 
 from queuerelay.broker import url
 from queuerelay.errors import ConfigError
+from queuerelay.pool.command import Template, split_command
+from queuerelay.pool.exits import CONFIGURABLE, Outcome
 from queuerelay.wire.headers import is_token
 
 _KiB: Final = 1024
 _MiB: Final = 1024 * _KiB
+
+#: What a process may be, and all of it at once.
+ROLES: Final = ("relay", "pool", "status")
+#: The pool that ``--worker`` makes.
+DEFAULT_POOL: Final = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,64 @@ class RelayConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """One pool: scripts that run for each message, or resident processes."""
+
+    #: Unique among the pools; letters, digits, ``.``, ``_`` and ``-``.
+    name: str
+    #: In the order of priority; may be empty for a resident pool.
+    queues: tuple[str, ...]
+    #: argv, with ``{field}`` for a scalar of the message; see `queuerelay.pool.command`.
+    command: tuple[str, ...]
+    #: Slots at the start; `min` and `max` are the same unless the pool follows its backlog.
+    size: int = 1
+    min: int = 1
+    max: int = 1
+    #: Seconds that the oldest message may wait before a slot is added.
+    grow_after: float = 5.0
+    #: Seconds that a slot may be idle before it is taken away.
+    shrink_after: float = 60.0
+    #: Seconds that a script may run.
+    timeout: float = 300.0
+    #: Tries of a message in all.
+    tries: int = 3
+    #: Seconds from TERM to KILL.
+    grace: float = 10.0
+    #: Whether the processes talk to Redis themselves.
+    resident: bool = False
+    #: What tells the outcome: ``exit`` or ``stdout``.
+    status: str = "exit"
+    #: Whether a script whose client left may ``finish``, or is to ``kill``.
+    client_gone: str = "finish"
+    #: Directory that scripts run in, None for the daemon's.
+    cwd: str | None = None
+    #: Variables of the scripts' environment.
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: Names of the daemon's variables that they get too.
+    pass_env: tuple[str, ...] = ()
+    #: One for each queue, so that none starves; empty for strict order.
+    weights: tuple[float, ...] = ()
+    #: Bytes of address space of one process, None for no limit of ours.
+    rlimit_as: int | None = None
+    #: Seconds of processor time of one process.
+    rlimit_cpu: int | None = None
+    #: Open files of one process.
+    rlimit_nofile: int | None = None
+    #: Exit status to outcome, before the defaults.
+    exits: Mapping[int, Outcome] = field(default_factory=dict)
+    #: Bytes that a script may print.
+    max_output: int = 64 * _MiB
+    #: Seconds after which a resident process is replaced, None for never.
+    recycle_after: float | None = None
+    #: Bytes of resident memory above which a resident process is replaced, None for never.
+    recycle_memory: int | None = None
+    #: Beginning of the path that stands for the script (RFC 3875 4.1.13).
+    script_name: str = ""
+    #: File that php-cgi shall run, None for other scripts.
+    script_filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All of it."""
 
@@ -72,7 +137,11 @@ class Config:
     redis: str = "redis://localhost:6379/0"
     #: Of our own keys in Redis.
     prefix: str = "queuerelay:"
+    #: Which of `ROLES` this process has.
+    role: tuple[str, ...] = ("relay",)
     relay: RelayConfig = field(default_factory=RelayConfig)
+    #: In the order of the file, that of ``--worker`` last.
+    pools: tuple[PoolConfig, ...] = ()
 
 
 # --- What a value may be -------------------------------------------------------------------------
@@ -177,6 +246,94 @@ def _header(value: object, name: str) -> str:
     raise ConfigError.of(name, value, "a header as 'Name' or 'Name: value'")
 
 
+def _one_of(*known: str) -> Check:
+    expected = " or ".join(repr(one) for one in known)
+
+    def check(value: object, name: str) -> str:
+        if not isinstance(value, str) or value not in known:
+            near = difflib.get_close_matches(value, known, 1) if isinstance(value, str) else []
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError.of(name, value, expected + hint)
+        return value
+
+    return check
+
+
+def _several(check: Check, expected: str) -> Check:
+    """A list of different values, at least one."""
+
+    def check_all(value: object, name: str) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            raise ConfigError.of(name, value, f"a list of {expected}")
+        checked = tuple(check(one, name) for one in value)
+        if len(set(checked)) < len(checked):
+            raise ConfigError.of(name, value, f"a list of {expected}, each once")
+        return checked
+
+    return check_all
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError.of(name, value, "true or false")
+    return value
+
+
+def _command(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ConfigError.of(name, value, "a list such as ['php', 'worker.php', '--id={id}']")
+    return tuple(value)
+
+
+def _command_line(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, str):
+        raise ConfigError.of(name, value, "a command line")
+    command = split_command(value, option=name)
+    Template(command, option=name)
+    return command
+
+
+def _env(value: object, name: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ConfigError.of(name, value, "a table such as {RAILS_ENV = 'production'}")
+    for variable, text in value.items():
+        _variable(variable, name)
+        if not isinstance(text, str) or "\0" in text:
+            raise ConfigError.of(f"{name}.{variable}", text, "a text without NUL")
+    return value
+
+
+def _exits(value: object, name: str) -> dict[int, Outcome]:
+    if not isinstance(value, dict):
+        raise ConfigError.of(name, value, "a table such as {75 = 'transient'}")
+    exits = {}
+    for code, outcome in value.items():
+        if re.fullmatch(r"0|[1-9][0-9]{0,2}", code, re.ASCII) is None or int(code) > 255:
+            raise ConfigError.of(name, code, "an exit status from 0 to 255")
+        exits[int(code)] = Outcome(_outcome(outcome, f"{name}.{code}"))
+    return exits
+
+
+def _weights(value: object, name: str) -> tuple[float, ...]:
+    expected = "a list of weights from 0.001 to 1000, one for each queue"
+    if not isinstance(value, list) or not value:
+        raise ConfigError.of(name, value, expected)
+    return tuple(float(_number(one, name, expected, 0.001, 1000)) for one in value)
+
+
+_outcome: Final = _one_of(*(one.value for one in CONFIGURABLE))
+_role: Final = _several(_one_of(*ROLES), "roles: relay, pool, status")
+_queues: Final = _several(_queue, "queue names")
+_variable: Final = _text(
+    "the name of an environment variable, of letters, digits and '_'",
+    re.compile(r"^[0-9]|[^A-Za-z0-9_]"),
+)
+_pool_name: Final = _text(
+    "a name of 1 to 64 letters, digits, '.', '_' and '-'", re.compile(r"[^A-Za-z0-9._-]"), 64
+)
+_size: Final = _whole("slots", 1, 10_000)
+
+
 # --- The table -----------------------------------------------------------------------------------
 
 
@@ -196,8 +353,12 @@ class Option:
     table: str = "relay"
     #: Of the value; "" where it has none.
     unit: str = ""
+    #: What it is where nobody says otherwise, in words; "" where the default is a plain value.
+    otherwise: str = ""
     #: Whether it may be given more than once.
     repeatable: bool = False
+    #: Whether its text has several values, with commas between them.
+    separated: bool = False
     #: Whether it is a limit that the start log shows.
     limit: bool = False
 
@@ -214,6 +375,8 @@ class Option:
     @property
     def default(self) -> Any:
         """What it is where nobody says otherwise; None for "off"."""
+        if self.table == "pool":
+            return None
         return getattr(RelayConfig() if self.table else Config(), self.key)
 
     def parse(self, given: object) -> object:
@@ -222,6 +385,8 @@ class Option:
         """
         if self.repeatable:
             return given if isinstance(given, list) else [given]
+        if self.separated:
+            return given.split(",") if isinstance(given, str) else given
         # Python refuses numbers of thousands of digits, and takes "1_000", in ways of its own.
         if not isinstance(given, str) or len(given) > 32 or "_" in given:
             return given
@@ -240,7 +405,8 @@ class Option:
             default = f"{default:g}"
         particulars = [self.unit] if self.unit else []
         particulars += ["repeatable"] if self.repeatable else []
-        particulars += ["default: off" if default is None else f"default: {default}"]
+        words = self.otherwise or ("off" if default is None else str(default))
+        particulars += [f"default: {words}"]
         return f"{self.help} [{'; '.join(particulars)}]"
 
 
@@ -254,6 +420,14 @@ OPTIONS: Final = (
         check=_redis,
     ),
     Option(name="prefix", table="", help="Of our own keys in Redis", check=_prefix),
+    Option(
+        name="role",
+        table="",
+        help="What this process does: one or more of relay, pool, status, with commas",
+        check=_role,
+        separated=True,
+        otherwise="relay, and pool where one is configured",
+    ),
     Option(
         name="listen",
         help="Where clients connect, a Twisted endpoint",
@@ -317,6 +491,31 @@ OPTIONS: Final = (
         help="Redis list on which old workers answer, such as responses",
         check=_list_name,
     ),
+    # One pool, without a file.
+    Option(
+        name="worker",
+        table="pool",
+        help="Command line of a script that runs for each message, such as "
+        "'./resize.php --id={id}', in a pool named default",
+        check=_command_line,
+    ),
+    Option(
+        name="workers",
+        table="pool",
+        help="How many of it may run at a time",
+        type=int,
+        check=_size,
+        unit="slots",
+        otherwise="1",
+    ),
+    Option(
+        name="worker-queues",
+        table="pool",
+        help="The queues that it works on, first things first, with commas",
+        check=_queues,
+        separated=True,
+        otherwise="that of --queue",
+    ),
 )
 
 #: Keys of a ``[[relay.route]]``; they are in the file only.
@@ -328,6 +527,45 @@ _ROUTE: Final[Mapping[str, Check]] = {
     "header": _header,
     "deadline": _deadline,
 }
+
+#: Keys of a ``[[pool]]``; those of its three options apart, they are in the file only.
+_POOL: Final[Mapping[str, Check]] = {
+    "name": _pool_name,
+    "queues": _queues,
+    "command": _command,
+    "size": _size,
+    "min": _size,
+    "max": _size,
+    "grow_after": _seconds(0, 86400),
+    "shrink_after": _seconds(0, 86400),
+    "timeout": _seconds(0.1, 30 * 86400),
+    "tries": _whole("tries", 1, 100),
+    "grace": _seconds(0, 86400),
+    "resident": _flag,
+    "status": _one_of("exit", "stdout"),
+    "client_gone": _one_of("finish", "kill"),
+    "cwd": _text("the path of a directory", re.compile(r"[\x00-\x1f\x7f]"), 4096),
+    "env": _env,
+    "pass_env": _several(_variable, "names of environment variables"),
+    "weights": _weights,
+    "rlimit_as": _whole("bytes", _MiB, 2**50),
+    "rlimit_cpu": _whole("seconds", 1, 30 * 86400),
+    # With fewer not even a shell starts.
+    "rlimit_nofile": _whole("files", 8, 2**20),
+    "exits": _exits,
+    # As base64 it must stay below the 512 MiB that Redis takes for one value.
+    "max_output": _whole("bytes", 1, 256 * _MiB),
+    "recycle_after": _seconds(1, 365 * 86400),
+    "recycle_memory": _whole("bytes", _MiB, 2**50),
+    "script_name": _path,
+    "script_filename": _file,
+}
+#: Keys that mean something only where the processes talk to Redis themselves, or only where we do.
+_RESIDENT_ONLY: Final = ("recycle_after", "recycle_memory")
+_SCRIPT_ONLY: Final = (
+    *("min", "max", "grow_after", "shrink_after", "timeout", "tries", "status", "client_gone"),
+    *("weights", "exits", "max_output", "script_name", "script_filename"),
+)
 
 
 # --- Reading -------------------------------------------------------------------------------------
@@ -344,11 +582,12 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
     values: dict[str, Any] = {}
     names: dict[str, str] = {option.dotted: option.dotted for option in OPTIONS}
     routes: tuple[Route, ...] = ()
+    pools: tuple[PoolConfig, ...] = ()
     if path is not None:
         document = _read(path)
         top = [option for option in OPTIONS if not option.table]
         relay = [option for option in OPTIONS if option.table == "relay"]
-        _refuse_unknown(document, [*(option.key for option in top), "relay"], "")
+        _refuse_unknown(document, [*(option.key for option in top), "relay", "pool"], "")
         table = _table(document.get("relay", {}), "relay")
         _refuse_unknown(table, [*(option.key for option in relay), "route"], "relay.")
         for group, source in ((top, document), (relay, table)):
@@ -356,6 +595,7 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
                 if option.key in source:
                     values[option.dotted] = option.check(source[option.key], option.dotted)
         routes = _routes(table.get("route", []))
+        pools = _pools(document.get("pool", []))
     known = {option.name: option for option in OPTIONS}
     _refuse_unknown(options or {}, known, "--")
     for name, given in (options or {}).items():
@@ -363,11 +603,14 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
             option = known[name]
             names[option.dotted] = f"--{name}"
             values[option.dotted] = option.check(option.parse(given), f"--{name}")
-    found: dict[str, dict[str, Any]] = {"": {}, "relay": {}}
+    found: dict[str, dict[str, Any]] = {"": {}, "relay": {}, "pool": {}}
     for option in OPTIONS:
         if option.dotted in values:
             found[option.table][option.key] = values[option.dotted]
-    config = Config(**found[""], relay=RelayConfig(**found["relay"], routes=routes))
+    relayed = RelayConfig(**found["relay"], routes=routes)
+    pools = _with_default_pool(pools, found["pool"], relayed.queue)
+    found[""].setdefault("role", ("relay", "pool") if pools else ("relay",))
+    config = Config(**found[""], relay=relayed, pools=pools)
     _check_together(config, names)
     return config
 
@@ -380,6 +623,8 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
             relay.max_held_bytes,
             f"at least the {relay.max_body} bytes of {names['relay.max_body']}",
         )
+    if "pool" in config.role and not config.pools:
+        raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -444,6 +689,85 @@ def _routes(value: object) -> tuple[Route, ...]:
             route = replace(route, host=route.host.lower())
         routes.append(route)
     return tuple(routes)
+
+
+def _pools(value: object) -> tuple[PoolConfig, ...]:
+    """The pools of the file; errors number them from 1."""
+    if not isinstance(value, list):
+        raise ConfigError.of("pool", value, "tables: [[pool]]")
+    pools: list[PoolConfig] = []
+    for number, one in enumerate(value, 1):
+        name = f"pool[{number}]"
+        if not isinstance(one, dict):
+            raise ConfigError.of(name, one, "a table: [[pool]]")
+        _refuse_unknown(one, _POOL, f"{name}.")
+        checked = {key: _POOL[key](given, f"{name}.{key}") for key, given in one.items()}
+        pool = _pool(checked, name)
+        if pool.name in {other.name for other in pools}:
+            raise ConfigError.of(f"{name}.name", pool.name, "a name that no other pool has")
+        pools.append(pool)
+    return tuple(pools)
+
+
+def _pool(given: dict[str, Any], name: str) -> PoolConfig:
+    """The pool for values that are right each by itself."""
+
+    def refuse(key: str, expected: str) -> ConfigError:
+        return ConfigError.of(f"{name}.{key}", given.get(key), expected)
+
+    resident = given.get("resident", False)
+    if "name" not in given:
+        raise refuse("name", "a name for the pool")
+    if "command" not in given:
+        raise refuse("command", "a list such as ['php', 'worker.php', '--id={id}']")
+    Template(given["command"], option=f"{name}.command", fields=not resident)
+    for key in _SCRIPT_ONLY if resident else _RESIDENT_ONLY:
+        if key in given:
+            where = "with" if resident else "without"
+            raise refuse(key, f"no such key: it does nothing {where} resident = true")
+    if "queues" not in given and not resident:
+        raise refuse("queues", "a list of queue names")
+    queues = given.setdefault("queues", ())
+    if "weights" in given and len(given["weights"]) != len(queues):
+        raise refuse("weights", f"one for each of the {len(queues)} queues")
+    _settle_size(given, refuse)
+    return PoolConfig(**given)
+
+
+def _settle_size(given: dict[str, Any], refuse: Callable[[str, str], ConfigError]) -> None:
+    """Either ``size`` or ``min`` and ``max``, and all three filled."""
+    if "max" in given:
+        if "size" in given:
+            raise refuse("size", "either size or min and max")
+        given["size"] = given.setdefault("min", 1)
+        if given["min"] > given["max"]:
+            raise refuse("min", f"at most the {given['max']} of max")
+        return
+    for key in ("min", "grow_after", "shrink_after"):
+        if key in given:
+            raise refuse(key, "max beside it")
+    given["min"] = given["max"] = given.setdefault("size", 1)
+
+
+def _with_default_pool(
+    pools: tuple[PoolConfig, ...], given: Mapping[str, Any], queue: str
+) -> tuple[PoolConfig, ...]:
+    """`pools` and that of ``--worker``, if there is one; its queue is `queue` by default."""
+    if "worker" not in given:
+        for key, value in given.items():
+            raise ConfigError.of(f"--{key.replace('_', '-')}", value, "--worker beside it")
+        return pools
+    command = given["worker"]
+    if DEFAULT_POOL in {pool.name for pool in pools}:
+        raise ConfigError.of(
+            "--worker", " ".join(command), f"no [[pool]] named {DEFAULT_POOL!r} in the file"
+        )
+    size = given.get("workers", 1)
+    queues = given.get("worker_queues", (queue,))
+    pool = PoolConfig(
+        name=DEFAULT_POOL, queues=queues, command=command, size=size, min=size, max=size
+    )
+    return (*pools, pool)
 
 
 # --- Showing -------------------------------------------------------------------------------------
