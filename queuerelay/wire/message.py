@@ -37,6 +37,12 @@ class Attempt:
     error: str
     #: Who made it, as ``hostname:pid`` or the like.
     worker: str = ""
+    #: Exit status of its script, None where it had none.
+    exit: int | None = None
+    #: Name of the signal that ended its script, "" for none.
+    signal: str = ""
+    #: The last it said on stderr.
+    stderr: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,8 @@ class Message:
     request: Request | None
     #: What failed before, oldest first.
     attempts: Sequence[Attempt] = field(default_factory=tuple)
+    #: Top-level ``id``, "" where the message has none.
+    id: str = ""
 
     @property
     def reply_to(self) -> str | None:
@@ -164,7 +172,13 @@ def decode_message(raw: bytes) -> Message:
         if len(args) != 1 or not isinstance(args[0], dict):
             raise MessageError("args: expected one object in a request")
         request = _decode_request(args[0])
-    return Message(cls=cls, args=args, request=request, attempts=_decode_attempts(value))
+    return Message(
+        cls=cls,
+        args=args,
+        request=request,
+        attempts=_decode_attempts(value),
+        id=_text(value.get("id")),
+    )
 
 
 def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
@@ -185,12 +199,19 @@ def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
 
 def attempt_json(attempt: Attempt) -> dict[str, Any]:
     """The attempt as JSON writes it, in messages and in failures."""
-    return {
+    written: dict[str, Any] = {
         "started_at": _milliseconds(attempt.started_at),
         "run": _milliseconds(attempt.run),
         "error": attempt.error,
         "worker": attempt.worker,
     }
+    if attempt.exit is not None:
+        written["exit"] = attempt.exit
+    if attempt.signal:
+        written["signal"] = attempt.signal
+    if attempt.stderr:
+        written["stderr"] = attempt.stderr
+    return written
 
 
 def _milliseconds(seconds: float) -> float:
@@ -215,6 +236,9 @@ def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
                 run=_number(one.get("run")) or 0.0,
                 error=_text(one.get("error")),
                 worker=_text(one.get("worker")),
+                exit=_exit(one.get("exit")),
+                signal=_text(one.get("signal")),
+                stderr=_text(one.get("stderr")),
             )
         )
     return tuple(attempts)
@@ -226,6 +250,10 @@ def _kind(value: object) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _exit(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= 255 else None
 
 
 def _number(value: object) -> float | None:

@@ -1,0 +1,142 @@
+"""One child process, from its start until it needs no slot any more.
+
+Invariants:
+
+1. `Child.done` fires exactly once, with an `Exit`: at the latest `PIPES` seconds after the process
+   itself has ended, even where something that it started holds its pipes.
+2. A child is ended by a ladder: TERM to its whole group, `grace` seconds, KILL to the group.
+3. The exit is the process's own; what its pipes do afterwards changes nothing about it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from queuerelay.pool.exits import Exit, Stopped
+
+#: Seconds for which the pipes of a process that has ended are still read.
+PIPES: Final = 2.0
+
+
+class Child(ProcessProtocol):
+    """A process that is fed `stdin`; `start` starts it.
+
+    `on_output` and `on_errors` take what it prints, in pieces.
+    """
+
+    def __init__(
+        self,
+        *,
+        stdin: bytes,
+        clock: IReactorTime,
+        on_output: Callable[[bytes], object],
+        on_errors: Callable[[bytes], object],
+        grace: float,
+    ) -> None:
+        self._stdin = stdin
+        self._clock = clock
+        self._on_output = on_output
+        self._on_errors = on_errors
+        self._grace = grace
+        self._timer: IDelayedCall | None = None
+        self._ended_by_us: Stopped | None = None
+        self._exit: Exit | None = None
+        self._started_at = 0.0
+        #: Process id; None before the start.
+        self.pid: int | None = None
+        #: Fires with its `Exit`, once.
+        self.done: Deferred[Exit] = Deferred()
+
+    def start(
+        self,
+        processes: IReactorProcess,
+        argv: Sequence[bytes],
+        environment: Mapping[bytes, bytes],
+    ) -> None:
+        """Start it; raises what `spawnProcess` raises, and then nothing was started."""
+        self._started_at = self._clock.seconds()
+        transport: Any = processes.spawnProcess(self, argv[0], argv, env=environment)
+        self.pid = transport.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process itself runs."""
+        return self.pid is not None and self._exit is None
+
+    def end(self, why: Stopped) -> None:
+        """End it: TERM, grace, KILL. The first reason stays."""
+        if self.alive and self._ended_by_us is None:
+            self._ended_by_us = why
+            self._signal("TERM")
+            self._timer = self._clock.callLater(self._grace, self._signal, "KILL")
+
+    def kill(self, why: Stopped) -> None:
+        """End it at once."""
+        if self.alive:
+            self._ended_by_us = self._ended_by_us or why
+            self._signal("KILL")
+
+    def _signal(self, name: str) -> None:
+        transport: Any = self.transport
+        with suppress(ProcessExitedAlready):
+            transport.signalGroup(name)
+
+    # What the reactor calls
+
+    def connectionMade(self) -> None:
+        """It runs."""
+        transport: Any = self.transport
+        if self._stdin:
+            transport.write(self._stdin)
+            self._stdin = b""
+        transport.closeStdin()
+
+    def outReceived(self, data: bytes) -> None:
+        """Something on stdout."""
+        self._on_output(data)
+
+    def errReceived(self, data: bytes) -> None:
+        """Something on stderr."""
+        self._on_errors(data)
+
+    def processExited(self, reason: Failure) -> None:
+        """The process itself has ended: this decides. Its pipes may be open for a while."""
+        value = reason.value
+        code: int | None = 0 if isinstance(value, ProcessDone) else None
+        number = None
+        if isinstance(value, ProcessTerminated):
+            code, number = value.exitCode, value.signal
+        self._exit = Exit(
+            code=code if number is None else None,
+            signal=number,
+            run=self._clock.seconds() - self._started_at,
+            ended_by_us=self._ended_by_us,
+        )
+        self._stop_timer()
+        self._timer = self._clock.callLater(PIPES, self._leave_pipes)
+
+    def processEnded(self, reason: Failure) -> None:
+        """The pipes are closed as well."""
+        self._stop_timer()
+        self._finish()
+
+    def _leave_pipes(self) -> None:
+        # Something that it started holds them. It may live on; its output is nobody's any more.
+        transport: Any = self.transport
+        transport.closePipes()
+        self._finish()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _finish(self) -> None:
+        if not self.done.called:
+            assert self._exit is not None, "a process ends before its pipes do"
+            self.done.callback(self._exit)

@@ -1,0 +1,41 @@
+"""A slot of a pool while it has a message."""
+
+from queuerelay.broker.base import Claim
+from queuerelay.pool.child import Child
+from queuerelay.pool.snapshot import SlotSnapshot
+
+
+class Slot:
+    """What a slot is doing; made for one message, and gone with it."""
+
+    __slots__ = ("attempt", "child", "claim", "message", "number", "since")
+
+    def __init__(self, *, number: int, claim: Claim, since: float) -> None:
+        #: From 1; the lowest that was free.
+        self.number = number
+        self.claim = claim
+        #: Clock seconds at which it took the message.
+        self.since = since
+        #: Id of the message, "" until it has been read.
+        self.message = ""
+        self.attempt = 0
+        self.child: Child | None = None
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``running`` or ``ending``."""
+        if self.child is None:
+            return "starting"
+        return "running" if self.child.alive else "ending"
+
+    def snapshot(self, now: float) -> SlotSnapshot:
+        """What it is doing at `now` clock seconds."""
+        return SlotSnapshot(
+            number=self.number,
+            state=self.state,
+            pid=self.child.pid if self.child is not None else None,
+            message=self.message or None,
+            queue=self.claim.queue,
+            age=now - self.since,
+            attempt=self.attempt or None,
+        )

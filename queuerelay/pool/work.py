@@ -1,0 +1,183 @@
+"""One message in a pool: what its script is given, and what is made of what the script did.
+
+Plain values in and out; the pool starts the processes and talks to the broker.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from queuerelay.broker.base import Claim
+from queuerelay.config import PoolConfig
+from queuerelay.errors import ReplyError
+from queuerelay.pool.command import Template, base_environment, find_program, message_environment
+from queuerelay.pool.confine import Limits, prefix
+from queuerelay.pool.exits import Exit, ExitRules, Outcome, decide
+from queuerelay.pool.output import Capture
+from queuerelay.wire.cgi import cgi_environment, parse_cgi_output
+from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.message import Attempt, Message, decode_message
+from queuerelay.wire.reply import encode_reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A message that a script is to work on."""
+
+    claim: Claim
+    message: Message
+    #: From 1.
+    attempt: int
+
+    @property
+    def id(self) -> str:
+        """The message's id; its token where it has none."""
+        if self.message.request is not None:
+            return self.message.request.node_id
+        return self.message.id or self.claim.token
+
+    @property
+    def wants_output(self) -> bool:
+        """Whether stdout is somebody's answer."""
+        return self.message.reply_to is not None
+
+    def stdin(self) -> bytes:
+        """What the script reads: the request's body, or ``args[0]`` as JSON."""
+        if self.message.request is not None:
+            return self.message.request.body
+        return orjson.dumps(self.message.args[0]) if self.message.args else b"null"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A reply, and the list that takes it."""
+
+    reply_to: str
+    reply: bytes
+
+
+def read(claim: Claim) -> Work:
+    """The work in a claimed message; `MessageError` where it has none."""
+    message = decode_message(claim.message)
+    return Work(claim=claim, message=message, attempt=len(message.attempts) + 1)
+
+
+class Workshop:
+    """How one pool's scripts are called, and how their exits are read."""
+
+    def __init__(self, config: PoolConfig, *, inherited: Mapping[bytes, bytes]) -> None:
+        self._config = config
+        self._template = Template(config.command, option=f"pool {config.name}: command")
+        self._base = base_environment(inherited, env=config.env, pass_env=config.pass_env)
+        self._rules = ExitRules(exits=config.exits, stdout=config.status == "stdout")
+        self._limits = Limits(
+            address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
+        )
+        self._prefix: list[bytes] | None = None
+
+    def argv(self, work: Work) -> list[bytes]:
+        """The command line for `work`.
+
+        Raises `MessageError` where the message lacks a field, and `CannotStart` where the program
+        is not there: looked up each time, as scripts are replaced while the pool runs.
+        """
+        argument: Any = work.message.args[0] if work.message.args else None
+        argv = self._template.expand(argument)
+        path = self._base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
+        program = find_program(self._template.program, path=path, cwd=self._config.cwd)
+        argv[0] = os.fsencode(program)
+        if self._prefix is None:
+            found = prefix(program, directory=self._config.cwd, limits=self._limits)
+            self._prefix = [os.fsencode(part) for part in found]
+        return [*self._prefix, *argv]
+
+    def environment(self, work: Work) -> dict[bytes, bytes]:
+        """Its environment; raises `BadRequest` for a request that no environment can carry."""
+        request = work.message.request
+        own = message_environment(
+            message_id=work.id,
+            queue=work.claim.queue,
+            attempt=work.attempt,
+            deadline=request.deadline if request is not None else None,
+        )
+        if request is None:
+            return {**self._base, **own}
+        extra: dict[bytes, bytes] = {}
+        if self._config.script_filename is not None:
+            # php-cgi refuses to run without both.
+            extra[b"SCRIPT_FILENAME"] = os.fsencode(self._config.script_filename)
+            extra[b"REDIRECT_STATUS"] = b"200"
+        meta = cgi_environment(request, script_name=self._config.script_name, extra=extra)
+        return {**self._base, **meta, **own}
+
+    def outcome(self, work: Work, exit: Exit, output: Capture) -> Outcome:
+        """What `exit` means for `work`."""
+        is_request = work.message.request is not None
+        return decide(exit, self._rules, stdout=None if is_request else output.excerpt())
+
+
+def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer | None:
+    """The answer that a script's stdout is, if anybody waits for one.
+
+    Raises `ReplyError` where it is none: no CGI header block, or output of which some is missing.
+    """
+    message = work.message
+    if message.reply_to is None:
+        return None
+    try:
+        printed = output.value()
+    except ValueError as error:
+        raise ReplyError(f"too much output: {error}") from error
+    timing = {"wait": max(0.0, wait), "run": run}
+    if message.request is None:
+        first = message.args[0]
+        node_id = first.get("node_id")
+        reply = encode_reply(
+            node_id=node_id if isinstance(node_id, str) and node_id else work.id,
+            body=printed,
+            timing=timing,
+        )
+    else:
+        parsed = parse_cgi_output(printed)
+        reply = encode_reply(
+            node_id=message.request.node_id,
+            status=parsed.status,
+            headers=parsed.headers,
+            body=parsed.body,
+            timing=timing,
+        )
+    return Answer(reply_to=message.reply_to, reply=reply)
+
+
+def refusal(work: Work, status: int, text: str) -> Answer | None:
+    """The answer to a client whose request came to nothing."""
+    request = work.message.request
+    if request is None:
+        return None
+    return Answer(
+        reply_to=request.reply_to,
+        reply=encode_reply(
+            node_id=request.node_id,
+            status=status,
+            headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
+            body=f"{text}\n".encode(),
+        ),
+    )
+
+
+def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: float) -> bytes:
+    """The entry for ``resque:failed``; `worker` is ``queuerelay.<host>:<pid>:<queues>``."""
+    attempts = (*work.message.attempts, *((last,) if last is not None else ()))
+    return encode_failure(
+        raw=work.claim.message,
+        queue=work.claim.queue,
+        worker=worker,
+        exception="JobFailed",
+        error=f"{last.error}; {reason}" if last is not None else reason,
+        failed_at=now,
+        backtrace=last.stderr.splitlines() if last is not None else (),
+        attempts=attempts,
+    )
