@@ -66,6 +66,10 @@ class Stopped(StrEnum):
     CLIENT_GONE = "client gone"
     #: Its message is somebody else's by now.
     LEASE_LOST = "lease lost"
+    #: An operator stopped it.
+    REQUESTED = "requested"
+    #: A resident process makes room for its successor.
+    REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,8 +70,11 @@ class Workshop:
 
     def __init__(self, config: PoolConfig, *, inherited: Mapping[bytes, bytes]) -> None:
         self._config = config
-        self._template = Template(config.command, option=f"pool {config.name}: command")
-        self._base = base_environment(inherited, env=config.env, pass_env=config.pass_env)
+        self._template = Template(
+            config.command, option=f"pool {config.name}: command", fields=not config.resident
+        )
+        #: What every script of the pool has in its environment.
+        self.base = base_environment(inherited, env=config.env, pass_env=config.pass_env)
         self._rules = ExitRules(exits=config.exits, stdout=config.status == "stdout")
         self._limits = Limits(
             address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
@@ -85,8 +88,14 @@ class Workshop:
         is not there: looked up each time, as scripts are replaced while the pool runs.
         """
         argument: Any = work.message.args[0] if work.message.args else None
-        argv = self._template.expand(argument)
-        path = self._base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
+        return self._located(self._template.expand(argument))
+
+    def resident_argv(self) -> list[bytes]:
+        """The command line of a process without a message; raises `CannotStart`."""
+        return self._located(self._template.expand(None))
+
+    def _located(self, argv: list[bytes]) -> list[bytes]:
+        path = self.base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
         program = find_program(self._template.program, path=path, cwd=self._config.cwd)
         argv[0] = os.fsencode(program)
         if self._prefix is None:
@@ -104,14 +113,14 @@ class Workshop:
             deadline=request.deadline if request is not None else None,
         )
         if request is None:
-            return {**self._base, **own}
+            return {**self.base, **own}
         extra: dict[bytes, bytes] = {}
         if self._config.script_filename is not None:
             # php-cgi refuses to run without both.
             extra[b"SCRIPT_FILENAME"] = os.fsencode(self._config.script_filename)
             extra[b"REDIRECT_STATUS"] = b"200"
         meta = cgi_environment(request, script_name=self._config.script_name, extra=extra)
-        return {**self._base, **meta, **own}
+        return {**self.base, **meta, **own}
 
     def outcome(self, work: Work, exit: Exit, output: Capture) -> Outcome:
         """What `exit` means for `work`."""

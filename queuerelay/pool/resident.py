@@ -1,0 +1,356 @@
+"""Resident workers: long-running processes that talk to Redis themselves, kept alive.
+
+Invariants:
+
+1. Each post has at most one process; a post is a slot that is always to be filled.
+2. A process that ends is started again: at once where we ended it to replace it or where it lived
+   for `STEADY` seconds, else after a pause that doubles up to `LONGEST_PAUSE`.
+3. A rolling restart replaces one process at a time, and goes on only when the new one has lived for
+   `PROOF` seconds: a broken release costs one process, never all of them.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorProcess, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from queuerelay.broker.loop import Loop
+from queuerelay.config import PoolConfig
+from queuerelay.errors import CannotStart
+from queuerelay.pool.child import Child
+from queuerelay.pool.exits import Exit, Outcome, Stopped
+from queuerelay.pool.output import Lines
+from queuerelay.pool.snapshot import PoolSnapshot, SlotSnapshot, Tally, exit_snapshot
+from queuerelay.pool.work import Workshop
+
+#: First and longest pause before a process is started again, in seconds.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+#: Seconds after which a process counts as working: its end is then no sign of a crash loop.
+STEADY: Final = 10.0
+#: Seconds that a new process must live before a rolling restart goes on.
+PROOF: Final = 2.0
+#: Seconds between two looks at the age and memory of the processes.
+LOOK_INTERVAL: Final = 5.0
+
+
+class _Post:
+    """A place for one process."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.child: Child | None = None
+        #: Clock seconds at which its process was started.
+        self.since = 0.0
+        #: Starts in a row that came to nothing.
+        self.failures = 0
+        #: Whether it is to be filled.
+        self.wanted = True
+        #: Pauses of it, to be cut short by cancelling.
+        self.pause: Deferred[None] | None = None
+        self.keeping: Deferred[None] = succeed(None)
+
+    def wake(self) -> None:
+        """Go on at once, instead of after the pause."""
+        if self.pause is not None:
+            self.pause.cancel()
+
+
+class Residents:
+    """One pool of ``resident`` mode; `start` and `stop` once each."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        *,
+        processes: IReactorProcess,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self._processes = processes
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._workshop = Workshop(config, inherited=dict(os.environb))
+        self._posts: list[_Post] = []
+        self._tally = Tally()
+        self._rolling: Deferred[None] | None = None
+        self._look = Loop("residents", LOOK_INTERVAL, self._recycle, clock=clock)
+        self._stopping = False
+
+    # Life
+
+    def start(self) -> None:
+        """Start the processes."""
+        self.set_size(self.config.size)
+        self._look.start()
+
+    def stop(self, drain: float = 0.0) -> Deferred[None]:
+        """End all processes: TERM, grace, KILL; fires when they are gone. `drain` is how long one
+        may take to finish its work where that is more than the grace.
+        """
+        self._stopping = True
+        return Deferred.fromCoroutine(self._stop(drain))
+
+    async def _stop(self, drain: float) -> None:
+        await self._look.stop()
+        if self._rolling is not None:
+            self._rolling.cancel()
+        posts, self._posts = list(self._posts), []
+        await gatherResults([self._dismiss(post, Stopped.SHUTDOWN) for post in posts])
+
+    def hurry(self) -> None:
+        """Kill what has not ended yet."""
+        for post in self._posts:
+            if post.child is not None:
+                post.child.kill(Stopped.SHUTDOWN)
+
+    # Size
+
+    @property
+    def size(self) -> int:
+        """How many processes there are to be."""
+        return len(self._posts)
+
+    @property
+    def busy(self) -> int:
+        """How many processes run."""
+        return sum(post.child is not None for post in self._posts)
+
+    def set_size(self, size: int) -> None:
+        """Change how many processes there are to be, at least 0; those too many are ended."""
+        while len(self._posts) < size:
+            post = _Post(len(self._posts) + 1)
+            self._posts.append(post)
+            post.keeping = Deferred.fromCoroutine(self._keep(post))
+        while len(self._posts) > max(0, size):
+            self._dismiss(self._posts.pop(), Stopped.SHUTDOWN)
+
+    def _dismiss(self, post: _Post, why: Stopped) -> Deferred[None]:
+        post.wanted = False
+        post.wake()
+        if post.child is not None:
+            post.child.end(why)
+        ended: Deferred[None] = Deferred()
+        post.keeping.addBoth(lambda _: ended.callback(None))
+        return ended
+
+    # Rolling restart
+
+    @property
+    def is_rolling(self) -> bool:
+        """Whether a rolling restart is under way."""
+        return self._rolling is not None
+
+    def roll(self) -> Deferred[None]:
+        """Replace all processes, one by one; fires when it is over, whether it went well or not."""
+        if self._rolling is None:
+            self._rolling = Deferred.fromCoroutine(self._roll())
+        over: Deferred[None] = Deferred()
+        self._rolling.addBoth(lambda _: over.callback(None))
+        return over
+
+    async def _roll(self) -> None:
+        self._log.info("pool {pool}: rolling restart", pool=self.config.name)
+        try:
+            for post in list(self._posts):
+                if post.wanted and not await self._replaced(post):
+                    self._log.error(
+                        "pool {pool}: the rolling restart is given up: a new process did not live "
+                        "{proof:g} s",
+                        pool=self.config.name,
+                        proof=PROOF,
+                    )
+                    return
+            self._log.info("pool {pool}: all processes are replaced", pool=self.config.name)
+        except CancelledError:
+            pass
+        finally:
+            self._rolling = None
+
+    async def _replaced(self, post: _Post) -> bool:
+        """Whether the process of `post` was replaced by one that lives."""
+        old = post.child
+        if old is not None:
+            old.end(Stopped.REPLACED)
+            with suppress(CancelledError):
+                await _fired(old.done)
+        else:
+            post.failures = 0
+            post.wake()
+        await deferLater(self._clock, PROOF)
+        new = post.child
+        lived = self._clock.seconds() - post.since
+        return not post.wanted or (new is not None and new is not old and lived >= PROOF * 0.9)
+
+    # One post
+
+    async def _keep(self, post: _Post) -> None:
+        while post.wanted and not self._stopping:
+            try:
+                exit = await self._serve(post)
+            except Exception:
+                self._log.failure("pool {pool} failed to keep a process", pool=self.config.name)
+                exit = Exit(not_started="an error of ours")
+            if not post.wanted or self._stopping:
+                return
+            planned = exit.ended_by_us is not None
+            post.failures = 0 if planned or exit.run >= STEADY else post.failures + 1
+            if post.failures:
+                seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(post.failures - 1, 16))
+                self._log.error(
+                    "pool {pool}: process {number} ended ({exit}) after {run:.1f} s; again in "
+                    "{seconds:.0f} s",
+                    pool=self.config.name,
+                    number=post.number,
+                    exit=str(exit),
+                    run=exit.run,
+                    seconds=seconds,
+                )
+                post.pause = deferLater(self._clock, seconds)
+                with suppress(CancelledError):
+                    await post.pause
+                post.pause = None
+
+    async def _serve(self, post: _Post) -> Exit:
+        """Start a process for `post`, and wait for its end."""
+        output, errors = Lines(), Lines()
+        child = Child(
+            stdin=b"",
+            clock=self._clock,
+            on_output=lambda chunk: self._say(post, output, chunk),
+            on_errors=lambda chunk: self._say(post, errors, chunk),
+            grace=self.config.grace,
+        )
+        try:
+            argv, environment = self._workshop.resident_argv(), self._workshop.base
+            child.start(self._processes, argv, environment)
+        except (CannotStart, OSError, ValueError) as error:
+            exit = Exit(not_started=str(error))
+        else:
+            post.child, post.since = child, self._clock.seconds()
+            self._log.info(
+                "pool {pool}: process {number} is {pid}",
+                pool=self.config.name,
+                number=post.number,
+                pid=child.pid,
+            )
+            exit = await _fired(child.done)
+            post.child = None
+        outcome = Outcome.SUCCESS if exit.code == 0 else Outcome.CRASH
+        if exit.not_started is not None:
+            outcome = Outcome.MISCONFIGURED
+        elif exit.ended_by_us is not None:
+            outcome = Outcome.INTERRUPTED
+        self._tally.add(
+            exit_snapshot(
+                exit,
+                at=self._wall_clock(),
+                message="",
+                queue=",".join(self.config.queues),
+                outcome=outcome,
+                stderr=errors.tail(),
+            ),
+            self._clock.seconds(),
+        )
+        return exit
+
+    def _say(self, post: _Post, lines: Lines, chunk: bytes) -> None:
+        for line in lines.feed(chunk, self._clock.seconds()):
+            self._log.info(
+                "{pool} {number}: {line}", pool=self.config.name, number=post.number, line=line
+            )
+
+    # Recycling
+
+    def _recycle(self) -> None:
+        """Replace one process that is too old or too large; one at a time."""
+        if any(post.child is None for post in self._posts) or self._rolling is not None:
+            return
+        now = self._clock.seconds()
+        oldest_first: Sequence[_Post] = sorted(self._posts, key=lambda post: post.since)
+        for post in oldest_first:
+            assert post.child is not None
+            why = self._reason_to_recycle(post.child, now - post.since)
+            if why:
+                self._log.info(
+                    "pool {pool}: process {number} is replaced: {why}",
+                    pool=self.config.name,
+                    number=post.number,
+                    why=why,
+                )
+                post.child.end(Stopped.REPLACED)
+                return
+
+    def _reason_to_recycle(self, child: Child, age: float) -> str:
+        config = self.config
+        if config.recycle_after is not None and age > config.recycle_after:
+            return f"{age:.0f} s old"
+        if config.recycle_memory is not None and child.pid is not None:
+            size = _resident_memory(child.pid)
+            if size > config.recycle_memory:
+                return f"{size} bytes of memory"
+        return ""
+
+    # Looking
+
+    def snapshot(self) -> PoolSnapshot:
+        """What it is doing now."""
+        now = self._clock.seconds()
+        return PoolSnapshot(
+            name=self.config.name,
+            queues=self.config.queues,
+            size=self.size,
+            min=self.config.min,
+            max=self.config.max,
+            resting=self._resting(),
+            slots=[self._slot(post, now) for post in self._posts],
+            exits=list(self._tally.exits),
+            counters=dict(self._tally.counters),
+            rates=self._tally.rates(now),
+        )
+
+    def _resting(self) -> str:
+        looping = [post for post in self._posts if post.failures >= 3]
+        if looping:
+            return f"crash loop: {len(looping)} of {self.size} processes do not stay up"
+        return "rolling restart" if self._rolling is not None else ""
+
+    def _slot(self, post: _Post, now: float) -> SlotSnapshot:
+        if post.child is None:
+            return SlotSnapshot(number=post.number, state="waiting", attempt=post.failures or None)
+        return SlotSnapshot(
+            number=post.number,
+            state="running" if post.child.alive else "ending",
+            pid=post.child.pid,
+            age=now - post.since,
+        )
+
+
+def _fired(done: Deferred[Exit]) -> Deferred[Exit]:
+    """Fires as `done` does, for one waiter of several."""
+    copied: Deferred[Exit] = Deferred()
+
+    def copy(exit: Exit) -> Exit:
+        if not copied.called:
+            copied.callback(exit)
+        return exit
+
+    done.addCallback(copy)
+    return copied
+
+
+def _resident_memory(pid: int) -> int:
+    """Bytes of resident memory of a process; 0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
