@@ -5,11 +5,13 @@ Every method that asks Redis for something returns a `Deferred` that fails with 
 nobody knows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+
+from queuerelay.wire import dead_letter
 
 #: Seconds without a beat after which a node counts as dead.
 NODE_SILENCE = 30.0
@@ -19,6 +21,8 @@ BEAT_INTERVAL = 2.0
 SNAPSHOT_LIFE = 10.0
 #: Seconds that a reply waits in an inbox that nobody reads; the relay that reads it renews this.
 REPLY_LIFE = 3600
+#: Longest wait for a bell, in seconds: after it the caller looks for itself.
+BELL_WAIT = 2.0
 
 #: Takes a batch of raw replies. It may return a Deferred, which is awaited; where that fails with a
 #: `BrokerError`, the same batch comes again.
@@ -33,6 +37,10 @@ class QueueDepth:
     length: int
     #: Unix seconds at which the oldest was pushed, None where the queue is empty or does not say.
     oldest_at: float | None = None
+    #: Messages that wait for their time, to be tried again.
+    delayed: int = 0
+    #: Messages that somebody has claimed.
+    inflight: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +55,59 @@ class Claim:
     since: float
     #: Who took it, as the holder named itself; "" where unknown.
     holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A dead letter: one entry of ``resque:failed``."""
+
+    #: Place in the list, from 0 for the oldest, when it was read. It changes when others are taken
+    #: out, so it is for people to see and never names the entry.
+    index: int
+    #: Names the entry: the SHA-1 of its bytes, 40 hex digits. Equal entries share it.
+    id: str
+    #: The entry's exact bytes.
+    raw: bytes
+    #: The entry decoded, None where it is no JSON object.
+    entry: Mapping[str, Any] | None
+    #: The id of the message that failed, "" where the entry does not say.
+    message_id: str = ""
+
+    @classmethod
+    def of(cls, raw: bytes, index: int) -> "Failure":
+        """The entry `raw`, which was found at `index`."""
+        entry = dead_letter.decode_entry(raw)
+        return cls(
+            index=index,
+            id=dead_letter.entry_id(raw),
+            raw=raw,
+            entry=entry,
+            message_id=dead_letter.message_id(entry),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailurePage:
+    """A part of the dead letters."""
+
+    #: How many there are in all.
+    total: int
+    #: Those asked for; fewer where they are large, so the next page begins behind these.
+    items: Sequence[Failure]
+
+
+class Bell(Protocol):
+    """Tells when a queue may have a message. It takes none, and many may wait for it."""
+
+    def wait(self) -> Deferred[None]:
+        """Fires when one of the queues may have a message, at once where one has; may be cancelled.
+
+        It fires after `BELL_WAIT` seconds at the latest, whatever happens to Redis, and fails with
+        `NotConnected` when the bell is stopped.
+        """
+
+    def stop(self) -> Deferred[None]:
+        """Wait no more; fires when nothing is left running."""
 
 
 class Broker(Protocol):
@@ -129,3 +190,81 @@ class Broker(Protocol):
 
     def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired, for `lease` seconds."""
+
+    # What pools need
+
+    def claim_many(
+        self, queues: Sequence[str], *, holder: str, lease: float, most: int
+    ) -> Deferred[list[Claim]]:
+        """Take the first `most` messages, in the order of `queues`, in one step; as `claim`."""
+
+    def bell(self, queues: Sequence[str]) -> Bell:
+        """A bell for `queues`; the broker's own `stop` stops it too."""
+
+    def delay(self, claim: Claim, message: bytes, *, seconds: float) -> Deferred[bool]:
+        """End the claim, and keep `message` for its queue until `seconds` from now.
+
+        Repeated until answered; False where the claim was no longer held.
+        """
+
+    def promote(self, queues: Sequence[str], *, most: int = 100) -> Deferred[int]:
+        """Put messages whose time has come at the head of their queues, the one due first foremost.
+
+        Fires with how many, `most` in all; where it is as many, there may be more. Any number of
+        processes may do so.
+        """
+
+    # Dead letters
+
+    def failures(
+        self, *, start: int = 0, count: int = 50, newest: bool = True
+    ) -> Deferred[FailurePage]:
+        """`count` dead letters from the `start`-th on, newest or oldest first."""
+
+    def retry_failure(self, which: str | bytes) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, as if never tried.
+
+        `which` is the entry's `Failure.id` or its `message_id` (then the newest of them), or its
+        exact bytes, which is quickest. False where it is not there any more, or has no message to
+        run, as what could not be read; then nothing is changed. Not repeated: after
+        `ConnectionDropped` the list tells whether it was done.
+        """
+
+    def drop_failure(self, which: str | bytes) -> Deferred[bool]:
+        """Take a dead letter out for good; as `retry_failure`."""
+
+    def retry_failures(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Retry all of `which`, or all that there are now; fires with how many it was.
+
+        Of all, those that resque-web has retried (``retried_at``) are left.
+        """
+
+    def drop_failures(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Drop all of `which`, or all that there are now; fires with how many it was."""
+
+    # Clients that have left
+
+    def mark_gone(self, ids: Sequence[str], *, life: float) -> Deferred[None]:
+        """Remember for `life` seconds that nobody waits for the requests `ids` any more."""
+
+    def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
+        """Those of `ids` for which nobody waits any more."""
+
+    # Being seen as a Resque worker. These Deferreds never fail: a job does not wait for them.
+
+    def register_worker(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
+        """List a worker, ``queuerelay.<hostname>:<pid>:<queue>,…``, and its queues."""
+
+    def unregister_worker(self, worker_id: str) -> Deferred[None]:
+        """Take the worker off the list, with all that is known of it."""
+
+    def working_on(self, worker_id: str, queue: str, message: bytes | None) -> Deferred[None]:
+        """Say what the worker runs from now on, None for nothing."""
+
+    def count(
+        self, worker_id: str | None = None, *, processed: int = 0, failed: int = 0
+    ) -> Deferred[None]:
+        """Add to Resque's counters, and to the worker's own where it is given."""
+
+    def all_paused(self) -> Deferred[bool]:
+        """Whether somebody has paused all workers (``resque:pause-all-workers``)."""

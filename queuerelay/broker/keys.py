@@ -58,3 +58,39 @@ class Keys:
     def lease(self, queue: str) -> list[str]:
         """The three keys of a queue's leases, in the order of the scripts' KEYS."""
         return [self.inflight(queue), self.leases(queue), self.meta(queue)]
+
+    def delayed(self, queue: str) -> str:
+        """Sorted set: token, a space and the message, by the ms of Redis time when it is due.
+
+        The token, of the claim that ended so, keeps equal messages apart.
+        """
+        return f"{self.prefix}delayed:{queue}"
+
+    def gone(self, message_id: str) -> str:
+        """String ``1`` with a term: the client of this request has left while a worker had it."""
+        return f"{self.prefix}gone:{message_id}"
+
+    # Registration, as Resque names it
+
+    @property
+    def workers(self) -> str:
+        """Set: the ids of all workers."""
+        return f"{self.resque}workers"
+
+    def worker(self, worker_id: str) -> str:
+        """String: JSON of what the worker runs; missing while it is idle."""
+        return f"{self.resque}worker:{worker_id}"
+
+    def worker_started(self, worker_id: str) -> str:
+        """String: when the worker was registered."""
+        return f"{self.resque}worker:{worker_id}:started"
+
+    def stat(self, name: str, worker_id: str | None = None) -> str:
+        """String: the counter ``processed`` or ``failed``, of all workers or of one."""
+        whole = f"{self.resque}stat:{name}"
+        return whole if worker_id is None else f"{whole}:{worker_id}"
+
+    @property
+    def pause_all(self) -> str:
+        """String: ``true`` while all workers are to pause."""
+        return f"{self.resque}pause-all-workers"

@@ -28,12 +28,15 @@ from queuerelay.broker.base import (
     NODE_SILENCE,
     REPLY_LIFE,
     SNAPSHOT_LIFE,
+    Bell,
     Claim,
+    FailurePage,
     InboxHandler,
     QueueDepth,
 )
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
+from queuerelay.broker.memory_pool import MemoryBell, PoolStore
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 
 #: Most items of a batch of the inbox.
@@ -129,6 +132,8 @@ class MemoryStore:
         self._lists = _Lists(clock)
         self._leases: dict[str, dict[str, _Lease]] = {}
         self._nodes: dict[str, _Node] = {}
+        #: What only pools and operators use.
+        self.pool = PoolStore(self, clock)
 
     # To look at
 
@@ -149,6 +154,10 @@ class MemoryStore:
         """The messages that somebody has claimed."""
         return [lease.claim for lease in self._leases.get(queue, {}).values()]
 
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._wall_clock()
+
     # What the commands and scripts do
 
     def append(self, key: str, items: Sequence[bytes]) -> int:
@@ -156,9 +165,20 @@ class MemoryStore:
         if not items:
             raise Refused("ERR wrong number of arguments for 'rpush' command")
         length = self._lists.put(key, items)
+        self._tell(key)
+        return length
+
+    def remove(self, key: str, item: bytes) -> bool:
+        """LREM of the first such item; False where there is none."""
+        found = self._lists.get(key)
+        if item not in found:
+            return False
+        found.remove(item)
+        return True
+
+    def _tell(self, key: str) -> None:
         for watcher in [*self.watchers]:
             watcher(key)
-        return length
 
     def push(self, queue: str, messages: Sequence[bytes]) -> int:
         """`Broker.push`."""
@@ -185,7 +205,12 @@ class MemoryStore:
         """`Broker.depths`, for one."""
         waiting = self._lists.get(self.keys.queue(queue))
         found = _QUEUE_TIME.search(waiting[0][-64:]) if waiting else None
-        return QueueDepth(length=len(waiting), oldest_at=float(found[1]) if found else None)
+        return QueueDepth(
+            length=len(waiting),
+            oldest_at=float(found[1]) if found else None,
+            delayed=len(self.pool.delayed.get(queue, ())),
+            inflight=len(self._leases.get(queue, ())),
+        )
 
     def read(self, key: str, *, done: int, source: str | None, most: int) -> list[bytes]:
         """Drop `done` items, move what `source` has, and show the first `most`."""
@@ -230,8 +255,7 @@ class MemoryStore:
         items = self.items(key)
         self._lists.delete(key)
         self._lists.put(legacy, reversed(items), head=True)
-        for watcher in [*self.watchers]:
-            watcher(legacy)
+        self._tell(legacy)
 
     def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Claim | None:
         """`Broker.claim`."""
@@ -278,7 +302,9 @@ class MemoryStore:
 
     def put_back(self, queue: str, message: bytes) -> None:
         """At the head."""
-        self._lists.put(self.keys.queue(queue), [message], head=True)
+        key = self.keys.queue(queue)
+        self._lists.put(key, [message], head=True)
+        self._tell(key)
 
     def send_reply(self, reply_to: str, reply: bytes) -> None:
         """As ACK and FAIL do it."""
@@ -320,6 +346,7 @@ class MemoryBroker:
         self._on_up: list[Callable[[], object]] = []
         self._readers: list[_Reader] = []
         self._legacy: str | None = None
+        self._bells: list[MemoryBell] = []
 
     # Controls
 
@@ -353,8 +380,8 @@ class MemoryBroker:
         return self.store.messages(queue)
 
     @property
-    def failures(self) -> list[bytes]:
-        """The dead letters, oldest first."""
+    def dead_letters(self) -> list[bytes]:
+        """The entries of ``resque:failed``, oldest first."""
         return self.store.failures
 
     def inflight(self, queue: str) -> list[Claim]:
@@ -381,6 +408,8 @@ class MemoryBroker:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.errback(NotConnected("stopping"))
+        for bell in self._bells:
+            bell.stop()
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -431,7 +460,8 @@ class MemoryBroker:
             self._turn = self._clock.callLater(0, self._take_turn)
 
     def _grown(self, key: str) -> None:
-        if any(key in (reader.key, reader.source) for reader in self._readers):
+        read = any(key in (reader.key, reader.source) for reader in self._readers)
+        if read or any(key in bell.lists for bell in self._bells):
             self._wake()
 
     def _take_turn(self) -> None:
@@ -447,6 +477,10 @@ class MemoryBroker:
                 (done.errback if isinstance(answer, Failure) else done.callback)(answer)
         for reader in self._readers:
             self._read(reader)
+        # As on Redis, at maxmemory a bell still rings.
+        if self._up and (self._refusal is None or self._refusal.startswith("OOM")):
+            for bell in [*self._bells]:
+                bell.look()
         if self._answers or (not self._up and self._reachable):
             self._wake()
 
@@ -551,6 +585,22 @@ class MemoryBroker:
         """Take the first message of the first of `queues` that has one, for `lease` seconds."""
         return self._ask(lambda: self.store.claim(queues, holder=holder, lease=lease))
 
+    def claim_many(
+        self, queues: Sequence[str], *, holder: str, lease: float, most: int
+    ) -> Deferred[list[Claim]]:
+        """Take the first `most` messages, in the order of `queues`, in one step; as `claim`."""
+
+        def effect() -> list[Claim]:
+            claims: list[Claim] = []
+            while len(claims) < most:
+                claim = self.store.claim(queues, holder=holder, lease=lease)
+                if claim is None:
+                    break
+                claims.append(claim)
+            return claims
+
+        return self._ask(effect)
+
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
         """Prolong leases to `lease` seconds from now; False for those no longer held."""
         return self._ask(lambda: self.store.renew(queue, tokens, lease=lease))
@@ -597,6 +647,90 @@ class MemoryBroker:
     def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired, for `lease` seconds."""
         return self._ask(lambda: self.store.reap(queue, lease=lease, most=most))
+
+    # What pools need
+
+    def bell(self, queues: Sequence[str]) -> Bell:
+        """A bell for `queues`."""
+        bell = MemoryBell(
+            map(self.store.keys.queue, queues),
+            filled=self.store.items,
+            wake=self._wake,
+            clock=self._clock,
+        )
+        self._bells.append(bell)
+        if self._stopped:
+            bell.stop()
+        return bell
+
+    def delay(self, claim: Claim, message: bytes, *, seconds: float) -> Deferred[bool]:
+        """End the claim, and keep `message` for its queue until `seconds` from now."""
+        return self._insist(lambda: self.store.pool.delay(claim, message, seconds))
+
+    def promote(self, queues: Sequence[str], *, most: int = 100) -> Deferred[int]:
+        """Put messages whose time has come at the head of their queues."""
+        return self._ask(lambda: self.store.pool.promote(queues, most))
+
+    def failures(
+        self, *, start: int = 0, count: int = 50, newest: bool = True
+    ) -> Deferred[FailurePage]:
+        """`count` dead letters from the `start`-th on, newest or oldest first."""
+        return self._ask(lambda: self.store.pool.failures(start=start, count=count, newest=newest))
+
+    def retry_failure(self, which: str | bytes) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, as if never tried."""
+        return self.retry_failures([which]).addCallback(bool)
+
+    def drop_failure(self, which: str | bytes) -> Deferred[bool]:
+        """Take a dead letter out for good."""
+        return self.drop_failures([which]).addCallback(bool)
+
+    def retry_failures(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Retry all of `which`, or all that there are now; fires with how many it was."""
+        return self._ask(lambda: self.store.pool.end_failures(which, retry=True))
+
+    def drop_failures(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Drop all of `which`, or all that there are now; fires with how many it was."""
+        return self._ask(lambda: self.store.pool.end_failures(which, retry=False))
+
+    def mark_gone(self, ids: Sequence[str], *, life: float) -> Deferred[None]:
+        """Remember for `life` seconds that nobody waits for the requests `ids` any more."""
+        return self._ask(lambda: self.store.pool.mark_gone(ids, life), adds=True)
+
+    def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
+        """Those of `ids` for which nobody waits any more."""
+        return self._ask(lambda: self.store.pool.which_gone(ids))
+
+    def register_worker(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
+        """List a worker and its queues. Never fails."""
+        now = self.store.now()
+        return self._say(lambda: self.store.pool.register(worker_id, queues, now))
+
+    def unregister_worker(self, worker_id: str) -> Deferred[None]:
+        """Take the worker off the list, with all that is known of it. Never fails."""
+        return self._say(lambda: self.store.pool.unregister(worker_id))
+
+    def working_on(self, worker_id: str, queue: str, message: bytes | None) -> Deferred[None]:
+        """Say what the worker runs from now on, None for nothing. Never fails."""
+        return self._say(lambda: self.store.pool.work(worker_id, queue, message))
+
+    def count(
+        self, worker_id: str | None = None, *, processed: int = 0, failed: int = 0
+    ) -> Deferred[None]:
+        """Add to Resque's counters, and to the worker's own where it is given. Never fails."""
+        return self._say(lambda: self.store.pool.count(worker_id, processed, failed))
+
+    def all_paused(self) -> Deferred[bool]:
+        """Whether somebody has paused all workers; a test sets ``store.pool.paused``."""
+        return self._ask(lambda: self.store.pool.paused)
+
+    def _say(self, effect: Callable[[], None]) -> Deferred[None]:
+        """What nobody waits for, and no failure of which is anybody's business."""
+
+        def swallow(failure: Failure) -> None:
+            failure.trap(BrokerError)
+
+        return self._ask(effect, adds=True).addErrback(swallow)
 
     def _insist(self, effect: Callable[[], bool]) -> Deferred[bool]:
         return Deferred.fromCoroutine(insist(lambda: self._ask(effect), self.when_up))

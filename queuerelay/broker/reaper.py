@@ -6,7 +6,7 @@ from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker, Claim
 from queuerelay.errors import ConnectionDropped, NotConnected
-from queuerelay.wire.recovery import Drop, Fail, Retry, recover
+from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, recover
 
 #: Seconds between two looks at the leases.
 REAP_INTERVAL = 5.0
@@ -21,17 +21,23 @@ _REAPER_LEASE = 30.0
 class Reaper:
     """Settles what dead workers left in flight on `queues`; any number of them may run.
 
-    `reap` is to be called each `REAP_INTERVAL` seconds.
+    `reap` is to be called each `REAP_INTERVAL` seconds. A message is tried `tries` times in all.
     """
 
     _log = Logger()
 
     def __init__(
-        self, broker: Broker, queues: Sequence[str], *, wall_clock: Callable[[], float]
+        self,
+        broker: Broker,
+        queues: Sequence[str],
+        *,
+        wall_clock: Callable[[], float],
+        tries: int = TRIES,
     ) -> None:
         self._broker = broker
         self._queues = queues
         self._wall_clock = wall_clock
+        self._tries = tries
         self._resting = 0
         broker.on_up(self._rest)
 
@@ -67,6 +73,7 @@ class Reaper:
             worker=claim.holder,
             since=claim.since or now,
             now=now,
+            tries=self._tries,
         )
         match verdict:
             case Retry(message=message):

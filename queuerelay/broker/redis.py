@@ -1,7 +1,13 @@
-"""The broker on Redis: two connections (three with a legacy list), our keys and our scripts."""
+"""The broker on Redis: two connections (three with a legacy list), our keys and our scripts.
 
+What pools need beyond claims is in modules of its own: `bell` (which has connections of its own),
+`delayed`, `failures` and `registry`.
+"""
+
+import itertools
 import re
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,16 +19,22 @@ from queuerelay.broker.base import (
     NODE_SILENCE,
     REPLY_LIFE,
     SNAPSHOT_LIFE,
+    Bell,
     Claim,
+    FailurePage,
     InboxHandler,
     QueueDepth,
 )
+from queuerelay.broker.bell import RedisBell
 from queuerelay.broker.connection import RedisConnection
+from queuerelay.broker.delayed import Delayed
+from queuerelay.broker.failures import Failures
 from queuerelay.broker.inbox import InboxReader
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
 from queuerelay.broker.outage import OutageLog
 from queuerelay.broker.protocol import Answer
+from queuerelay.broker.registry import Registry
 from queuerelay.broker.url import RedisUrl
 from queuerelay.errors import BrokerError
 
@@ -35,7 +47,14 @@ class RedisBroker:
 
     _log = Logger()
 
-    def __init__(self, url: RedisUrl, *, reactor: IReactorTime, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        url: RedisUrl,
+        *,
+        reactor: IReactorTime,
+        keys: Keys | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._url = url
         self._reactor = reactor
         self._keys = keys or Keys()
@@ -47,6 +66,11 @@ class RedisBroker:
         self._known_queues: set[str] = set()
         self._legacy: str | None = None
         self._scan_cursor: bytes = b"0"
+        self._bells: list[RedisBell] = []
+        self._peeks = itertools.count(1)
+        self._delayed = Delayed(self._commands, self._keys)
+        self._failures = Failures(self._commands, self._keys)
+        self._registry = Registry(self._commands, self._keys, clock=reactor, wall_clock=wall_clock)
 
     def _connection(self, name: str) -> RedisConnection:
         return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
@@ -68,10 +92,10 @@ class RedisBroker:
         """Fires when nothing is left running."""
         for _, reader in self._readers:
             reader.stop()
+        self._registry.flush()
         connections = [self._commands, *(connection for connection, _ in self._readers)]
-        return gatherResults([connection.stop() for connection in connections]).addCallback(
-            lambda _: None
-        )
+        stopping = [one.stop() for one in connections] + [bell.stop() for bell in self._bells]
+        return gatherResults(stopping).addCallback(lambda _: None)
 
     def when_up(self) -> Deferred[None]:
         """Fires when commands can be sent; may be cancelled."""
@@ -131,8 +155,15 @@ class RedisBroker:
     async def _depths(self, queues: Sequence[str]) -> list[QueueDepth]:
         depths = []
         for queue in queues:
-            length, oldest = await self._commands.script("depth", [self._keys.queue(queue)], [])
-            depths.append(QueueDepth(length=length, oldest_at=_seconds(oldest)))
+            keys = self._keys
+            length, oldest, delayed, inflight = await self._commands.script(
+                "depth", [keys.queue(queue), keys.delayed(queue), keys.inflight(queue)], []
+            )
+            depths.append(
+                QueueDepth(
+                    length=length, oldest_at=_seconds(oldest), delayed=delayed, inflight=inflight
+                )
+            )
         return depths
 
     # Nodes and their inboxes
@@ -248,6 +279,30 @@ class RedisBroker:
             "claim", names, [token, int(lease * 1000), holder]
         ).addCallback(claimed)
 
+    def claim_many(
+        self, queues: Sequence[str], *, holder: str, lease: float, most: int
+    ) -> Deferred[list[Claim]]:
+        """Take the first `most` messages, in the order of `queues`, in one step; as `claim`."""
+        tokens = [secrets.token_hex(16) for _ in range(most)]
+        names = [key for queue in queues for key in (self._keys.queue(queue), *self._lease(queue))]
+
+        def claimed(answer: Answer) -> list[Claim]:
+            now, *found = answer
+            return [
+                Claim(
+                    queue=queues[index - 1],
+                    token=token,
+                    message=message,
+                    since=now / 1000,
+                    holder=holder,
+                )
+                for token, index, message in zip(tokens, found[::2], found[1::2], strict=False)
+            ]
+
+        return self._commands.script(
+            "claim_many", names, [int(lease * 1000), holder, *tokens]
+        ).addCallback(claimed)
+
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
         """Prolong leases to `lease` seconds from now; False for those no longer held."""
         return self._commands.script(
@@ -303,6 +358,78 @@ class RedisBroker:
         return self._commands.script(
             "reap", self._lease(queue), [prefix, int(lease * 1000), most]
         ).addCallback(reaped)
+
+    # What pools need
+
+    def bell(self, queues: Sequence[str]) -> Bell:
+        """A bell for `queues`, with a connection for each from the first wait on."""
+        bell = RedisBell(
+            [self._keys.queue(queue) for queue in queues],
+            connect=lambda: self._connection(f"bell-{next(self._peeks)}"),
+            clock=self._reactor,
+        )
+        self._bells = [one for one in self._bells if not one.stopped] + [bell]
+        return bell
+
+    def delay(self, claim: Claim, message: bytes, *, seconds: float) -> Deferred[bool]:
+        """End the claim, and keep `message` for its queue until `seconds` from now."""
+        return self._delayed.delay(claim, message, seconds=seconds)
+
+    def promote(self, queues: Sequence[str], *, most: int = 100) -> Deferred[int]:
+        """Put messages whose time has come at the head of their queues."""
+        return self._delayed.promote(queues, most=most)
+
+    def failures(
+        self, *, start: int = 0, count: int = 50, newest: bool = True
+    ) -> Deferred[FailurePage]:
+        """`count` dead letters from the `start`-th on, newest or oldest first."""
+        return self._failures.page(start=start, count=count, newest=newest)
+
+    def retry_failure(self, which: str | bytes) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, as if never tried."""
+        return self._failures.retry(which)
+
+    def drop_failure(self, which: str | bytes) -> Deferred[bool]:
+        """Take a dead letter out for good."""
+        return self._failures.drop(which)
+
+    def retry_failures(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Retry all of `which`, or all that there are now; fires with how many it was."""
+        return self._failures.retry_many(which)
+
+    def drop_failures(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Drop all of `which`, or all that there are now; fires with how many it was."""
+        return self._failures.drop_many(which)
+
+    def mark_gone(self, ids: Sequence[str], *, life: float) -> Deferred[None]:
+        """Remember for `life` seconds that nobody waits for the requests `ids` any more."""
+        return Deferred.fromCoroutine(self._registry.mark_gone(ids, life))
+
+    def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
+        """Those of `ids` for which nobody waits any more."""
+        return Deferred.fromCoroutine(self._registry.which_gone(ids))
+
+    def register_worker(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
+        """List a worker and its queues, where resque-web looks. Never fails."""
+        return self._registry.register(worker_id, queues)
+
+    def unregister_worker(self, worker_id: str) -> Deferred[None]:
+        """Take the worker off the list, with all that is known of it. Never fails."""
+        return self._registry.unregister(worker_id)
+
+    def working_on(self, worker_id: str, queue: str, message: bytes | None) -> Deferred[None]:
+        """Say what the worker runs from now on, None for nothing. Never fails."""
+        return self._registry.working_on(worker_id, queue, message)
+
+    def count(
+        self, worker_id: str | None = None, *, processed: int = 0, failed: int = 0
+    ) -> Deferred[None]:
+        """Add to Resque's counters, and to the worker's own where it is given. Never fails."""
+        return self._registry.count(worker_id, processed=processed, failed=failed)
+
+    def all_paused(self) -> Deferred[bool]:
+        """Whether somebody has paused all workers."""
+        return self._registry.all_paused()
 
     def _lease(self, queue: str) -> list[str]:
         return self._keys.lease(queue)

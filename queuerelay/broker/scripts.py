@@ -13,12 +13,17 @@ NAMES: Final = (
     "beat",
     "bury",
     "claim",
+    "claim_many",
+    "delay",
     "depth",
     "fail",
+    "failures",
     "move",
     "peek",
+    "promote",
     "reap",
     "renew",
+    "requeue",
     "retry",
 )
 

@@ -16,6 +16,8 @@ from queuerelay.wire.message import Attempt, attempt_json
 
 #: Longest part of an unreadable message that its failure keeps, in bytes.
 READABLE_BOUND: Final = 64 * 1024
+#: The class in the payload of what could not be read.
+UNREADABLE_CLASS: Final = "Unreadable"
 
 
 def encode_failure(
@@ -68,10 +70,10 @@ def _payload(raw: bytes) -> tuple[str, dict[str, Any]]:
     cls = value.get("class")
     return (
         message_id if isinstance(message_id, str) else "",
-        {"class": cls if isinstance(cls, str) else "Unreadable", "args": value["args"]},
+        {"class": cls if isinstance(cls, str) else UNREADABLE_CLASS, "args": value["args"]},
     )
 
 
 def _unreadable(raw: bytes) -> dict[str, Any]:
     text = raw[:READABLE_BOUND].decode("utf-8", "backslashreplace")
-    return {"class": "Unreadable", "args": [text]}
+    return {"class": UNREADABLE_CLASS, "args": [text]}

@@ -1,0 +1,15 @@
+#!lua flags=allow-oom
+-- Takes one dead letter out of the list and, with a queue, puts its message there. By its bytes
+-- and not by its place, which changes; whoever comes second finds nothing.
+-- allow-oom: it frees about what it adds.
+-- KEYS: failed, and to put the message back: list, queues
+-- ARGV: entry, and with a queue: message, name of the queue
+-- Gives 1, or 0 where no such entry was there.
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then
+  return 0
+end
+if KEYS[2] then
+  redis.call('SADD', KEYS[3], ARGV[3])
+  redis.call('RPUSH', KEYS[2], ARGV[2])
+end
+return 1

@@ -1,0 +1,171 @@
+"""What others may see of a pool on Redis: Resque's list of workers, its counters, and the clients
+that have left.
+
+Invariant: a job never waits for its registration. What is said in one turn of the reactor goes out
+in one write, and what becomes of it is told to the log alone.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from queuerelay.broker.connection import RedisConnection
+from queuerelay.broker.keys import Keys
+from queuerelay.broker.outage import Seldom
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.wire.failure import UNREADABLE_CLASS
+
+#: Longest message, in bytes, that is shown with its arguments while it runs.
+SHOWN_BOUND: Final = 64 * 1024
+
+
+class Registry:
+    """Says who works on what, in the words of Ruby Resque's `Resque::Worker`."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        commands: RedisConnection,
+        keys: Keys,
+        *,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._seldom = Seldom(clock)
+        #: What is said in this turn, and who is to hear that it was.
+        self._said: list[Sequence[object]] = []
+        self._waiting: list[Deferred[None]] = []
+        self._turn: IDelayedCall | None = None
+
+    def register(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
+        """See `Broker.register_worker`."""
+        keys = self._keys
+        started = iso_8601(self._wall_clock())
+        said: list[Sequence[object]] = [
+            ("SADD", keys.workers, worker_id),
+            ("SET", keys.worker_started(worker_id), started),
+        ]
+        if queues:
+            said.append(("SADD", keys.queues, *queues))
+        return self._say(*said)
+
+    def unregister(self, worker_id: str) -> Deferred[None]:
+        """See `Broker.unregister_worker`."""
+        keys = self._keys
+        return self._say(
+            ("SREM", keys.workers, worker_id),
+            (
+                "DEL",
+                keys.worker(worker_id),
+                keys.worker_started(worker_id),
+                keys.stat("processed", worker_id),
+                keys.stat("failed", worker_id),
+            ),
+        )
+
+    def working_on(self, worker_id: str, queue: str, message: bytes | None) -> Deferred[None]:
+        """See `Broker.working_on`."""
+        key = self._keys.worker(worker_id)
+        if message is None:
+            return self._say(("DEL", key))
+        return self._say(("SET", key, work_json(queue, message, now=self._wall_clock())))
+
+    def count(self, worker_id: str | None, *, processed: int, failed: int) -> Deferred[None]:
+        """See `Broker.count`."""
+        return self._say(
+            *(
+                ("INCRBY", self._keys.stat(name, whose), by)
+                for name, by in (("processed", processed), ("failed", failed))
+                for whose in dict.fromkeys((None, worker_id))
+                if by
+            )
+        )
+
+    def all_paused(self) -> Deferred[bool]:
+        """See `Broker.all_paused`."""
+        return self._commands.call("GET", self._keys.pause_all).addCallback(
+            lambda value: value == b"true"
+        )
+
+    def _say(self, *commands: Sequence[object]) -> Deferred[None]:
+        if self._turn is None:
+            self._turn = self._clock.callLater(0, self.flush)
+        self._said.extend(commands)
+        heard: Deferred[None] = Deferred()
+        self._waiting.append(heard)
+        return heard
+
+    def flush(self) -> None:
+        """Send what is left to say."""
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        if turn.active():
+            turn.cancel()
+        said, self._said = self._said, []
+        waiting, self._waiting = self._waiting, []
+
+        def told(answers: Sequence[Any]) -> None:
+            for answer in answers:
+                if isinstance(answer, Refused) and self._seldom.due(reason := str(answer.args[0])):
+                    self._log.warn(
+                        "Redis refuses what it is told of workers: {reason}", reason=reason
+                    )
+            for heard in waiting:
+                heard.callback(None)
+
+        def lost(failure: TwistedFailure) -> Sequence[Any]:
+            # Whoever keeps the connection tells of that.
+            failure.trap(NotConnected, ConnectionDropped)
+            return ()
+
+        sent = self._commands.pipeline(*said)
+        sent.addErrback(lost).addCallback(told)
+        sent.addErrback(lambda failure: self._log.failure("registration failed", failure))
+
+    # Clients that have left
+
+    async def mark_gone(self, ids: Sequence[str], life: float) -> None:
+        """See `Broker.mark_gone`."""
+        term = max(1, int(life * 1000))
+        answers = await self._commands.pipeline(
+            *(("SET", self._keys.gone(one), b"1", "PX", term) for one in ids)
+        )
+        for answer in answers:
+            if isinstance(answer, BrokerError):
+                raise answer
+
+    async def which_gone(self, ids: Sequence[str]) -> set[str]:
+        """See `Broker.which_gone`."""
+        if not ids:
+            return set()
+        values = await self._commands.call("MGET", *map(self._keys.gone, ids))
+        return {one for one, value in zip(ids, values, strict=True) if value is not None}
+
+
+def iso_8601(seconds: float) -> str:
+    """Unix `seconds` as Ruby's ``Time.now.utc.iso8601`` writes them: ``2026-09-21T14:13:20Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def work_json(queue: str, message: bytes, *, now: float) -> bytes:
+    """What ``resque:worker:<id>`` holds while `message` runs."""
+    work: dict[str, Any] = {"queue": queue, "run_at": iso_8601(now)}
+    try:
+        value = orjson.loads(message)
+        short = len(message) <= SHOWN_BOUND
+        args = value["args"] if short else [f"{len(message)} bytes"]
+        return orjson.dumps({**work, "payload": {"class": value["class"], "args": args}})
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, KeyError, TypeError):
+        return orjson.dumps({**work, "payload": {"class": UNREADABLE_CLASS, "args": []}})

@@ -1,0 +1,91 @@
+"""Reading entries of ``resque:failed``, whoever wrote them, and making messages of them again.
+
+Ruby Resque, node-resque and php-resque write the same seven keys as we (see `failure`); only our
+own entries name the message and its attempts.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from queuerelay.errors import MessageError
+from queuerelay.wire import exact
+from queuerelay.wire.failure import UNREADABLE_CLASS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """How the message of a dead letter goes back."""
+
+    queue: str
+    message: bytes
+
+
+def entry_id(raw: bytes) -> str:
+    """The name of an entry: the SHA-1 of its bytes, as 40 hex digits.
+
+    Others' entries have no id of their own, and places in the list change.
+    """
+    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+
+
+def decode_entry(raw: bytes) -> dict[str, Any] | None:
+    """The entry as it was written, None where it is not a JSON object."""
+    try:
+        value = exact.load(raw)
+    except MessageError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def message_id(entry: Mapping[str, Any] | None) -> str:
+    """The id of the message that failed: in our key, or php-resque's in the payload; else ""."""
+    for key in ("queuerelay", "payload"):
+        part = (entry or {}).get(key)
+        found = part.get("id") if isinstance(part, dict) else None
+        if isinstance(found, str) and found:
+            return found
+    return ""
+
+
+def names_of(raw: bytes, names: Collection[str]) -> set[str]:
+    """Those of `names` that are the id of the entry or of the message in it."""
+    found = {entry_id(raw)}.intersection(names)
+    # Not every entry is decoded for this.
+    if any(name.encode("utf-8", "replace") in raw for name in names if name):
+        found |= {message_id(decode_entry(raw))}.intersection(names) - {""}
+    return found
+
+
+def was_retried(raw: bytes) -> bool:
+    """Whether resque-web has put its message back already: it notes that and keeps the entry."""
+    return b'"retried_at"' in raw and bool((decode_entry(raw) or {}).get("retried_at"))
+
+
+def requeue(raw: bytes) -> Requeue | None:
+    """The message of an entry as it was before any attempt, and where it goes.
+
+    None where there is nothing to run: no queue, no class and args, or a message that could not be
+    read in the first place. What else a payload holds is kept; the attempts are not part of it, and
+    when it was pushed first is left out, because it waits anew.
+    """
+    entry = decode_entry(raw) or {}
+    queue, payload = entry.get("queue"), entry.get("payload")
+    if not (isinstance(queue, str) and queue and isinstance(payload, dict)):
+        return None
+    cls = payload.get("class")
+    if not (isinstance(cls, str) and cls and isinstance(payload.get("args"), list)):
+        return None
+    if cls == UNREADABLE_CLASS:
+        return None
+    left = ("queue", "id", "queue_time", "queuerelay")
+    message = {key: value for key, value in payload.items() if key not in left}
+    message["queue"] = queue
+    name = message_id(entry)
+    if name:
+        message["id"] = name
+    try:
+        return Requeue(queue=queue, message=exact.dump(message))
+    except MessageError:
+        return None
