@@ -26,6 +26,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+if __name__ == "__main__" and os.getpgid(0) != os.getpid():
+    # Away from a terminal, as a daemon is: there our processes need no session of their own.
+    os.setsid()
+
 if "twisted.internet.reactor" not in sys.modules:
     from twisted.internet import epollreactor
 
@@ -201,6 +205,7 @@ async def main(_: object, options: argparse.Namespace) -> None:
     gc.freeze()
     spawner = Spawner(reactor=reactor)
     print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, pidfd {spawner.native}")
+    print(f"load of the machine before: {os.getloadavg()[0]:.1f}")
     ways: dict[str, Spawn] = {"twisted": reactor.spawnProcess, "ours": spawner.spawnProcess}
     with_wrapper = dict(ways)
     setpriv = shutil.which("setpriv")

@@ -693,11 +693,38 @@ async def test_transport_provides(ours: Spawner) -> None:
     await soon(recorder.ended)
 
 
-async def test_own_session_and_group(ours: Spawner) -> None:
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_own_group(ours: Spawner, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    monkeypatch.setattr(spawner, "_has_terminal", lambda: terminal)
     recorder, _ = await run(ours, python(STATE), env={})
     state = json.loads(recorder.output())
-    assert state["sid"] == state["pgid"] == state["pid"] == recorder.pid
-    assert state["sid"] != os.getsid(0)
+    assert state["pgid"] == state["pid"] == recorder.pid
+    assert state["sid"] == (recorder.pid if terminal else os.getsid(0))
+
+
+TERMINAL = """
+import os, pty
+from queuerelay.pool.spawner import _has_terminal
+os.setsid()
+_, there = pty.openpty()
+before = _has_terminal()
+# A session's leader without a terminal gets the first that it opens.
+os.open(os.ttyname(there), os.O_RDWR)
+print(before, _has_terminal())
+"""
+
+
+def test_terminal_is_seen() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", TERMINAL],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert ran.stdout == "False True\n"
 
 
 async def test_our_blocked_signals_are_not_inherited(ours: Spawner) -> None:
@@ -749,6 +776,28 @@ async def test_signal_what_is_left_of_a_group(ours: Spawner) -> None:
     await soon(recorder.ended)
     await until(lambda: not alive(grandchild))
     assert is_reaped(recorder.pid)
+
+
+async def test_leaves_the_table_before_its_number_is_free(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the guardian could kill whoever got the number next."""
+    real = os.waitpid
+    stood: list[bool] = []
+
+    def waitpid(pid: int, options: int) -> tuple[int, int]:
+        if pid == recorder.pid:
+            stood.append(pid in ours._groups._table.tolist())
+        return real(pid, options)
+
+    recorder = Recorder()
+    one = start(ours, ["/bin/cat"], recorder)
+    assert one.pid in ours._groups._table.tolist()
+    monkeypatch.setattr(os, "waitpid", waitpid)
+    one.closeStdin()
+    await soon(recorder.ended)
+    assert stood == [False]
+    assert not any(ours._groups._table.tolist())
 
 
 async def test_close_pipes(ours: Spawner) -> None:
