@@ -263,14 +263,16 @@ class RedisConnection:
 
 
 def check_version(info: bytes) -> str:
-    """The version that an ``INFO server`` names; `Unusable` where it is too old."""
-    named = re.search(rb"^redis_version:(\d+)\.(\d+)\S*", info, re.MULTILINE)
-    if named is None:
+    """Name and version out of an ``INFO server``; `Unusable` where it is too old."""
+    fields = dict(re.findall(r"^(\w+):(\S*)", info.decode("utf-8", "replace"), re.MULTILINE))
+    # Valkey says its own version, and beside it the one of Redis that it stands for.
+    redis, valkey = fields.get("redis_version", ""), fields.get("valkey_version")
+    parts = re.match(r"(\d+)\.(\d+)", redis)
+    if parts is None:
         raise Unusable("its INFO names no redis_version")
-    version = named[0].partition(b":")[2].decode("utf-8", "replace")
-    if (int(named[1]), int(named[2])) < OLDEST_VERSION:
-        raise Unusable(f"version {version} is too old, at least Redis 7.0 or Valkey 7.2 is needed")
-    return version
+    if (int(parts[1]), int(parts[2])) < OLDEST_VERSION:
+        raise Unusable(f"version {redis} is too old, at least Redis 7.0 or Valkey 7.2 is needed")
+    return f"Valkey {valkey}" if valkey else f"Redis {redis}"
 
 
 def check_role(role: Answer) -> None:
