@@ -383,6 +383,7 @@ class Relay:
         if held is None:
             self._counters[self._dropped_as(reply.node_id)] += 1
         elif self._end(held, State.ANSWERED):
+            self._outbox.left(held.queue)
             try:
                 held.client.answer(reply)
             except Exception:
