@@ -16,11 +16,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -164,10 +165,14 @@ class Relay:
     def stop(self) -> Deferred[None]:
         """End every loop and leave the list of nodes; fires when nothing is left running."""
         self._stopped = True
-        stopped = gatherResults([loop.stop() for loop in self._loops])
-        stopped.addCallback(lambda _: self._broker.leave(self.id))
-        stopped.addErrback(lambda failure: failure.trap(BrokerError))
-        return stopped.addCallback(lambda _: None)
+        # Not gatherResults: what comes after it could not be cancelled.
+        return Deferred.fromCoroutine(self._stop([loop.stop() for loop in self._loops]))
+
+    async def _stop(self, loops: list[Deferred[None]]) -> None:
+        for ended in loops:
+            await ended
+        with suppress(BrokerError):
+            await self._broker.leave(self.id)
 
     @property
     def room(self) -> int:
