@@ -232,7 +232,7 @@ class RedisConnection:
         for name, sha in zip(scripts.NAMES, answers, strict=True):
             if isinstance(sha, BrokerError):
                 raise sha
-            self._shas[name] = sha.decode("ascii")
+            self._shas[name] = _text(sha, "SCRIPT LOAD")
         return version
 
     async def _serve(self, protocol: RedisProtocol, version: str) -> str:
@@ -262,9 +262,9 @@ class RedisConnection:
                 waiter.errback(error)
 
 
-def check_version(info: bytes) -> str:
+def check_version(info: Answer) -> str:
     """Name and version out of an ``INFO server``; `Unusable` where it is too old."""
-    fields = dict(re.findall(r"^(\w+):(\S*)", info.decode("utf-8", "replace"), re.MULTILINE))
+    fields = dict(re.findall(r"^(\w+):(\S*)", _text(info, "INFO"), re.MULTILINE))
     # Valkey says its own version, and beside it the one of Redis that it stands for.
     redis, valkey = fields.get("redis_version", ""), fields.get("valkey_version")
     parts = re.match(r"(\d+)\.(\d+)", redis)
@@ -277,12 +277,19 @@ def check_version(info: bytes) -> str:
 
 def check_role(role: Answer) -> None:
     """`Unusable` where an answer to ``ROLE`` does not say that this is a master."""
-    name = role[0].decode("utf-8", "replace")
+    name, *details = role if isinstance(role, list) and role else [role]
+    name = _text(name, "ROLE")
     if name == "slave":
-        host = role[1].decode("utf-8", "replace")
-        raise Unusable(f"it is a replica of {host}:{role[2]}, and the master is needed")
+        host, port = (*details, b"?", 0)[:2]
+        raise Unusable(f"it is a replica of {_text(host, 'ROLE')}:{port}, and the master is needed")
     if name != "master":
         raise Unusable(f"it is a {name}, and a master is needed")
+
+
+def _text(answer: Answer, command: str) -> str:
+    if not isinstance(answer, bytes):
+        raise Unusable(f"it answers {command} as no Redis does")
+    return answer.decode("utf-8", "replace")
 
 
 def _reason(error: Exception) -> str:

@@ -146,7 +146,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         answered(reply)
 
     def connectionLost(self, why: Failure) -> None:
-        """Tell who keeps the connection, and then fail everything that waits."""
+        """Fail everything that waits, and tell who keeps the connection."""
         self._usable = False
         for call in (self._watch, self._late):
             if call is not None and call.active():
@@ -154,10 +154,9 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         self.reason = self.reason or why.getErrorMessage()
         waiting, self._waiting = self._waiting, deque()
         super().connectionLost(why)
-        # First, so that those who fail now find no connection where they look for one.
-        self.lost.callback(None)
         for answered, _ in waiting:
             answered(ConnectionDropped(self.reason))
+        self.lost.callback(None)
 
     def drop(self, reason: str) -> None:
         """Cut the connection at once, because of `reason`."""

@@ -117,6 +117,7 @@ def test_versions(info, version):
         (b"redis_version:2.8\r\n", "version 2.8 is too old"),
         (b"redis_version:unknown\r\n", "names no redis_version"),
         (b"", "names no redis_version"),
+        (5, "answers INFO as no Redis does"),
     ],
 )
 def test_versions_that_will_not_do(info, said):
@@ -128,7 +129,11 @@ def test_versions_that_will_not_do(info, said):
     ("role", "said"),
     [
         ([b"slave", b"10.0.0.1", 6379, b"connected", 1], "a replica of 10.0.0.1:6379"),
+        ([b"slave"], "a replica of "),
         ([b"sentinel", [b"mymaster"]], "it is a sentinel"),
+        ([], "as no Redis does"),
+        (5, "as no Redis does"),
+        ([5], "as no Redis does"),
     ],
 )
 def test_roles_that_will_not_do(role, said):
