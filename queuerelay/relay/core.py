@@ -106,6 +106,8 @@ class Relay:
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
         self._table = HeldTable()
+        # Before the outbox's own: nothing is pushed for a node that is not on the list.
+        broker.on_up(self._up)
         self._outbox = Outbox(broker, clock=clock, refuse=self._refuse)
         self._leaving: dict[str, list[Held]] = {}
         self._counters: Counter[str] = Counter()
@@ -125,7 +127,6 @@ class Relay:
         broker.open_inbox(
             self.id, self._replies, legacy=(legacy, self._legacy_replies) if legacy else None
         )
-        broker.on_up(self._up)
 
     # Life
 
