@@ -48,7 +48,8 @@ class Client:
         if isinstance(address, str):
             self._socket = socket.socket(socket.AF_UNIX)
             self._socket.settimeout(PATIENCE)
-            self._socket.connect(address)
+            # The daemon opens its listeners one after the other.
+            eventually(lambda: self._socket.connect_ex(address) == 0)
         else:
             self._socket = socket.create_connection(("127.0.0.1", address), PATIENCE)
         self._file = self._socket.makefile("rb")
