@@ -31,7 +31,7 @@ lint: $(VENV)/test-stamp
 	$(bin)/mypy
 
 bench: $(VENV)/test-stamp
-	$(bin)/python benchmarks/bench.py $(BENCH)
+	$(bin)/python benchmarks/relay.py $(BENCH)
 
 # The editable install has the code itself in place, so only the metadata makes it stale.
 $(VENV)/run-stamp: $(VENV)/python-stamp setup.cfg pyproject.toml

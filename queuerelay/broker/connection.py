@@ -232,7 +232,7 @@ class RedisConnection:
         for name, sha in zip(scripts.NAMES, answers, strict=True):
             if isinstance(sha, BrokerError):
                 raise sha
-            self._shas[name] = sha.decode("ascii")
+            self._shas[name] = _text(sha, "SCRIPT LOAD")
         return version
 
     async def _serve(self, protocol: RedisProtocol, version: str) -> str:
@@ -262,25 +262,34 @@ class RedisConnection:
                 waiter.errback(error)
 
 
-def check_version(info: bytes) -> str:
-    """The version that an ``INFO server`` names; `Unusable` where it is too old."""
-    named = re.search(rb"^redis_version:(\d+)\.(\d+)\S*", info, re.MULTILINE)
-    if named is None:
+def check_version(info: Answer) -> str:
+    """Name and version out of an ``INFO server``; `Unusable` where it is too old."""
+    fields = dict(re.findall(r"^(\w+):(\S*)", _text(info, "INFO"), re.MULTILINE))
+    # Valkey says its own version, and beside it the one of Redis that it stands for.
+    redis, valkey = fields.get("redis_version", ""), fields.get("valkey_version")
+    parts = re.match(r"(\d+)\.(\d+)", redis)
+    if parts is None:
         raise Unusable("its INFO names no redis_version")
-    version = named[0].partition(b":")[2].decode("utf-8", "replace")
-    if (int(named[1]), int(named[2])) < OLDEST_VERSION:
-        raise Unusable(f"version {version} is too old, at least Redis 7.0 or Valkey 7.2 is needed")
-    return version
+    if (int(parts[1]), int(parts[2])) < OLDEST_VERSION:
+        raise Unusable(f"version {redis} is too old, at least Redis 7.0 or Valkey 7.2 is needed")
+    return f"Valkey {valkey}" if valkey else f"Redis {redis}"
 
 
 def check_role(role: Answer) -> None:
     """`Unusable` where an answer to ``ROLE`` does not say that this is a master."""
-    name = role[0].decode("utf-8", "replace")
+    name, *details = role if isinstance(role, list) and role else [role]
+    name = _text(name, "ROLE")
     if name == "slave":
-        host = role[1].decode("utf-8", "replace")
-        raise Unusable(f"it is a replica of {host}:{role[2]}, and the master is needed")
+        host, port = (*details, b"?", 0)[:2]
+        raise Unusable(f"it is a replica of {_text(host, 'ROLE')}:{port}, and the master is needed")
     if name != "master":
         raise Unusable(f"it is a {name}, and a master is needed")
+
+
+def _text(answer: Answer, command: str) -> str:
+    if not isinstance(answer, bytes):
+        raise Unusable(f"it answers {command} as no Redis does")
+    return answer.decode("utf-8", "replace")
 
 
 def _reason(error: Exception) -> str:

@@ -62,12 +62,12 @@ class OutageLog:
             )
 
     def up(self, name: str, version: str) -> None:
-        """The connection `name` is ready."""
+        """The connection `name` is ready; `version` with the product's name."""
         was_down = name in self._down
         self._down.discard(name)
         if was_down and not self._down and self._told:
             self._log.info(
-                "connected to Redis {version} at {address} again after {seconds:.1f} s",
+                "connected to {version} at {address} again after {seconds:.1f} s",
                 version=version,
                 address=self._address,
                 seconds=self._clock.seconds() - self._since,

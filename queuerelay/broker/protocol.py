@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from queuerelay.broker import eager
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 
 #: Seconds that an ordinary command may take.
@@ -109,18 +110,25 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
             if len(answers) == len(commands) and not done.called:
                 done.callback(answers)
 
-        for command in commands:
-            self._send(hiredis.pack_command(tuple(command)), answered, bound)
+        self._send(
+            b"".join([hiredis.pack_command(tuple(command)) for command in commands]),
+            answered,
+            bound,
+            len(commands),
+        )
         return done
 
-    def _send(self, packed: bytes, answered: Callable[[Answer], object], bound: float) -> None:
+    def _send(
+        self, packed: bytes, answered: Callable[[Answer], object], bound: float, answers: int = 1
+    ) -> None:
         if not self._usable:
-            answered(NotConnected(self.reason))
+            for _ in range(answers):
+                answered(NotConnected(self.reason))
             return
         # What is large may take longer to arrive.
         due = self._clock.seconds() + bound + len(packed) / SLOWEST
-        self._waiting.append((answered, due))
-        self.transport.write(packed)
+        self._waiting.extend([(answered, due)] * answers)
+        eager.write(self.transport, packed)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Bytes of one or more answers."""
@@ -146,7 +154,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         answered(reply)
 
     def connectionLost(self, why: Failure) -> None:
-        """Tell who keeps the connection, and then fail everything that waits."""
+        """Fail everything that waits, and tell who keeps the connection."""
         self._usable = False
         for call in (self._watch, self._late):
             if call is not None and call.active():
@@ -154,10 +162,9 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         self.reason = self.reason or why.getErrorMessage()
         waiting, self._waiting = self._waiting, deque()
         super().connectionLost(why)
-        # First, so that those who fail now find no connection where they look for one.
-        self.lost.callback(None)
         for answered, _ in waiting:
             answered(ConnectionDropped(self.reason))
+        self.lost.callback(None)
 
     def drop(self, reason: str) -> None:
         """Cut the connection at once, because of `reason`."""

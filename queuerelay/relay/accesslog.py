@@ -12,17 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import gmtime, strftime
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
-from twisted.web.http_headers import Headers
 
 FLUSH_BYTES: Final = 64 * 1024
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 _UNSAFE: Final = re.compile(rb'[^\x20-\x7e]|["\\]')
 #: Longest foreign text in a line, in bytes.
 _LONGEST: Final = 2048
+
+
+class Fields(Protocol):
+    """Header fields, twisted.web's own or the front's."""
+
+    def getRawHeaders(self, name: bytes) -> Any:
+        """All values of `name`, None where there is none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,7 +42,7 @@ class Entry:
     status: int
     #: Bytes of the body that was sent.
     length: int
-    headers: Headers
+    headers: Fields
     #: X-Request-Id.
     id: bytes
 

@@ -16,11 +16,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -105,6 +106,8 @@ class Relay:
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
         self._table = HeldTable()
+        # Before the outbox's own: nothing is pushed for a node that is not on the list.
+        broker.on_up(self._up)
         self._outbox = Outbox(broker, clock=clock, refuse=self._refuse)
         self._leaving: dict[str, list[Held]] = {}
         self._counters: Counter[str] = Counter()
@@ -124,7 +127,6 @@ class Relay:
         broker.open_inbox(
             self.id, self._replies, legacy=(legacy, self._legacy_replies) if legacy else None
         )
-        broker.on_up(self._up)
 
     # Life
 
@@ -164,10 +166,14 @@ class Relay:
     def stop(self) -> Deferred[None]:
         """End every loop and leave the list of nodes; fires when nothing is left running."""
         self._stopped = True
-        stopped = gatherResults([loop.stop() for loop in self._loops])
-        stopped.addCallback(lambda _: self._broker.leave(self.id))
-        stopped.addErrback(lambda failure: failure.trap(BrokerError))
-        return stopped.addCallback(lambda _: None)
+        # Not gatherResults: what comes after it could not be cancelled.
+        return Deferred.fromCoroutine(self._stop([loop.stop() for loop in self._loops]))
+
+    async def _stop(self, loops: list[Deferred[None]]) -> None:
+        for ended in loops:
+            await ended
+        with suppress(BrokerError):
+            await self._broker.leave(self.id)
 
     @property
     def room(self) -> int:
@@ -383,6 +389,7 @@ class Relay:
         if held is None:
             self._counters[self._dropped_as(reply.node_id)] += 1
         elif self._end(held, State.ANSWERED):
+            self._outbox.left(held.queue)
             try:
                 held.client.answer(reply)
             except Exception:

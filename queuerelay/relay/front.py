@@ -23,6 +23,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 
+from queuerelay.broker import eager
 from queuerelay.errors import BadRequest, BodyTooLarge, Refusal, TooManyHeld
 from queuerelay.relay.accesslog import AccessLog, Entry
 from queuerelay.relay.core import Relay
@@ -36,6 +37,8 @@ from queuerelay.wire.reply import Reply
 IDLE: Final = 60.0
 #: Seconds for which a client is still read from after an early answer, so that the answer arrives.
 LINGER: Final = 2.0
+#: Longest body, in bytes, that is copied behind its header section to go out in one write.
+COPIED: Final = 64 * 1024
 
 
 @cache
@@ -43,18 +46,61 @@ def _status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status))
 
 
-class FrontRequest(http.Request):
-    """One request, and the relay's `Client` for it."""
+class FieldList:
+    """Header fields in the order of arrival, as far as the channel asks a `Headers` for them.
 
-    #: The `FrontChannel`; None once the client has left or has its answer.
-    channel: Any = None
+    The channel has already checked what it adds, so nothing is checked or sorted here.
+    """
 
-    def __init__(self, channel: "FrontChannel", *args: Any, **kwargs: Any) -> None:
-        super().__init__(channel, *args, **kwargs)
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        #: ``(name, (value,))``, names as the channel writes them.
+        self.fields: list[tuple[bytes, tuple[bytes]]] = []
+
+    def addRawHeader(self, name: bytes, value: bytes) -> None:
+        """Append a field."""
+        self.fields.append((name, (value,)))
+
+    def getRawHeaders(self, name: bytes, default: Any = None) -> Any:
+        """All values of `name`, or `default` where there is none."""
+        name = name.lower()
+        return [values[0] for each, values in self.fields if each.lower() == name] or default
+
+
+class FrontRequest:
+    """One request, and the relay's `Client` for it.
+
+    What the channel needs of a `twisted.web.http.Request`, which weighs three times as much.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_body",
+        "_front",
+        "_given_id",
+        "_held",
+        "_id",
+        "channel",
+        "client",
+        "clientproto",
+        "method",
+        "requestHeaders",
+        "uri",
+    )
+
+    def __init__(self, channel: "FrontChannel", queued: object = None) -> None:
+        #: None once the client has left or has its answer.
+        self.channel: Any = channel
+        self.client = channel.peer
+        self.requestHeaders = FieldList()
+        self.method = b"GET"
+        self.uri = self.clientproto = b"-"
         self._front = channel.factory
         self._body: bytes | bytearray = b""
         self._held: Held | None = None
         self._id = b""
+        self._given_id = False
 
     # What the channel calls, in this order
 
@@ -63,7 +109,7 @@ class FrontRequest(http.Request):
 
     def gotLength(self, length: int | None) -> None:
         """The header section is complete; the body has `length` bytes, None for chunked."""
-        self._id = request_id(self.requestHeaders.getRawHeaders(b"x-request-id"))
+        self._name()
         if length is not None and length > self._front.max_body:
             self._refuse_early(BodyTooLarge(f"more than {self._front.max_body} bytes"))
 
@@ -87,16 +133,15 @@ class FrontRequest(http.Request):
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The request is complete."""
-        if self.channel.deaf:
+        channel = self.channel
+        if channel.deaf:
             return
         self.method, self.uri, self.clientproto = command, path, version
-        fields = self.requestHeaders
-        headers = request_headers(fields.getAllRawHeaders())
-        if fields.hasHeader(b"x-request-id"):
+        headers = request_headers(self.requestHeaders.fields)
+        if self._given_id:
             headers = [pair for pair in headers if pair[0] != "x-request-id"]
         headers.append(("x-request-id", self._id.decode("ascii")))
         body = self._take_body() if self._body else b""
-        peer = self.client
         try:
             self._held = self._front.relay.hold(
                 self,
@@ -105,21 +150,33 @@ class FrontRequest(http.Request):
                 http_version=version[5:].decode("latin-1"),
                 headers=headers,
                 body=body,
-                remote_addr=peer.host if isinstance(peer, IPv4Address | IPv6Address) else "",
-                scheme="https" if self.isSecure() else "http",
+                remote_addr=channel.remote_addr,
+                scheme=channel.scheme,
             )
         except Refusal as refusal:
             self.refuse(refusal)
+        else:
+            if self._front.access_log is None:
+                # All that is wanted of them from now on; ten fields weigh more than their message.
+                accept = self.requestHeaders.getRawHeaders(b"accept") or ()
+                self.requestHeaders = FieldList()
+                for value in accept:
+                    self.requestHeaders.addRawHeader(b"Accept", value)
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has left."""
-        super().connectionLost(reason)
+        self.channel = None
         self._take_body()
         held, self._held = self._held, None
         if held is not None:
             self._front.relay.gone(held)
             # RFC 9110 has no status for this; 499 is what logs have used since nginx.
             self._log_access(499, 0)
+
+    def _name(self) -> None:
+        given = self.requestHeaders.getRawHeaders(b"x-request-id")
+        self._given_id = given is not None
+        self._id = request_id(given)
 
     def _take_body(self) -> bytes:
         body, self._body = bytes(self._body), b""
@@ -153,7 +210,7 @@ class FrontRequest(http.Request):
         """An error as bytes, for a request that is still being read."""
         self.method, self.uri, self.clientproto = self.channel.request_line()
         if not self._id:
-            self._id = request_id(self.requestHeaders.getRawHeaders(b"x-request-id"))
+            self._name()
         fields, body = self._refusal_fields(refusal)
         self._log_access(refusal.status, len(body))
         return self._front.head(refusal.status, fields, self._id, close=True) + body
@@ -169,13 +226,15 @@ class FrontRequest(http.Request):
         if not channel.persistent:
             # The last answer on its connection: a client that does not read it must not keep it.
             channel.setTimeout(IDLE)
-        channel.transport.writeSequence(
-            (self._front.head(status, fields, self._id, close=not channel.persistent), body)
-        )
+        head = self._front.head(status, fields, self._id, close=not channel.persistent)
+        if len(body) <= COPIED:
+            eager.write(channel.transport, head + body)
+        else:
+            channel.transport.writeSequence((head, body))
         self._log_access(status, len(body))
-        self.startedWriting = self.finished = 1
         self._held = None
-        self._cleanup()
+        self.channel = None
+        channel.requestDone(self)
 
     def _log_access(self, status: int, length: int) -> None:
         if self._front.access_log is not None:
@@ -211,6 +270,9 @@ class FrontChannel(http.HTTPChannel):
     def connectionMade(self) -> None:
         """A client has connected."""
         super().connectionMade()
+        peer = self.peer = self.transport.getPeer()
+        self.remote_addr = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""
+        self.scheme = "https" if self.isSecure() else "http"
         self.factory.channels.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -239,7 +301,6 @@ class FrontChannel(http.HTTPChannel):
         self.deaf = True
         # On the instance, so that it also ends the loop that goes through what has been read; and
         # costs nothing until then.
-        self.dataReceived = _ignore  # type: ignore[method-assign]  # see above
         self.lineReceived = _ignore  # type: ignore[method-assign]  # see above
         self.rawDataReceived = _ignore  # type: ignore[method-assign]  # see above
         self.transport.write(request.early_answer(refusal))

@@ -5,7 +5,7 @@ Invariants:
 1. Everything of one reactor turn goes out in one command for each queue.
 2. A request is pushed once. Only where a connection was lost with the push under way, and only if
    its method is idempotent, is it pushed again (RFC 9110 9.2.2); others wait for what comes.
-3. How long a queue is, is what Redis said last, and what is to be pushed or has been since.
+3. How long a queue is, is what Redis said last, and what has come and gone since.
 4. What cannot be pushed for `PATIENCE` seconds is refused: the client hears of it while it waits.
 """
 
@@ -70,6 +70,14 @@ class Outbox:
     def saw_length(self, queue: str, length: int) -> None:
         """Redis said how long `queue` is."""
         self._lengths[queue] = length
+
+    def left(self, queue: str) -> None:
+        """A message was answered, so it is not on `queue` any more. Else a burst that was worked
+        off at once would keep a queue full for us until the next look at it.
+        """
+        length = self._lengths.get(queue, 0)
+        if length:
+            self._lengths[queue] = length - 1
 
     def sweep(self, now: float) -> None:
         """Refuse what has waited too long for Redis, and forget what has ended."""

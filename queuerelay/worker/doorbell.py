@@ -6,6 +6,8 @@ says *look*: it may come for nothing, and it is never missed.
 
 import contextlib
 import queue
+import signal
+import socket
 import threading
 
 from redis.exceptions import RedisError
@@ -47,6 +49,19 @@ class Doorbell:
         """End the wait. Safe in a signal handler and in any thread."""
         self._rings.put(None)
 
+    def ring_at_signals(self) -> None:
+        """Ring at every signal that has a handler; only in the main thread.
+
+        A signal that comes just before the main thread blocks is noted by Python, whose handler
+        then runs when something else ends the wait. The descriptor is written to at once.
+        """
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(
+            target=self._ring_for_ever, args=(reader, writer), name="signals", daemon=True
+        ).start()
+
     def wait(self) -> None:
         """Return when a queue has something, at a ring, or after 30 s."""
         self._idle.set()
@@ -59,6 +74,12 @@ class Doorbell:
         """Return after so many seconds, or at a ring."""
         with contextlib.suppress(queue.Empty):
             self._rings.get(timeout=seconds)
+
+    def _ring_for_ever(self, reader: socket.socket, writer: socket.socket) -> None:
+        # The writer is here to stay open: the interpreter knows only its number.
+        with reader, writer:
+            while reader.recv(64):
+                self.ring()
 
     def _peek_for_ever(self, queue_key: str, link: Link) -> None:
         pause = threading.Event()

@@ -99,6 +99,7 @@ class Loop:
         """SIGTERM and SIGINT end `run` from now on; a second one ends the process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        self._doorbell.ring_at_signals()
 
     def run(self) -> None:
         """Serve until a signal, or until the limit of requests."""

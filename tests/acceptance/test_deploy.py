@@ -1,11 +1,15 @@
 """What the product is for: workers come and go, die and are upgraded, and clients only wait."""
 
+import ctypes
 import json
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+import pytest
 
 from tests.acceptance.stage import PATIENCE, Client, Stage, eventually, get, request
 
@@ -163,3 +167,20 @@ def test_all_workers_killed_and_started_again_costs_no_client_its_answer(stage: 
         stage.worker("--lease", "1", RELEASE="2")
         crowd.each_has(3, "2")
     assert crowd.wrong() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names the thread of another process")
+def test_an_idle_worker_stops_at_once_whichever_thread_the_signal_meets(stage: Stage) -> None:
+    """As where it comes just before the main thread blocks: nothing interrupts that any more."""
+    worker = stage.worker()
+
+    def waits() -> bool:
+        # The peek begins when the main thread waits.
+        peeks = [one for one in stage.redis.client_list() if one["name"].endswith("-peek")]
+        return any(one["cmd"] == "blmove" for one in peeks)
+
+    eventually(waits, lambda: worker.log)
+    others = sorted({int(name) for name in os.listdir(f"/proc/{worker.pid}/task")} - {worker.pid})
+    assert ctypes.CDLL(None).tgkill(worker.pid, others[0], signal.SIGTERM) == 0
+    # Its wait ends by itself after 30 s.
+    assert worker.process.wait(20) == 0

@@ -190,7 +190,7 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     stage.connect().send(b"nonsense\r\n\r\n")
     stage.connect().send(b"GET /bad HTTP/1.1\r\nno colon\r\n\r\n")
     garbled = stage.connect().send(request("HEAD", "/garbled"))
-    stage.push_reply(encode_reply(node_id=stage.take()["node_id"]).replace(b"200", b"9"))
+    stage.push_reply(encode_reply(node_id=stage.take()["node_id"]).replace(b":200", b":9"))
     assert garbled.response("HEAD").status == 502
     for number in range(3):
         stage.connect().send(request("GET", f"/full/{number}"))

@@ -253,6 +253,18 @@ def test_promise_6_a_queue_gets_no_longer_than_the_limit_says(make_stage):
     stage.hold()
 
 
+def test_a_burst_that_was_worked_off_leaves_room_at_once(make_stage):
+    stage = make_stage(max_queue=3)
+    for _ in range(5):
+        for _ in range(3):
+            stage.hold()
+        with pytest.raises(QueueFull):
+            stage.hold()
+        stage.turn()
+        for _ in range(3):
+            stage.reply(stage.take())
+
+
 def test_requests_of_one_turn_count_against_the_queue_before_they_are_pushed(make_stage):
     stage = make_stage(max_queue=2)
     stage.hold()

@@ -353,6 +353,17 @@ def test_what_is_malformed_after_a_good_request_does_not_spoil_its_answer(stage)
     assert (good.status, good.body, bad.status) == (200, b"good", 400)
 
 
+@pytest.mark.parametrize("data", [request("POST", "/", body=b"x" * 11), MALFORMED[0]])
+def test_what_follows_an_early_answer_is_read_and_thrown_away(make_stage, data):
+    stage = make_stage(max_body=10)
+    # A client that is still sending must get at its answer, so its bytes are taken off the wire.
+    connection = stage.connect().send(data + b"x" * 100_000, *[b"y" * 50_000] * 4)
+    assert connection.wire.producerState == "producing"
+    assert sum(map(len, connection.protocol._dataBuffer)) == 0
+    assert len(connection.protocol._buffer) < 10_000
+    connection.response()
+
+
 def test_without_half_closing_an_early_answer_closes_at_once(stage):
     from tests.unit.relay import stage as module
 

@@ -155,7 +155,7 @@ def test_what_was_taken_over_is_decided_and_the_odd_one_harms_no_other(world, ca
         "t-r1-4",
     ]
     retried = ends[0][1][-1]
-    assert b'"started_at":1995.0,"run":5.5' in retried
+    assert b'"started_at":1995,"run":5.5' in retried
     assert b'"worker":"other:7"' in retried
     assert "queuerelay:inbox:x" in ends[1][1]
     assert ends[1][1][-1] == 3600

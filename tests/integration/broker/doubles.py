@@ -1,0 +1,191 @@
+"""Things that stand in Redis's place, or in its way."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+
+
+def listen(factory: Factory) -> Any:
+    """A listening port on loopback."""
+    from twisted.internet import reactor
+
+    return reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+
+class FakeServer(Factory):
+    """Speaks RESP, and answers each command as the test says: ``answers["ROLE"] = b"-ERR no"``.
+
+    Keys are a command or a command and its first argument (``SCRIPT LOAD``); values are raw
+    answers, or callables that take the arguments and give one. None leaves it unanswered.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes | Callable[[list[bytes]], bytes | None] | None] = {}
+        self.seen: list[list[bytes]] = []
+        self.links: list[_Fake] = []
+        self.version = "7.4.0"
+        self._port = listen(self)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port.getHost().port}/0"
+
+    def buildProtocol(self, addr: object) -> "_Fake":
+        return _Fake(self)
+
+    def answer(self, command: list[bytes]) -> bytes | None:
+        self.seen.append(command)
+        name = command[0].decode().upper()
+        second = f"{name} {command[1].decode().upper()}" if len(command) > 1 else name
+        said = self.answers.get(second, self.answers.get(name, self._usual(name, command)))
+        return said(command) if callable(said) else said
+
+    def _usual(self, name: str, command: list[bytes]) -> bytes | None:
+        if name == "INFO":
+            text = f"# Server\r\nredis_version:{self.version}\r\n".encode()
+            return b"$%d\r\n%s\r\n" % (len(text), text)
+        if name == "ROLE":
+            return b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+        if name == "SCRIPT":
+            return b"$40\r\n%s\r\n" % hashlib.sha1(command[2]).hexdigest().encode()
+        if name == "BLMOVE":
+            return None
+        return b":1\r\n" if name in ("RPUSH", "SADD") else b"+OK\r\n"
+
+    def stop(self) -> Any:
+        for link in self.links:
+            link.transport.abortConnection()
+        return self._port.stopListening()
+
+
+class _Fake(Protocol):
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+        self._reader = hiredis.Reader()
+
+    def connectionMade(self) -> None:
+        self._server.links.append(self)
+
+    def connectionLost(self, reason: object) -> None:
+        self._server.links.remove(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._reader.feed(data)
+        while (command := self._reader.gets()) is not False:
+            answer = self._server.answer(command)
+            if answer is not None:
+                self.transport.write(answer)
+
+
+class Proxy(Factory):
+    """Passes bytes on to a port, and cuts each connection after as many as `budget` says."""
+
+    noisy = False
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._port = listen(self)
+        self._ends: list[_End] = []
+        #: Gives how many bytes a new connection may pass in either direction, None for any.
+        self.budget: Callable[[], int | None] = lambda: None
+        #: Connections that have been cut.
+        self.cuts = 0
+        #: Whether bytes are swallowed.
+        self.frozen = False
+        #: Bytes passed to the client side.
+        self.passed = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port.getHost().port}/0"
+
+    def buildProtocol(self, addr: object) -> "_End":
+        return _End(self, self.budget())
+
+    def connect(self, near: "_End") -> None:
+        from twisted.internet import reactor
+
+        factory = ClientFactory.forProtocol(lambda: _End(self, near.budget, near))
+        factory.noisy = False
+        factory.clientConnectionFailed = lambda *_: near.cut()
+        reactor.connectTCP("127.0.0.1", self._target, factory)
+
+    def cut_all(self) -> None:
+        for end in [*self._ends]:
+            end.cut()
+
+    def stop(self) -> Any:
+        self.cut_all()
+        return self._port.stopListening()
+
+
+class _End(Protocol):
+    def __init__(self, proxy: Proxy, budget: int | None, near: "_End | None" = None) -> None:
+        self._proxy = proxy
+        self.budget = budget
+        self._other = near
+        self._client_side = near is None
+        self._early = b""
+        self.lost = False
+
+    def connectionMade(self) -> None:
+        self._proxy._ends.append(self)
+        if self._other is None:
+            self._proxy.connect(self)
+        elif self._other.lost:
+            self.transport.abortConnection()
+        else:
+            self._other._other = self
+            self.transport.write(self._other._early)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._proxy.frozen:
+            return
+        if self.budget is not None:
+            data, cut = data[: self.budget], len(data) > self.budget
+            self.budget -= len(data)
+        else:
+            cut = False
+        if self._other is None:
+            self._early += data
+        else:
+            self._other.transport.write(data)
+        if not self._client_side:
+            self._proxy.passed += len(data)
+        if cut:
+            self._proxy.cuts += 1
+            # What was passed is to arrive before the end does.
+            from twisted.internet import reactor
+
+            reactor.callLater(0, self.cut)
+
+    def cut(self) -> None:
+        for end in (self, self._other):
+            if end is not None and not end.lost:
+                end.transport.abortConnection()
+
+    def connectionLost(self, reason: object) -> None:
+        self.lost = True
+        self._proxy._ends.remove(self)
+        if self._other is not None and not self._other.lost:
+            self._other.transport.abortConnection()
+
+
+def between(low: int, high: int, seed: int) -> Callable[[], int]:
+    """Random budgets, the same for the same seed."""
+    chance = random.Random(seed)
+    return lambda: chance.randrange(low, high)
+
+
+def fired(deferred: "Deferred[Any]") -> list[Any]:
+    """A list that gets what `deferred` fires with."""
+    got: list[Any] = []
+    deferred.addBoth(got.append)
+    return got
