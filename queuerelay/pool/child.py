@@ -3,8 +3,10 @@
 Invariants:
 
 1. `Child.done` fires exactly once, with an `Exit`: at the latest `PIPES` seconds after the process
-   itself has ended, even where something that it started holds its pipes.
-2. A child is ended by a ladder: TERM to its whole group, `grace` seconds, KILL to the group.
+   itself has ended, even where something that it started holds its pipes; where we ended it, what
+   is left of its grace is waited for if that is longer.
+2. A child is ended by a ladder: TERM to its whole group, `grace` seconds, KILL to the group. What
+   it started and left behind goes the same way, as long as it holds a pipe.
 3. The exit is the process's own; what its pipes do afterwards changes nothing about it.
 """
 
@@ -48,6 +50,7 @@ class Child(ProcessProtocol):
         self._ended_by_us: Stopped | None = None
         self._exit: Exit | None = None
         self._started_at = 0.0
+        self._kill_at = 0.0
         #: Process id; None before the start.
         self.pid: int | None = None
         #: Fires with its `Exit`, once.
@@ -74,7 +77,12 @@ class Child(ProcessProtocol):
         if self.alive and self._ended_by_us is None:
             self._ended_by_us = why
             self._signal("TERM")
+            self._kill_at = self._clock.seconds() + self._grace
             self._timer = self._clock.callLater(self._grace, self._signal, "KILL")
+            if why is Stopped.OUTPUT:
+                # Its next write ends it, unless it catches SIGPIPE; we read no more of it.
+                transport: Any = self.transport
+                transport.closeStdout()
 
     def kill(self, why: Stopped) -> None:
         """End it at once."""
@@ -84,7 +92,8 @@ class Child(ProcessProtocol):
 
     def _signal(self, name: str) -> None:
         transport: Any = self.transport
-        with suppress(ProcessExitedAlready):
+        # PermissionError: it has another user's rights now (sudo, su); its ladder fails, we do not.
+        with suppress(ProcessExitedAlready, PermissionError):
             transport.signalGroup(name)
 
     # What the reactor calls
@@ -99,11 +108,13 @@ class Child(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         """Something on stdout."""
-        self._on_output(data)
+        if not self.done.called:
+            self._on_output(data)
 
     def errReceived(self, data: bytes) -> None:
         """Something on stderr."""
-        self._on_errors(data)
+        if not self.done.called:
+            self._on_errors(data)
 
     def processExited(self, reason: Failure) -> None:
         """The process itself has ended: this decides. Its pipes may be open for a while."""
@@ -119,7 +130,10 @@ class Child(ProcessProtocol):
             ended_by_us=self._ended_by_us,
         )
         self._stop_timer()
-        self._timer = self._clock.callLater(PIPES, self._leave_pipes)
+        patience = PIPES
+        if self._ended_by_us is not None:
+            patience = max(PIPES, self._kill_at - self._clock.seconds())
+        self._timer = self._clock.callLater(patience, self._leave_pipes)
 
     def processEnded(self, reason: Failure) -> None:
         """The pipes are closed as well."""
@@ -127,7 +141,10 @@ class Child(ProcessProtocol):
         self._finish()
 
     def _leave_pipes(self) -> None:
-        # Something that it started holds them. It may live on; its output is nobody's any more.
+        # Something that it started holds them. It may live on, its output is nobody's any more;
+        # but not where we wanted an end of it.
+        if self._ended_by_us is not None:
+            self._signal("KILL")
         transport: Any = self.transport
         transport.closePipes()
         self._finish()

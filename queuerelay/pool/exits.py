@@ -155,6 +155,9 @@ def decide(exit: Exit, rules: ExitRules, *, stdout: bytes | None = None) -> Outc
     if exit.ended_by_us is Stopped.OUTPUT:
         # It would print as much again.
         return Outcome.CRITICAL
+    if exit.ended_by_us is Stopped.REQUESTED:
+        # Whoever stopped it does not want it run again; that can be asked for in resque:failed.
+        return Outcome.CRITICAL
     if exit.signal is not None or exit.code is None:
         ended = Outcome.CRASH
     else:

@@ -2,56 +2,45 @@
 
 Invariants:
 
-1. Never more than `size` messages are claimed and unsettled: a slot is taken in `_fill` for each
-   message, and released in `_run`, nowhere else.
-2. Slots ask for work: a message is claimed only where a slot is free for it.
-3. Every claimed message ends in exactly one of: acknowledged, delayed, put back, failed. Where this
-   process dies before that, its lease expires, and whoever finds it decides.
-4. A script whose lease was lost is ended, and nothing that it did is acknowledged.
+1. Never more than `size` slots are taken: one in `_begin` for each message, given back in `_run`,
+   both nowhere else. Only after `set_size` to less may there be more, until they have ended.
+2. Slots ask for work: messages are claimed only where slots are free for them, and what comes when
+   they no longer are goes back as it was.
+3. Every claimed message ends as `runner` says.
+4. After `stop` nothing is left: no process, no timer, no wait.
 """
 
-import os
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
-from twisted.internet.interfaces import IReactorProcess, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Bell, Broker, Claim
 from queuerelay.broker.loop import Loop
-from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.config import PoolConfig
-from queuerelay.errors import (
-    BadRequest,
-    BrokerError,
-    CannotStart,
-    MessageError,
-    NotConnected,
-    ReplyError,
-)
-from queuerelay.pool import work as working
-from queuerelay.pool.child import Child
-from queuerelay.pool.exits import Dead, Done, Exit, Outcome, PutBack, RetryAt, Stopped, next_step
-from queuerelay.pool.output import Capture, Lines
+from queuerelay.errors import BrokerError, NotConnected
+from queuerelay.pool.autosize import AutoSize
+from queuerelay.pool.child import PIPES
+from queuerelay.pool.exits import Stopped
+from queuerelay.pool.presence import Presence
 from queuerelay.pool.priority import order
-from queuerelay.pool.sizing import INTERVAL, SizeRule, next_size
+from queuerelay.pool.runner import Runner
+from queuerelay.pool.settle import GivenUp
+from queuerelay.pool.sizing import INTERVAL
 from queuerelay.pool.slot import Slot
-from queuerelay.pool.snapshot import PoolSnapshot, Tally, exit_snapshot
-from queuerelay.pool.work import Answer, Work, Workshop
-from queuerelay.wire.message import Attempt, with_attempt
-from queuerelay.wire.recovery import unreadable
+from queuerelay.pool.snapshot import PoolSnapshot
+from queuerelay.pool.upkeep import LEASE, Upkeep
 
-#: Seconds that a claim holds without being renewed; a third of it between two renewals.
-LEASE: Final = 15.0
-#: Seconds between two looks for delayed messages that are due.
-PROMOTE_INTERVAL: Final = 0.5
-#: First and longest rest after a script could not be started, in seconds.
-FIRST_REST: Final = 1.0
-LONGEST_REST: Final = 60.0
+#: Most messages claimed in one step: while it answers that, Redis answers nobody else.
+MOST: Final = 64
+#: Seconds between two tries to claim where Redis says no.
+PAUSE: Final = 1.0
+#: Seconds after the last script in which a pool that stops still settles what they did.
+SETTLE: Final = 5.0
 
 
 class Pool:
@@ -74,46 +63,57 @@ class Pool:
     ) -> None:
         self.config = config
         self._broker = broker
-        self._processes = processes
         self._clock = clock
-        self._wall_clock = wall_clock
         self._holder = holder
-        self._worker = f"queuerelay.{holder}:{','.join(config.queues)}"
-        self._workshop = Workshop(config, inherited=dict(os.environb))
-        self._size = config.size
+        self._runner = Runner(
+            config,
+            broker,
+            processes=processes,
+            clock=clock,
+            wall_clock=wall_clock,
+            holder=holder,
+        )
+        self._runner.rest.on_over = self._wake
         self._slots: list[Slot] = []
+        worker_id = f"queuerelay.{holder}:{','.join(config.queues)}"
+        self._upkeep = Upkeep(
+            config,
+            broker,
+            self._slots,
+            Presence(broker, worker_id, config.queues, self._runner.tally),
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self._upkeep.on_pause = self._wake
+        self._auto_size = AutoSize(config, broker, clock=clock, wall_clock=wall_clock)
+        self._size = config.size
+        #: When all slots were last taken, or their number changed, in clock seconds.
         self._idle_since = clock.seconds()
-        self._tally = Tally()
-        self._rest = 0.0
-        self._rest_reason = ""
-        self._stopping = False
-        self._draining = False
+        self._draining = self._stopping = False
         self._bell: Bell | None = None
         self._filling: Deferred[None] | None = None
+        #: What `_fill` waits for; cancelled to let it look again.
         self._waiting: Deferred[None] | None = None
+        #: Messages that are not settled yet, those of slots and those that go straight back.
         self._runs: set[Deferred[None]] = set()
-        self._rule = SizeRule(
-            min=config.min,
-            max=config.max,
-            grow_after=config.grow_after,
-            shrink_after=config.shrink_after,
-        )
-        reaper = Reaper(broker, config.queues, wall_clock=wall_clock, tries=config.tries)
-        self._loops = [
-            Loop("renew", LEASE / 3, self._renew, clock=clock),
-            Loop("promote", PROMOTE_INTERVAL, self._promote, clock=clock),
-            Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
-        ]
+        #: Fires when there are none.
+        self._done: Deferred[None] | None = None
+        self._stopped: Deferred[None] | None = None
+        #: Ends what runs when the drain time is over, and all waits when they were long enough.
+        self._late: IDelayedCall | None = None
+        self._last: IDelayedCall | None = None
+        self._resizing: Loop | None = None
         if config.min != config.max:
-            self._loops.append(Loop("size", INTERVAL, self._resize, clock=clock))
+            self._resizing = Loop("size", INTERVAL, self._resize, clock=clock)
 
     # Life
 
     def start(self) -> None:
         """Begin to take messages."""
         self._bell = self._broker.bell(self.config.queues)
-        for loop in self._loops:
-            loop.start()
+        self._upkeep.start()
+        if self._resizing is not None:
+            self._resizing.start()
         self._filling = Deferred.fromCoroutine(self._fill())
 
     def drain(self) -> None:
@@ -129,32 +129,42 @@ class Pool:
     def stop(self, drain: float = 0.0) -> Deferred[None]:
         """Take no more messages, give what runs `drain` seconds, then end it: TERM, grace, KILL.
 
-        Fires when nothing is left running and everything is settled, or the broker is stopped.
+        Fires when nothing is left running and everything is settled; what Redis does not let us
+        settle is given up `SETTLE` seconds after the last script had to be gone.
         """
-        return Deferred.fromCoroutine(self._stop(drain))
+        if self._stopped is None:
+            self._stopped = Deferred.fromCoroutine(self._stop(drain))
+        stopped: Deferred[None] = Deferred()
+        self._stopped.addBoth(_tell, stopped)
+        return stopped
 
     async def _stop(self, drain: float) -> None:
         self._stopping = True
         self._wake()
         if self._filling is not None:
+            self._late = self._clock.callLater(drain, self.hurry)
             await self._filling
-        late = self._clock.callLater(drain, self._end_all)
         while self._runs:
-            await gatherResults([_copy(run) for run in self._runs])
-        if late.active():
-            late.cancel()
-        await gatherResults([loop.stop() for loop in self._loops])
+            self._done = Deferred()
+            await self._done
+        for timer in (self._late, self._last):
+            if timer is not None and timer.active():
+                timer.cancel()
+        if self._resizing is not None:
+            await self._resizing.stop()
         if self._bell is not None:
             await self._bell.stop()
+        await self._upkeep.stop()
 
     def hurry(self) -> None:
-        """End at once what runs."""
-        self._end_all()
-
-    def _end_all(self) -> None:
+        """End at once what runs, where the pool is stopping: the drain time is over."""
+        if not self._stopping or self._last is not None:
+            return
         for slot in self._slots:
             if slot.child is not None:
                 slot.child.end(Stopped.SHUTDOWN)
+        patience = max(PIPES, self.config.grace) + SETTLE
+        self._last = self._clock.callLater(patience, self._runner.settler.give_up)
 
     # Size
 
@@ -163,94 +173,105 @@ class Pool:
         """How many messages are worked on at a time."""
         return self._size
 
+    @property
+    def busy(self) -> int:
+        """How many slots have a message."""
+        return len(self._slots)
+
     def set_size(self, size: int) -> None:
-        """Change the size; what runs above it ends by itself. At least 0.
+        """Change the size, at least 0; what runs above it ends by itself.
 
         For a pool that follows its backlog it is where it goes on from.
         """
-        if size != self._size:
-            self._log.info(
-                "pool {pool}: {old} slots, now {new}",
-                pool=self.config.name,
-                old=self._size,
-                new=size,
-            )
-        self._size = max(0, size)
+        size = max(0, size)
+        if size == self._size:
+            return
+        self._log.info(
+            "pool {pool}: {old} slots, now {new}", pool=self.config.name, old=self._size, new=size
+        )
+        self._size = size
         self._idle_since = self._clock.seconds()
         self._wake()
 
-    async def _resized(self) -> None:
-        depths = await self._broker.depths(self.config.queues)
-        oldest = min((one.oldest_at for one in depths if one.oldest_at is not None), default=None)
-        now = self._clock.seconds()
-        size = next_size(
-            self._size,
-            busy=len(self._slots),
-            oldest_wait=self._wall_clock() - oldest if oldest is not None else None,
-            idle_for=now - self._idle_since,
-            rule=self._rule,
-        )
-        if size != self._size:
-            self.set_size(size)
-
     def _resize(self) -> Deferred[None]:
-        if len(self._slots) >= self._size:
-            self._idle_since = self._clock.seconds()
         return Deferred.fromCoroutine(self._resized())
+
+    async def _resized(self) -> None:
+        if not self._takes:
+            # More slots would not help.
+            return
+        self.set_size(
+            await self._auto_size.ask(
+                lambda: self._size, lambda: self.busy, self._clock.seconds() - self._idle_since
+            )
+        )
 
     # Taking messages
 
+    @property
+    def _takes(self) -> bool:
+        return not (self._draining or self._upkeep.paused or self._stopping)
+
+    @property
+    def _room(self) -> int:
+        """How many messages may be taken now."""
+        if not self._takes:
+            return 0
+        free = max(0, self._size - len(self._slots))
+        return self._runner.rest.fits(free, [slot.since for slot in self._slots])
+
     async def _fill(self) -> None:
-        """Claim as many messages as there are free slots, for ever."""
+        """Claim as many messages as there is room for, until the pool stops."""
         while not self._stopping:
             try:
                 await self._fill_once()
-            except CancelledError:
-                pass
             except NotConnected:
-                await self._wait(self._broker.when_up())
+                if not await self._wait(self._broker.when_up()):
+                    # It is stopped, or we were woken; either way not again at once.
+                    await self._wait(deferLater(self._clock, PAUSE))
             except BrokerError:
-                await self._wait(deferLater(self._clock, FIRST_REST))
+                await self._wait(deferLater(self._clock, PAUSE))
             except Exception:
                 self._log.failure("pool {pool} cannot take messages", pool=self.config.name)
-                await self._wait(deferLater(self._clock, FIRST_REST))
+                await self._wait(deferLater(self._clock, PAUSE))
 
     async def _fill_once(self) -> None:
-        free = self._size - len(self._slots)
-        if free <= 0 or self._draining:
-            await self._wait(Deferred())
+        room = self._room
+        if not room:
+            left = self._runner.rest.left
+            # Without a rest somebody wakes us when there is room.
+            await self._wait(deferLater(self._clock, left) if left else Deferred())
             return
-        if self._rest_reason:
-            await self._wait(deferLater(self._clock, self._rest))
-            self._rest_reason = ""
-            # One at a time, until a start succeeds again.
-            free = 1
-        elif self._rest:
-            free = min(free, 1) if not self._slots else 0
-            if not free:
-                await self._wait(Deferred())
-                return
         claims = await self._broker.claim_many(
             order(self.config.queues, self.config.weights),
             holder=self._holder,
             lease=LEASE,
-            most=free,
+            most=min(room, MOST),
         )
         if not claims:
             assert self._bell is not None
             await self._wait(self._bell.wait())
             return
-        for claim in claims:
+        # There may be less room by now.
+        room = self._room
+        for claim in reversed(claims[room:]):
+            # The last first, each at the head: in the order in which they were.
+            self._keep(self._give_back(claim))
+        for claim in claims[:room]:
             self._begin(claim)
 
-    async def _wait(self, until: Deferred[None]) -> None:
-        """Wait for `until`, or until `_wake`."""
+    async def _wait(self, until: Deferred[None]) -> bool:
+        """Wait for `until`, or until `_wake`; gives whether it came."""
         self._waiting = until
         if self._stopping:
             until.cancel()
-        with suppress(CancelledError, NotConnected):
+        try:
             await until
-        self._waiting = None
+        except (CancelledError, NotConnected):
+            return False
+        finally:
+            self._waiting = None
+        return True
 
     def _wake(self) -> None:
         if self._waiting is not None:
@@ -261,287 +282,40 @@ class Pool:
         number = next(number for number in range(1, len(taken) + 2) if number not in taken)
         slot = Slot(number=number, claim=claim, since=self._clock.seconds())
         self._slots.append(slot)
-        run = Deferred.fromCoroutine(self._run(slot))
-        self._runs.add(run)
-        run.addBoth(lambda _: self._runs.discard(run))
+        self._keep(self._run(slot))
 
     async def _run(self, slot: Slot) -> None:
-        """One message, from its claim to its end; the slot is released here and nowhere else."""
         try:
-            await self._work_on(slot)
-        except BrokerError as error:
-            # Only where the broker is stopped: the lease expires, and somebody else goes on.
-            self._log.warn(
-                "pool {pool} could not settle {message}: {reason}",
-                pool=self.config.name,
-                message=slot.message,
-                reason=str(error),
-            )
-        except Exception:
-            self._log.failure("pool {pool} failed on a message", pool=self.config.name)
-            await deferLater(self._clock, FIRST_REST)
+            await self._runner.run(slot)
         finally:
+            if len(self._slots) >= self._size:
+                self._idle_since = self._clock.seconds()
             self._slots.remove(slot)
             self._wake()
 
-    # One message
+    async def _give_back(self, claim: Claim) -> None:
+        # Where that is not possible its lease expires.
+        with suppress(BrokerError, GivenUp):
+            await self._runner.settler.put_back(claim)
 
-    async def _work_on(self, slot: Slot) -> None:
-        claim, now = slot.claim, self._wall_clock()
-        try:
-            work = working.read(claim)
-        except MessageError as error:
-            self._log.warn(
-                "unreadable message on queue {queue}: {reason}",
-                queue=claim.queue,
-                reason=str(error),
-            )
-            verdict = unreadable(
-                claim.message, queue=claim.queue, worker=self._holder, error=error, now=now
-            )
-            await self._broker.fail(
-                claim, verdict.entry, reply_to=verdict.reply_to, reply=verdict.reply
-            )
-            return
-        slot.message, slot.attempt = work.id, work.attempt
-        request = work.message.request
-        if request is not None and request.deadline <= now:
-            await self._broker.ack(claim)
-            return
-        try:
-            argv, environment = self._workshop.argv(work), self._workshop.environment(work)
-        except BadRequest as error:
-            answer = working.refusal(work, 400, f"400 Bad Request: {error}")
-            await self._acknowledge(work, answer)
-            return
-        except MessageError as error:
-            await self._fail(work, reason=str(error), last=None, status=502)
-            return
-        except (CannotStart, ValueError) as error:
-            await self._not_started(work, str(error))
-            return
-        await self._run_script(slot, work, argv, environment)
+    def _keep(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Know of it until it ends."""
+        run = Deferred.fromCoroutine(coroutine)
+        self._runs.add(run)
+        run.addBoth(self._ended, run)
 
-    async def _run_script(
-        self, slot: Slot, work: Work, argv: list[bytes], environment: dict[bytes, bytes]
-    ) -> None:
-        output = Capture(whole=work.wants_output, cap=self.config.max_output)
-        errors = Lines()
+    def _ended(self, result: object, run: Deferred[None]) -> None:
+        self._runs.discard(run)
+        if not self._runs and self._done is not None:
+            done, self._done = self._done, None
+            done.callback(None)
 
-        def printed(chunk: bytes) -> None:
-            output.feed(chunk)
-            if output.over_limit:
-                child.end(Stopped.OUTPUT)
-
-        def complained(chunk: bytes) -> None:
-            for line in errors.feed(chunk, self._clock.seconds()):
-                self._say(work, line)
-
-        child = Child(
-            stdin=work.stdin(),
-            clock=self._clock,
-            on_output=printed,
-            on_errors=complained,
-            grace=self.config.grace,
-        )
-        started_at = self._wall_clock()
-        try:
-            child.start(self._processes, argv, environment)
-        except (OSError, ValueError) as error:
-            await self._not_started(work, str(error))
-            return
-        self._rest = 0.0
-        slot.child = child
-        late = self._clock.callLater(self._patience(work), child.end, Stopped.TIMEOUT)
-        exit = await child.done
-        if late.active():
-            late.cancel()
-        for line in errors.finish():
-            self._say(work, line)
-        outcome = self._workshop.outcome(work, exit, output)
-        self._tally.add(
-            exit_snapshot(
-                exit,
-                at=self._wall_clock(),
-                message=work.id,
-                queue=work.claim.queue,
-                outcome=outcome,
-                stderr=errors.tail(),
-            ),
-            self._clock.seconds(),
-        )
-        attempt = Attempt(
-            started_at=started_at,
-            run=exit.run,
-            error=str(exit),
-            worker=self._holder,
-            exit=exit.code,
-            signal=exit.signal_name or "",
-            stderr=errors.tail(),
-        )
-        if outcome is Outcome.SUCCESS:
-            await self._succeed(work, output, attempt, started_at)
-        else:
-            await self._settle(work, outcome, exit, attempt)
-
-    def _patience(self, work: Work) -> float:
-        """Seconds that the script may run: nobody waits after the deadline."""
-        request = work.message.request
-        if request is None:
-            return self.config.timeout
-        left = max(0.0, request.deadline - self._wall_clock())
-        return min(self.config.timeout, left)
-
-    async def _succeed(
-        self, work: Work, output: Capture, attempt: Attempt, started_at: float
-    ) -> None:
-        request = work.message.request
-        wait = started_at - request.accepted_at if request is not None else 0.0
-        try:
-            answer = working.success(work, output, wait=wait, run=attempt.run)
-        except ReplyError as error:
-            await self._fail(work, reason=str(error), last=attempt, status=502)
-            return
-        await self._acknowledge(work, answer)
-
-    async def _settle(self, work: Work, outcome: Outcome, exit: Exit, attempt: Attempt) -> None:
-        step = next_step(
-            outcome,
-            work.message,
-            attempt=work.attempt,
-            tries=self.config.tries,
-            now=self._wall_clock(),
-            jitter=random.random(),
-        )
-        self._log.info(
-            "pool {pool}: {message} ended with {exit}: {outcome}",
-            pool=self.config.name,
-            message=work.id,
-            exit=str(exit),
-            outcome=outcome.value,
-        )
-        match step:
-            case Done():
-                await self._broker.ack(work.claim)
-            case RetryAt(when=when):
-                try:
-                    message = with_attempt(work.claim.message, attempt)
-                except MessageError as error:
-                    await self._fail(work, reason=str(error), last=attempt, status=502)
-                    return
-                seconds = max(0.0, when - self._wall_clock())
-                await self._broker.delay(work.claim, message, seconds=seconds)
-            case PutBack():
-                if outcome is Outcome.MISCONFIGURED:
-                    self._take_a_rest(str(exit))
-                await self._broker.retry(work.claim, work.claim.message)
-            case Dead(reason=reason):
-                await self._fail(work, reason=reason, last=attempt, status=exit.reply_status)
-
-    async def _not_started(self, work: Work, reason: str) -> None:
-        """The script is at fault, not the message: it goes back without using a try."""
-        self._take_a_rest(reason)
-        exit = Exit(not_started=reason)
-        self._tally.add(
-            exit_snapshot(
-                exit,
-                at=self._wall_clock(),
-                message=work.id,
-                queue=work.claim.queue,
-                outcome=Outcome.MISCONFIGURED,
-                stderr="",
-            ),
-            self._clock.seconds(),
-        )
-        await self._broker.retry(work.claim, work.claim.message)
-
-    def _take_a_rest(self, reason: str) -> None:
-        if not self._rest_reason:
-            self._rest = min(LONGEST_REST, max(FIRST_REST, self._rest * 2))
-            self._rest_reason = reason
-            self._log.error(
-                "pool {pool} cannot run its command: {reason}; it tries again in {rest:.0f} s",
-                pool=self.config.name,
-                reason=reason,
-                rest=self._rest,
-            )
-
-    async def _acknowledge(self, work: Work, answer: Answer | None) -> None:
-        if answer is None:
-            held = await self._broker.ack(work.claim)
-        else:
-            held = await self._broker.ack(work.claim, reply_to=answer.reply_to, reply=answer.reply)
-        if not held:
-            self._log.warn(
-                "pool {pool}: {message} was no longer ours when its script had ended",
-                pool=self.config.name,
-                message=work.id,
-            )
-
-    async def _fail(self, work: Work, *, reason: str, last: Attempt | None, status: int) -> None:
-        entry = working.failure(
-            work, worker=self._worker, reason=reason, last=last, now=self._wall_clock()
-        )
-        text = (
-            "504 Gateway Timeout: the script took too long."
-            if status == 504
-            else "502 Bad Gateway: the script that had this request failed."
-        )
-        answer = working.refusal(work, status, text)
-        self._log.warn(
-            "pool {pool}: {message} failed: {reason}",
-            pool=self.config.name,
-            message=work.id,
-            reason=reason,
-        )
-        await self._broker.fail(
-            work.claim,
-            entry,
-            reply_to=answer.reply_to if answer is not None else None,
-            reply=answer.reply if answer is not None else None,
-        )
-
-    def _say(self, work: Work, line: str) -> None:
-        self._log.info(
-            "{pool} {message}: {line}", pool=self.config.name, message=work.id, line=line
-        )
-
-    # Loops
-
-    def _renew(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._renewed())
-
-    async def _renewed(self) -> None:
-        by_queue: dict[str, list[Slot]] = {}
-        for slot in self._slots:
-            by_queue.setdefault(slot.claim.queue, []).append(slot)
-        for queue, slots in by_queue.items():
-            held = await self._broker.renew(
-                queue, [slot.claim.token for slot in slots], lease=LEASE
-            )
-            for slot, is_held in zip(slots, held, strict=True):
-                if not is_held and slot.child is not None:
-                    slot.child.end(Stopped.LEASE_LOST)
-        if self.config.client_gone == "kill" and self._slots:
-            gone = await self._broker.which_gone([slot.message for slot in self._slots])
-            for slot in self._slots:
-                if slot.message in gone and slot.child is not None:
-                    slot.child.end(Stopped.CLIENT_GONE)
-
-    def _promote(self) -> Deferred[int]:
-        return self._broker.promote(self.config.queues)
-
-    # Looking
-
-    @property
-    def busy(self) -> int:
-        """How many slots have a message."""
-        return len(self._slots)
+    # For operators
 
     def stop_job(self, message: str, *, kill: bool = False) -> bool:
-        """End the script that works on `message`; False where none does."""
+        """End the script that works on `message`, which then has failed; False where none does."""
         for slot in self._slots:
-            if slot.message == message and slot.child is not None:
+            if slot.message == message and slot.child is not None and slot.child.alive:
                 if kill:
                     slot.child.kill(Stopped.REQUESTED)
                 else:
@@ -551,25 +325,26 @@ class Pool:
 
     def snapshot(self) -> PoolSnapshot:
         """What it is doing now."""
-        now = self._clock.seconds()
+        now, tally = self._clock.seconds(), self._runner.tally
+        resting = self._runner.rest.reason
+        if self._upkeep.paused:
+            resting = "all workers are paused"
+        if self._draining or self._stopping:
+            resting = "draining"
         return PoolSnapshot(
             name=self.config.name,
             queues=self.config.queues,
             size=self._size,
             min=self.config.min,
             max=self.config.max,
-            resting="draining" if self._draining else self._rest_reason,
+            resting=resting,
             slots=[slot.snapshot(now) for slot in self._slots],
-            exits=list(self._tally.exits),
-            counters=dict(self._tally.counters),
-            rates=self._tally.rates(now),
+            exits=list(tally.exits),
+            counters=dict(tally.counters),
+            rates=tally.rates(now),
         )
 
 
-def _copy(run: Deferred[None]) -> Deferred[None]:
-    """Fires with `run`, which stays as it is."""
-    if run.called:
-        return succeed(None)
-    copied: Deferred[None] = Deferred()
-    run.addBoth(lambda result: (copied.callback(None), result)[1])
-    return copied
+def _tell(result: object, other: Deferred[None]) -> object:
+    other.callback(None)
+    return result

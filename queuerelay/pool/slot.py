@@ -8,7 +8,7 @@ from queuerelay.pool.snapshot import SlotSnapshot
 class Slot:
     """What a slot is doing; made for one message, and gone with it."""
 
-    __slots__ = ("attempt", "child", "claim", "message", "number", "since")
+    __slots__ = ("attempt", "child", "claim", "client_waits", "message", "number", "since")
 
     def __init__(self, *, number: int, claim: Claim, since: float) -> None:
         #: From 1; the lowest that was free.
@@ -19,6 +19,9 @@ class Slot:
         #: Id of the message, "" until it has been read.
         self.message = ""
         self.attempt = 0
+        #: Whether a client waits for it, who may leave.
+        self.client_waits = False
+        #: Its process, once it is started.
         self.child: Child | None = None
 
     @property

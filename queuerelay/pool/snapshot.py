@@ -75,13 +75,21 @@ class Tally:
 
     def __init__(self) -> None:
         self.exits: deque[ExitSnapshot] = deque(maxlen=EXITS)
+        #: Attempts by outcome; also ``unreadable``, ``expired`` and ``refused`` messages, which no
+        #: script has seen.
         self.counters: Counter[str] = Counter()
+        #: Attempts that ended, and messages that failed for good.
+        self.processed = self.failed = 0
         self._buckets: deque[tuple[int, Counter[str]]] = deque()
 
     def add(self, exit: ExitSnapshot, now: float) -> None:
         """An attempt ended, at `now` clock seconds."""
         self.exits.appendleft(exit)
-        outcome = exit.outcome.value
+        self.processed += 1
+        self.count(exit.outcome.value, now)
+
+    def count(self, outcome: str, now: float) -> None:
+        """Something came of a message, at `now` clock seconds."""
         self.counters[outcome] += 1
         second = int(now)
         if not self._buckets or self._buckets[-1][0] != second:

@@ -4,9 +4,10 @@ Plain values in and out; the pool starts the processes and talks to the broker.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -17,10 +18,14 @@ from queuerelay.pool.command import Template, base_environment, find_program, me
 from queuerelay.pool.confine import Limits, prefix
 from queuerelay.pool.exits import Exit, ExitRules, Outcome, decide
 from queuerelay.pool.output import Capture
+from queuerelay.wire import exact
 from queuerelay.wire.cgi import cgi_environment, parse_cgi_output
 from queuerelay.wire.failure import encode_failure
 from queuerelay.wire.message import Attempt, Message, decode_message
 from queuerelay.wire.reply import encode_reply
+
+#: May be an integer that orjson would make a float of.
+_LONG: Final = re.compile(rb"[0-9]{19}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,8 @@ class Work:
     message: Message
     #: From 1.
     attempt: int
+    #: ``args[0]``, with its integers as they are; None where there is none.
+    argument: Any
 
     @property
     def id(self) -> str:
@@ -45,10 +52,17 @@ class Work:
         return self.message.reply_to is not None
 
     def stdin(self) -> bytes:
-        """What the script reads: the request's body, or ``args[0]`` as JSON."""
+        """What the script reads: the request's body, or ``args[0]`` as JSON.
+
+        Raises `MessageError` where that cannot be written again.
+        """
         if self.message.request is not None:
             return self.message.request.body
-        return orjson.dumps(self.message.args[0]) if self.message.args else b"null"
+        try:
+            return orjson.dumps(self.argument)
+        except TypeError:
+            # orjson reads deeper than it writes, and writes no integer past 64 bits.
+            return exact.dump(self.argument)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +76,10 @@ class Answer:
 def read(claim: Claim) -> Work:
     """The work in a claimed message; `MessageError` where it has none."""
     message = decode_message(claim.message)
-    return Work(claim=claim, message=message, attempt=len(message.attempts) + 1)
+    argument: Any = message.args[0] if message.args else None
+    if message.request is None and message.args and _LONG.search(claim.message):
+        argument = exact.load(claim.message)["args"][0]
+    return Work(claim=claim, message=message, attempt=len(message.attempts) + 1, argument=argument)
 
 
 class Workshop:
@@ -87,12 +104,15 @@ class Workshop:
         Raises `MessageError` where the message lacks a field, and `CannotStart` where the program
         is not there: looked up each time, as scripts are replaced while the pool runs.
         """
-        argument: Any = work.message.args[0] if work.message.args else None
-        return self._located(self._template.expand(argument))
+        return self._located(self._template.expand(work.argument))
 
     def resident_argv(self) -> list[bytes]:
         """The command line of a process without a message; raises `CannotStart`."""
         return self._located(self._template.expand(None))
+
+    def check(self) -> None:
+        """Raises `CannotStart` or `ValueError` where the program could not be started now."""
+        self._located([b""])
 
     def _located(self, argv: list[bytes]) -> list[bytes]:
         path = self.base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
@@ -142,13 +162,7 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer |
         raise ReplyError(f"too much output: {error}") from error
     timing = {"wait": max(0.0, wait), "run": run}
     if message.request is None:
-        first = message.args[0]
-        node_id = first.get("node_id")
-        reply = encode_reply(
-            node_id=node_id if isinstance(node_id, str) and node_id else work.id,
-            body=printed,
-            timing=timing,
-        )
+        reply = encode_reply(node_id=_node_id(work), body=printed, timing=timing)
     else:
         parsed = parse_cgi_output(printed)
         reply = encode_reply(
@@ -162,19 +176,27 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer |
 
 
 def refusal(work: Work, status: int, text: str) -> Answer | None:
-    """The answer to a client whose request came to nothing."""
-    request = work.message.request
-    if request is None:
+    """The answer to whoever waits for a message that came to nothing, if anybody does."""
+    reply_to = work.message.reply_to
+    if reply_to is None:
         return None
     return Answer(
-        reply_to=request.reply_to,
+        reply_to=reply_to,
         reply=encode_reply(
-            node_id=request.node_id,
+            node_id=_node_id(work),
             status=status,
             headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
             body=f"{text}\n".encode(),
         ),
     )
+
+
+def _node_id(work: Work) -> str:
+    """What the one who waits calls it; of a job that does not say, its id."""
+    if work.message.request is not None:
+        return work.message.request.node_id
+    node_id = work.message.args[0].get("node_id")
+    return node_id if isinstance(node_id, str) and node_id else work.id
 
 
 def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: float) -> bytes:

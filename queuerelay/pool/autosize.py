@@ -1,0 +1,58 @@
+"""Asks how large a pool should be now: what `sizing` decides, from what Redis says."""
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from queuerelay.broker.base import Broker
+from queuerelay.config import PoolConfig
+from queuerelay.pool.sizing import SizeRule, next_size
+
+
+class AutoSize:
+    """The size of one pool with ``min`` and ``max``."""
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        broker: Broker,
+        *,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._queues = config.queues
+        self._broker = broker
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._rule = SizeRule(
+            min=config.min,
+            max=config.max,
+            grow_after=config.grow_after,
+            shrink_after=config.shrink_after,
+        )
+        #: Since when something has been waiting, in clock seconds.
+        self._waiting_since: float | None = None
+
+    async def ask(self, size: Callable[[], int], busy: Callable[[], int], idle_for: float) -> int:
+        """The size for a pool that has been `idle_for` seconds with a free slot."""
+        depths = await self._broker.depths(self._queues)
+        now = self._clock.seconds()
+        if not any(depth.length for depth in depths):
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+        waits = [
+            self._wall_clock() - depth.oldest_at for depth in depths if depth.oldest_at is not None
+        ]
+        if any(depth.length and depth.oldest_at is None for depth in depths):
+            # Only php-resque and we write when a message was pushed; of others we know how long we
+            # have seen any.
+            waits.append(now - (self._waiting_since if self._waiting_since is not None else now))
+        # Both as they are now, not as they were when Redis was asked.
+        return next_size(
+            size(),
+            busy=busy(),
+            oldest_wait=max(waits, default=None),
+            idle_for=idle_for,
+            rule=self._rule,
+        )

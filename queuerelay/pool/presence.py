@@ -1,0 +1,50 @@
+"""A pool as Resque's tools see it: a worker on the list, what it runs, and its counters."""
+
+from collections.abc import Sequence
+
+from queuerelay.broker.base import Broker, Claim
+from queuerelay.pool.snapshot import Tally
+
+
+class Presence:
+    """Tells, once for many jobs: `tell` is to be called every second or so.
+
+    A pool is one worker on the list however many slots it has, and shows its oldest message.
+    """
+
+    def __init__(self, broker: Broker, worker_id: str, queues: Sequence[str], tally: Tally) -> None:
+        self._broker = broker
+        self._id = worker_id
+        self._queues = queues
+        self._tally = tally
+        self._shown: Claim | None = None
+        self._listed = False
+        self._processed = self._failed = 0
+        # The other side may be another Redis then.
+        broker.on_up(self._forget)
+
+    def _forget(self) -> None:
+        self._listed, self._shown = False, None
+
+    def tell(self, oldest: Claim | None) -> None:
+        """The pool works on `oldest` now, or on nothing."""
+        if not self._broker.is_up:
+            return
+        if not self._listed:
+            self._listed = True
+            self._broker.register_worker(self._id, self._queues)
+        if oldest != self._shown:
+            self._shown = oldest
+            queue, message = (oldest.queue, oldest.message) if oldest is not None else ("", None)
+            self._broker.working_on(self._id, queue, message)
+        tally = self._tally
+        processed, failed = tally.processed - self._processed, tally.failed - self._failed
+        if processed or failed:
+            self._processed, self._failed = tally.processed, tally.failed
+            self._broker.count(self._id, processed=processed, failed=failed)
+
+    def leave(self) -> None:
+        """It works no more."""
+        if self._broker.is_up:
+            self.tell(None)
+            self._broker.unregister_worker(self._id)

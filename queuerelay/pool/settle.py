@@ -1,0 +1,117 @@
+"""Ends claims, whatever Redis does meanwhile."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from queuerelay.broker.base import Broker, Claim
+from queuerelay.broker.outage import Seldom
+from queuerelay.errors import NotConnected, QueuerelayError, Refused
+from queuerelay.pool.work import Answer
+
+#: First and longest pause before what Redis refused is asked again, in seconds.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 5.0
+
+_T = TypeVar("_T")
+
+
+class GivenUp(QueuerelayError):
+    """a message could not be settled before the pool stopped; its lease will expire"""
+
+
+class Settler:
+    """One way to end a claim each; they give whether it was still ours.
+
+    Redis being away is the broker's to wait out; Redis saying no (BUSY, MISCONF, ...) is waited out
+    here: what a script did must not be done again because of it. Both until `give_up`.
+    """
+
+    _log = Logger()
+
+    def __init__(self, broker: Broker, clock: IReactorTime) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._seldom = Seldom(clock)
+        self._given_up = False
+        #: What is waited for, by what waits for it.
+        self._waiting: dict[Deferred[Any], Deferred[Any]] = {}
+
+    async def acknowledge(self, claim: Claim, answer: Answer | None = None) -> bool:
+        """It is done; `answer` goes out in the same step."""
+        if answer is None:
+            return await self._until_answered(lambda: self._broker.ack(claim))
+        reply_to, reply = answer.reply_to, answer.reply
+        return await self._until_answered(
+            lambda: self._broker.ack(claim, reply_to=reply_to, reply=reply)
+        )
+
+    async def put_back(self, claim: Claim) -> bool:
+        """Back on its queue, as if never taken."""
+        return await self._until_answered(lambda: self._broker.retry(claim, claim.message))
+
+    async def delay(self, claim: Claim, message: bytes, seconds: float) -> bool:
+        """Again as `message`, in `seconds`."""
+        return await self._until_answered(
+            lambda: self._broker.delay(claim, message, seconds=seconds)
+        )
+
+    async def fail(self, claim: Claim, entry: bytes, answer: Answer | None) -> bool:
+        """Into ``resque:failed`` as `entry`; `answer` goes out in the same step."""
+        reply_to = answer.reply_to if answer is not None else None
+        reply = answer.reply if answer is not None else None
+        return await self._until_answered(
+            lambda: self._broker.fail(claim, entry, reply_to=reply_to, reply=reply)
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long."""
+        sleeping: Deferred[None] = deferLater(self._clock, seconds)
+        try:
+            await self._unless_given_up(sleeping)
+        finally:
+            sleeping.cancel()
+
+    def give_up(self) -> None:
+        """Wait for nothing from now on: what is not settled raises `GivenUp`."""
+        self._given_up = True
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting.values():
+            waiter.errback(GivenUp())
+
+    async def _until_answered(self, send: Callable[[], Deferred[bool]]) -> bool:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._unless_given_up(send())
+            except Refused as error:
+                if self._seldom.due(str(error)):
+                    self._log.warn(
+                        "a message cannot be settled yet, it is tried again: {reason}",
+                        reason=str(error),
+                    )
+            except NotConnected as error:
+                # The broker itself has stopped.
+                raise GivenUp from error
+            await self.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+    def _unless_given_up(self, step: Deferred[_T]) -> Deferred[_T]:
+        """Fires as `step` does, which is not cancelled: nothing that Redis was asked is."""
+        if self._given_up:
+            step.addErrback(lambda _: None)
+            return fail(GivenUp())
+        waiter: Deferred[_T] = Deferred()
+        self._waiting[step] = waiter
+
+        def fired(result: Any) -> None:
+            if self._waiting.pop(step, None) is not None:
+                # A Failure among them goes to the errbacks.
+                waiter.callback(result)
+
+        step.addBoth(fired)
+        return waiter

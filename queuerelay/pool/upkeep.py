@@ -1,0 +1,109 @@
+"""What a pool sees to every few seconds, beside its messages."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+
+from queuerelay.broker.base import Broker
+from queuerelay.broker.loop import Loop
+from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
+from queuerelay.config import PoolConfig
+from queuerelay.pool.exits import Stopped
+from queuerelay.pool.presence import Presence
+from queuerelay.pool.slot import Slot
+
+#: Seconds that a claim holds without being renewed; a third of it between two renewals.
+LEASE: Final = 15.0
+#: Seconds between two looks for delayed messages that are due.
+PROMOTE_INTERVAL: Final = 0.5
+#: Seconds between two looks at what others want of us: a pause, a client that left.
+LOOK_INTERVAL: Final = 1.0
+
+
+class Upkeep:
+    """Renews the leases of what is in the `slots`, ends scripts that are nobody's matter any more,
+    finds what dead pools left, brings delayed messages back, and tells of the pool.
+    """
+
+    def __init__(
+        self,
+        config: PoolConfig,
+        broker: Broker,
+        slots: Sequence[Slot],
+        presence: Presence,
+        *,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._queues = config.queues
+        self._kill_unwanted = config.client_gone == "kill"
+        self._broker = broker
+        self._slots = slots
+        self._presence = presence
+        self._reaper = Reaper(broker, config.queues, wall_clock=wall_clock, tries=config.tries)
+        #: Whether somebody has paused all workers.
+        self.paused = False
+        #: Called when that has changed.
+        self.on_pause: Callable[[], object] = lambda: None
+        self._loops = [
+            Loop("renew", LEASE / 3, self._renew, clock=clock),
+            Loop("reap", REAP_INTERVAL, self._reap, clock=clock),
+            Loop("promote", PROMOTE_INTERVAL, self._promote, clock=clock),
+            Loop("look", LOOK_INTERVAL, self._look, clock=clock),
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> Deferred[None]:
+        """Fires when nothing is under way."""
+        stopped = gatherResults([loop.stop() for loop in self._loops])
+        self._presence.leave()
+        return stopped.addCallback(lambda _: None)
+
+    def _renew(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._renewed())
+
+    async def _renewed(self) -> None:
+        by_queue: dict[str, list[Slot]] = {}
+        for slot in self._slots:
+            by_queue.setdefault(slot.claim.queue, []).append(slot)
+        for queue, slots in by_queue.items():
+            tokens = [slot.claim.token for slot in slots]
+            held = await self._broker.renew(queue, tokens, lease=LEASE)
+            for slot, is_held in zip(slots, held, strict=True):
+                if not is_held and slot.child is not None:
+                    slot.child.end(Stopped.LEASE_LOST)
+
+    def _reap(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._reaped())
+
+    async def _reaped(self) -> None:
+        # When this process was frozen for longer than a lease, its own have expired and may still
+        # be there: it takes them up again, not over.
+        await self._renewed()
+        await self._reaper.reap()
+
+    def _promote(self) -> Deferred[int]:
+        return self._broker.promote(self._queues)
+
+    def _look(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._looked())
+
+    async def _looked(self) -> None:
+        oldest = min(self._slots, key=lambda slot: slot.since, default=None)
+        self._presence.tell(oldest.claim if oldest is not None else None)
+        paused = await self._broker.all_paused()
+        if paused != self.paused:
+            self.paused = paused
+            self.on_pause()
+        waited_for = [slot for slot in self._slots if slot.client_waits]
+        if self._kill_unwanted and waited_for:
+            gone = await self._broker.which_gone([slot.message for slot in waited_for])
+            for slot in waited_for:
+                if slot.message in gone and slot.child is not None:
+                    slot.child.end(Stopped.CLIENT_GONE)
