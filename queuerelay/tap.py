@@ -159,6 +159,7 @@ class _Process(Service):
         # supervisor shall see exit status 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGHUP, self._on_hangup)
         # What is there now stays: keep the collector from walking it, and let it walk the requests
         # less often. Cuts p99 to a quarter; what a request allocates is freed by reference counts.
         gc.collect()
@@ -171,3 +172,6 @@ class _Process(Service):
         else:
             self._signalled = True
             self._reactor.callFromThread(self._reactor.stop)
+
+    def _on_hangup(self, *_: object) -> None:
+        self._reactor.callFromThread(self._daemon.roll)

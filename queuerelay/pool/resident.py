@@ -193,13 +193,13 @@ class Residents:
     # One post
 
     async def _keep(self, post: _Post) -> None:
-        while post.wanted and not self._stopping:
+        while self._wants(post):
             try:
                 exit = await self._serve(post)
             except Exception:
                 self._log.failure("pool {pool} failed to keep a process", pool=self.config.name)
                 exit = Exit(not_started="an error of ours")
-            if not post.wanted or self._stopping:
+            if not self._wants(post):
                 return
             planned = exit.ended_by_us is not None
             post.failures = 0 if planned or exit.run >= STEADY else post.failures + 1
@@ -218,6 +218,9 @@ class Residents:
                 with suppress(CancelledError):
                     await post.pause
                 post.pause = None
+
+    def _wants(self, post: _Post) -> bool:
+        return post.wanted and not self._stopping
 
     async def _serve(self, post: _Post) -> Exit:
         """Start a process for `post`, and wait for its end."""

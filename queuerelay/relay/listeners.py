@@ -1,0 +1,143 @@
+"""The daemon's HTTP side: the front behind its endpoints, with its access log."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queuerelay.broker.loop import Loop
+from queuerelay.config import RelayConfig
+from queuerelay.errors import CannotListen, ConfigError
+from queuerelay.relay.accesslog import AccessLog
+from queuerelay.relay.core import Relay
+from queuerelay.relay.front import Front
+
+#: Seconds that the last answers get at least to reach their clients, where the drain time is over.
+LAST_ANSWERS = 1.0
+#: Seconds between two writes of the access log.
+FLUSH_INTERVAL = 1.0
+
+
+class Listeners:
+    """Where clients connect; `open`, `start`, `close` and `finish` once each, in this order."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: RelayConfig,
+        relay: Relay,
+        *,
+        reactor: Any,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._reactor = reactor
+        self._endpoints = endpoints(config.listen, reactor=reactor)
+        self._ports: list[IListeningPort] = []
+        self._hurried = False
+        self._cut: IDelayedCall | None = None
+        self._until = 0.0
+        self._access_log: AccessLog | None = None
+        self._flush: Loop | None = None
+        if config.access_log is not None:
+            self._access_log = AccessLog(config.access_log, wall_clock=wall_clock)
+            self._flush = Loop("access log", FLUSH_INTERVAL, self._access_log.flush, clock=reactor)
+        self._front = Front(
+            relay,
+            max_body=config.max_body,
+            clock=reactor,
+            wall_clock=wall_clock,
+            access_log=self._access_log,
+        )
+
+    def open(self) -> None:
+        """Open the access log and the endpoints; may need privileges.
+
+        Raises `ConfigError` or `CannotListen`.
+        """
+        if self._access_log is not None:
+            try:
+                self._access_log.open()
+            except OSError as error:
+                raise ConfigError.of(
+                    "--access-log", self._config.access_log, f"a writable file ({error})"
+                ) from error
+        for text, endpoint in self._endpoints:
+            self._listen(text, endpoint)
+
+    def start(self) -> None:
+        """Begin to write the access log."""
+        if self._flush is not None:
+            self._flush.start()
+
+    async def close(self) -> None:
+        """Take no more connections, and make each answer the last of its connection."""
+        self._until = self._reactor.seconds() + self._config.drain
+        for port in self._ports:
+            try:
+                await _stop_listening(port)
+            except Exception:
+                self._log.failure("a listener could not be closed")
+        self._front.drain()
+
+    async def finish(self) -> None:
+        """Let clients read what was written for them; the reactor would cut it off."""
+        left = self._until - self._reactor.seconds()
+        rest = LAST_ANSWERS if self._hurried else max(LAST_ANSWERS, left)
+        self._cut = self._reactor.callLater(rest, self._front.abort)
+        await self._front.closed()
+        if self._cut.active():
+            self._cut.cancel()
+        if self._flush is not None and self._access_log is not None:
+            await self._flush.stop()
+            self._access_log.close()
+
+    def hurry(self) -> None:
+        """Cut the waiting for the last answers short."""
+        self._hurried = True
+        if self._cut is not None and self._cut.active():
+            self._cut.reset(LAST_ANSWERS)
+
+    def _listen(self, text: str, endpoint: IStreamServerEndpoint) -> None:
+        failures: list[Failure] = []
+
+        def failed(failure: Failure) -> None:
+            failures.append(failure)
+            # Twisted's own endpoints say so at once; others may come to it later.
+            if late:
+                self._log.critical("cannot listen on {endpoint}", endpoint=text, failure=failure)
+
+        late = False
+        listening = endpoint.listen(self._front)
+        listening.addCallbacks(self._ports.append, failed)
+        late = True
+        if failures:
+            raise CannotListen(f"--listen {text}: {failures[0].getErrorMessage()}")
+
+
+def endpoints(texts: Sequence[str], *, reactor: Any) -> list[tuple[str, IStreamServerEndpoint]]:
+    """The endpoints that `texts` describe, each with its text; raises `ConfigError`."""
+    return [(text, endpoint_from(text, reactor=reactor)) for text in texts]
+
+
+def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
+    """The endpoint that `text` describes; `ConfigError` where it describes none."""
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ConfigError.of(
+            "--listen", text, f"an endpoint such as tcp:8000 ({reason})"
+        ) from error
+    return endpoint
+
+
+def _stop_listening(port: IListeningPort) -> Deferred[Any]:
+    stopped = port.stopListening()
+    return stopped if isinstance(stopped, Deferred) else succeed(None)
