@@ -712,7 +712,8 @@ class MemoryBroker:
 
     def working_on(self, worker_id: str, queue: str, message: bytes | None) -> Deferred[None]:
         """Say what the worker runs from now on, None for nothing. Never fails."""
-        return self._say(lambda: self.store.pool.work(worker_id, queue, message))
+        now = self.store.now()
+        return self._say(lambda: self.store.pool.work(worker_id, queue, message, now))
 
     def count(
         self, worker_id: str | None = None, *, processed: int = 0, failed: int = 0

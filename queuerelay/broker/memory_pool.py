@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from queuerelay.broker.base import BELL_WAIT, Claim, Failure, FailurePage
 from queuerelay.errors import NotConnected
 from queuerelay.wire import dead_letter
+from queuerelay.wire.working import encode_working
 
 if TYPE_CHECKING:
     from queuerelay.broker.memory import MemoryStore
@@ -37,8 +38,8 @@ class PoolStore:
     gone: dict[str, float] = field(default_factory=dict)
     #: The registered workers, and since when (Unix seconds).
     workers: dict[str, float] = field(default_factory=dict)
-    #: The queue and the message that a worker is on.
-    working: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    #: What a worker is on, as ``resque:worker:<id>`` says it.
+    working: dict[str, bytes] = field(default_factory=dict)
     #: By name and worker, None for all workers.
     stats: dict[tuple[str, str | None], int] = field(default_factory=dict)
     #: ``resque:pause-all-workers``.
@@ -132,12 +133,12 @@ class PoolStore:
         for name in ("processed", "failed"):
             self.stats.pop((name, worker_id), None)
 
-    def work(self, worker_id: str, queue: str, message: bytes | None) -> None:
+    def work(self, worker_id: str, queue: str, message: bytes | None, now: float) -> None:
         """`Broker.working_on`."""
         if message is None:
             self.working.pop(worker_id, None)
         else:
-            self.working[worker_id] = (queue, message)
+            self.working[worker_id] = encode_working(queue, message, run_at=now)
 
     def count(self, worker_id: str | None, processed: int, failed: int) -> None:
         """`Broker.count`."""

@@ -67,6 +67,7 @@ class RedisBroker:
         self._legacy: str | None = None
         self._scan_cursor: bytes = b"0"
         self._bells: list[RedisBell] = []
+        self._stopped = False
         self._peeks = itertools.count(1)
         self._delayed = Delayed(self._commands, self._keys)
         self._failures = Failures(self._commands, self._keys)
@@ -90,6 +91,7 @@ class RedisBroker:
 
     def stop(self) -> Deferred[None]:
         """Fires when nothing is left running."""
+        self._stopped = True
         for _, reader in self._readers:
             reader.stop()
         self._registry.flush()
@@ -369,6 +371,8 @@ class RedisBroker:
             clock=self._reactor,
         )
         self._bells = [one for one in self._bells if not one.stopped] + [bell]
+        if self._stopped:
+            bell.stop()
         return bell
 
     def delay(self, claim: Claim, message: bytes, *, seconds: float) -> Deferred[bool]:

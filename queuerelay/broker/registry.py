@@ -6,10 +6,8 @@ in one write, and what becomes of it is told to the log alone.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-import orjson
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -19,10 +17,7 @@ from queuerelay.broker.connection import RedisConnection
 from queuerelay.broker.keys import Keys
 from queuerelay.broker.outage import Seldom
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
-from queuerelay.wire.failure import UNREADABLE_CLASS
-
-#: Longest message, in bytes, that is shown with its arguments while it runs.
-SHOWN_BOUND: Final = 64 * 1024
+from queuerelay.wire.working import encode_working, iso_8601
 
 
 class Registry:
@@ -79,7 +74,7 @@ class Registry:
         key = self._keys.worker(worker_id)
         if message is None:
             return self._say(("DEL", key))
-        return self._say(("SET", key, work_json(queue, message, now=self._wall_clock())))
+        return self._say(("SET", key, encode_working(queue, message, run_at=self._wall_clock())))
 
     def count(self, worker_id: str | None, *, processed: int, failed: int) -> Deferred[None]:
         """See `Broker.count`."""
@@ -152,20 +147,3 @@ class Registry:
             return set()
         values = await self._commands.call("MGET", *map(self._keys.gone, ids))
         return {one for one, value in zip(ids, values, strict=True) if value is not None}
-
-
-def iso_8601(seconds: float) -> str:
-    """Unix `seconds` as Ruby's ``Time.now.utc.iso8601`` writes them: ``2026-09-21T14:13:20Z``."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def work_json(queue: str, message: bytes, *, now: float) -> bytes:
-    """What ``resque:worker:<id>`` holds while `message` runs."""
-    work: dict[str, Any] = {"queue": queue, "run_at": iso_8601(now)}
-    try:
-        value = orjson.loads(message)
-        short = len(message) <= SHOWN_BOUND
-        args = value["args"] if short else [f"{len(message)} bytes"]
-        return orjson.dumps({**work, "payload": {"class": value["class"], "args": args}})
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError, KeyError, TypeError):
-        return orjson.dumps({**work, "payload": {"class": UNREADABLE_CLASS, "args": []}})
