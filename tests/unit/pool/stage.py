@@ -157,6 +157,26 @@ class FakeProcesses:
         return process
 
 
+class OwnClock:
+    """The clock as one process has it: when that is killed, nothing happens in it any more."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._calls: list[Any] = []
+        self.seconds = clock.seconds
+        self.getDelayedCalls = clock.getDelayedCalls
+
+    def callLater(self, delay: float, call: Any, *args: Any, **options: Any) -> Any:
+        self._calls = [one for one in self._calls if one.active()]
+        self._calls.append(self._clock.callLater(delay, call, *args, **options))
+        return self._calls[-1]
+
+    def kill(self) -> None:
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+
+
 class Stage:
     """One pool, or several on one "Redis"."""
 
@@ -167,6 +187,7 @@ class Stage:
         self.processes = FakeProcesses(self.clock)
         self.pools: list[Pool] = []
         self.brokers: list[MemoryBroker] = []
+        self.clocks: list[OwnClock] = []
         self.pool, self.broker = self.another(self.processes)
 
     def wall(self) -> float:
@@ -174,7 +195,8 @@ class Stage:
 
     def another(self, processes: FakeProcesses, **options: Any) -> tuple[Pool, MemoryBroker]:
         """One more pool, started, with a connection of its own."""
-        broker = MemoryBroker(clock=self.clock, wall_clock=self.wall, store=self.store)
+        clock = OwnClock(self.clock)
+        broker = MemoryBroker(clock=clock, wall_clock=self.wall, store=self.store)
         broker.start()
         given = {**self.options, **options}
         size = given.get("size", 1)
@@ -183,12 +205,13 @@ class Stage:
             config,
             broker,
             processes=processes,
-            clock=self.clock,
+            clock=clock,
             wall_clock=self.wall,
             holder=f"host:{len(self.pools) + 1}",
         )
         self.pools.append(pool)
         self.brokers.append(broker)
+        self.clocks.append(clock)
         pool.start()
         return pool, broker
 
@@ -238,6 +261,10 @@ class Stage:
         self.turns()
         # A bell that was waited for rings in a turn of its broker; it looks by itself in 2 s.
         self.advance(2.0)
+
+    def store_only(self, message: bytes, queue: str) -> None:
+        """In the place of `put`: no time passes."""
+        self.store.push(queue, [message])
 
     @property
     def replies(self) -> list[dict[str, Any]]:
