@@ -1,6 +1,7 @@
 """A small WSGI site to try queuerelay with; it needs nothing but Python.
 
-``make run`` serves it. By hand: ``queuerelay-worker --chdir etc/examples sample_site:app``.
+``make run`` serves it, with a shell script beside it under ``/cgi/``. By hand:
+``queuerelay-worker --chdir etc/examples sample_site:app``.
 """
 
 import html
@@ -50,6 +51,7 @@ _INDEX = """<h1>It works</h1>
 <ul>
   <li><a href="/slow?seconds=2">A slow page</a>: the client waits, the relay does not mind.</li>
   <li><a href="/headers">What the worker got</a>, as JSON.</li>
+  <li><a href="/cgi/hello?name=Ada">A shell script</a>: a process for this one request, through CGI.</li>
   <li><a href="/nowhere">A page that is not there</a>.</li>
 </ul>
 <form method="post" action="/echo">

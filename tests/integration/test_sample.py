@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.janitor import children
+from tests.janitor import alive, children
 from tests.valkey import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -28,30 +29,41 @@ def get(port, path="/"):
         connection.close()
 
 
+def command(port, *options):
+    endpoint = f"tcp:{port}:interface=127.0.0.1"
+    return [sys.executable, str(ROOT / "etc/run_sample.py"), "--listen", endpoint, *options]
+
+
 @pytest.fixture
 def sample(tmp_path):
-    """Starts it, and kills what is left of it at the end; gives its process and port."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "etc/run_sample.py"), "--listen",
-         f"tcp:{port}:interface=127.0.0.1"],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    yield process, port
-    if process.poll() is None:
-        process.kill()
-    process.communicate()
+    """Starts it with options, and kills what is left of it at the end; gives process and port."""
+    processes = []
+
+    def start(*options):
+        port = free_port()
+        process = subprocess.Popen(
+            command(port, *options),
+            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        processes.append(process)
+        return process, port
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
-def wait_for_page(process, port):
+def wait_for_page(process, port, path="/"):
     end = time.monotonic() + PATIENCE
     while True:
         assert process.poll() is None, process.stdout.read().decode()
         assert time.monotonic() < end, "no page"
         try:
-            status, page = get(port)
+            status, page = get(port, path)
         except OSError:
             time.sleep(0.05)
             continue
@@ -61,34 +73,84 @@ def wait_for_page(process, port):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_answers_and_leaves_nothing_behind(sample, tmp_path, number):
-    process, port = sample
-    assert "It works" in wait_for_page(process, port)
-    assert get(port, "/nowhere")[0] == 404
+def stop(process, number=signal.SIGTERM):
     process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output.decode()
     assert b"Traceback" not in output
+    return output.decode()
+
+
+def descendants(pid):
+    """Process ids of all that `pid` has started, and that they have."""
+    found = children(pid)
+    return found.union(*map(descendants, found))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_answers_and_leaves_nothing_behind(sample, tmp_path, number):
+    process, port = sample()
+    assert "It works" in wait_for_page(process, port)
+    assert get(port, "/nowhere")[0] == 404
+    started = descendants(process.pid)
+    # A server and a worker at least.
+    assert len(started) >= 2
+    stop(process, number)
     assert not list(tmp_path.iterdir())
-    # Orphans would have become ours.
-    assert not children(os.getpid()) & {process.pid}
+    assert not [pid for pid in started if alive(pid)]
+
+
+def test_a_shell_script_answers_beside_the_site(sample):
+    process, port = sample()
+    page = wait_for_page(process, port)
+    [link] = re.findall(r'href="(/cgi/[^"]*)"', page)
+    status, text = get(port, link)
+    assert status == 200
+    assert "Hello from shell process" in text
+    assert "\nSCRIPT_NAME=/cgi\n" in text
+    assert "\nQUERY_STRING=name=Ada\n" in text
+    # What does not begin with /cgi/ is the site's.
+    assert get(port, "/cgi")[0] == 404
+    stop(process)
+
+
+def test_runs_as_many_workers_as_it_is_told(sample):
+    process, port = sample("--workers", "3")
+    end = time.monotonic() + PATIENCE
+    seen = set()
+    while len(seen) < 3:
+        assert time.monotonic() < end, f"only {seen} answered"
+        seen.update(re.findall(r"worker process (\d+)", wait_for_page(process, port)))
+    assert len(seen) == 3
+    stop(process)
+
+
+def test_hangup_replaces_the_worker_while_the_site_stays_up(sample):
+    process, port = sample()
+    [before] = re.findall(r"worker process (\d+)", wait_for_page(process, port))
+    process.send_signal(signal.SIGHUP)
+    end = time.monotonic() + PATIENCE
+    while re.findall(r"worker process (\d+)", get(port)[1]) == [before]:
+        assert time.monotonic() < end, "not replaced"
+    assert not alive(int(before))
+    # A page in the gap between the two waited.
+    assert get(port)[0] == 200
+    stop(process)
 
 
 def test_says_why_it_cannot_start(sample, tmp_path):
-    process, port = sample
+    process, port = sample()
     wait_for_page(process, port)
     second = subprocess.run(
-        [sys.executable, str(ROOT / "etc/run_sample.py"), "--listen",
-         f"tcp:{port}:interface=127.0.0.1"],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        command(port),
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
-    )  # fmt: skip
+    )
     assert second.returncode == 1, second.stderr
     assert "Traceback" not in second.stdout + second.stderr
     assert str(port) in second.stdout + second.stderr
-    process.terminate()
-    process.communicate(timeout=PATIENCE)
+    stop(process)
+    assert not list(tmp_path.iterdir())
