@@ -51,7 +51,7 @@ _INDEX = """<h1>It works</h1>
 <ul>
   <li><a href="/slow?seconds=2">A slow page</a>: the client waits, the relay does not mind.</li>
   <li><a href="/headers">What the worker got</a>, as JSON.</li>
-  <li><a href="/cgi/hello?name=Ada">A shell script</a>: a process for this one request, through CGI.</li>
+  <li><a href="/cgi/hello?name=Ada">A shell script</a>, a process for each request.</li>
   <li><a href="/nowhere">A page that is not there</a>.</li>
 </ul>
 <form method="post" action="/echo">
