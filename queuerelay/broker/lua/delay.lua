@@ -4,6 +4,8 @@
 -- KEYS: inflight, leases, meta, delayed
 -- ARGV: token, message, delay (ms)
 -- Gives 1, or 0 where the token no longer held the message.
+-- What is no sorted set fails here, before the first change: a script is not undone.
+redis.call('ZCARD', KEYS[4])
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
   return 0
 end

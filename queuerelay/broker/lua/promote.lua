@@ -8,6 +8,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local most, moved = tonumber(ARGV[1]), 0
 for i = 1, #KEYS, 2 do
   local due = redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, most - moved)
+  -- What is no list fails here, before anything was taken out: a script is not undone.
+  redis.call('LLEN', KEYS[i + 1])
   -- Backwards, so that the one due first ends up foremost.
   for j = #due, 1, -1 do
     redis.call('ZREM', KEYS[i], due[j])

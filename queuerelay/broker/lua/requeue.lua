@@ -5,6 +5,11 @@
 -- KEYS: failed, and to put the message back: list, queues
 -- ARGV: entry, and with a queue: message, name of the queue
 -- Gives 1, or 0 where no such entry was there.
+if KEYS[2] then
+  -- A script that fails halfway is not undone: what is no list fails here, before the first change.
+  redis.call('LLEN', KEYS[2])
+  redis.call('SCARD', KEYS[3])
+end
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then
   return 0
 end

@@ -3,6 +3,8 @@
 -- KEYS: inflight, leases, meta, list
 -- ARGV: token, message
 -- Gives 1, or 0 where the token no longer held the message.
+-- What is no list fails here, before the first change: a script is not undone.
+redis.call('LLEN', KEYS[4])
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
   return 0
 end

@@ -98,6 +98,15 @@ UNREADABLE = encode_failure(
 )
 
 
+async def lost(bench: Any, broker: Any) -> None:
+    """Lose all connections, and wait until `broker` has another."""
+    ups: list[int] = []
+    broker.on_up(lambda: ups.append(1))
+    bench.lose()
+    await eventually(lambda: ups)
+    await broker.when_up()
+
+
 class PoolContract:
     """The suite."""
 
@@ -259,7 +268,7 @@ class PoolContract:
         broker = await bench.up()
         (claim,) = await self.claimed(broker, ONE)
         delayed = broker.delay(claim, ONE, seconds=0)
-        bench.lose()
+        await lost(bench, broker)
         assert await delayed is True
         assert await eventually(lambda: broker.promote(["q"])) == 1
         assert bench.items(KEYS.queue("q")) == [ONE]
@@ -351,11 +360,10 @@ class PoolContract:
         bell = broker.bell(["a", "b"])
         for i in range(5):
             waiting = bell.wait()
-            bench.lose()
             await turns(0.01)
+            await lost(bench, broker)
             bench.put(KEYS.queue("b" if i % 2 else "a"), ONE)
             await waiting
-            await broker.when_up()
             await broker.claim(["a", "b"], holder="h", lease=LONG)
 
     async def test_a_bell_rings_at_maxmemory(self, bench, only_rings):

@@ -1,0 +1,159 @@
+"""What only a real server shows: scripts that are gone, unknown outcomes, writes together."""
+
+import json
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import gatherResults
+
+from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.url import parse
+from queuerelay.errors import BrokerError, Refused
+from tests.integration.broker.bench import RedisBench
+from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, raises, turns
+from tests.unit.broker.contract_pool import WORKER, letter
+
+
+@pytest.fixture
+def bench(fresh_valkey):
+    bench = RedisBench(fresh_valkey)
+    yield bench
+    bench.free()
+    for broker in bench.brokers:
+        pytest_twisted.blockon(broker.stop())
+
+
+async def test_flushed_scripts_are_loaded_again(bench):
+    broker = await bench.up()
+    await broker.push("q", [ONE, TWO])
+    bench.put(KEYS.failed, letter())
+    flush = bench.client.script_flush
+    flush()
+    first, second = await broker.claim_many(["q"], holder="h", lease=LONG, most=2)
+    flush()
+    assert await broker.delay(first, ONE, seconds=0) is True
+    flush()
+    assert await broker.promote(["q"]) == 1
+    flush()
+    assert (await broker.failures()).total == 1
+    flush()
+    assert await broker.retry_failures() == 1
+    flush()
+    assert (await broker.depths(["q"]))[0].length == 2
+    assert await broker.ack(second) is True
+
+
+async def test_keys_as_the_protocol_names_them(bench):
+    broker = await bench.up()
+    await broker.push("q", [ONE])
+    (claim,) = await broker.claim_many(["q"], holder="h", lease=LONG, most=1)
+    await broker.delay(claim, ONE, seconds=30)
+    ((member, due),) = bench.client.zrange("queuerelay:delayed:q", 0, -1, withscores=True)
+    assert member == claim.token.encode() + b" " + ONE
+    seconds, micros = bench.client.time()
+    assert 0 < due - seconds * 1000 - micros // 1000 <= 30_000
+    await broker.mark_gone(["n-1"], life=20.0)
+    assert 0 < bench.client.pttl("queuerelay:gone:n-1") <= 20_000
+
+
+async def test_registration_as_resque_reads_it(bench, fresh_valkey):
+    from twisted.internet import reactor
+
+    broker = RedisBroker(parse(fresh_valkey.url), reactor=reactor, wall_clock=lambda: 1790000000.0)
+    bench.brokers.append(broker)
+    broker.start()
+    await broker.when_up()
+    await broker.register_worker(WORKER, ["a", "b"])
+    await broker.working_on(WORKER, "a", ONE)
+    get = bench.client.get
+    assert get(f"resque:worker:{WORKER}:started") == b"2026-09-21T14:13:20Z"
+    assert json.loads(get(f"resque:worker:{WORKER}")) == {
+        "queue": "a",
+        "run_at": "2026-09-21T14:13:20Z",
+        "payload": {"class": "Job", "args": ["one"]},
+    }
+    await broker.count(WORKER, processed=2, failed=1)
+    assert get("resque:stat:processed") == get(f"resque:stat:processed:{WORKER}") == b"2"
+    assert get("resque:stat:failed") == get(f"resque:stat:failed:{WORKER}") == b"1"
+    await broker.unregister_worker(WORKER)
+    assert sorted(bench.client.keys("resque:*")) == [
+        b"resque:queues",
+        b"resque:stat:failed",
+        b"resque:stat:processed",
+    ]
+
+
+async def test_what_is_said_in_one_turn_is_one_write(bench, monkeypatch):
+    broker = await bench.up()
+    writes = []
+    pipeline = broker._commands.pipeline
+
+    def counted(*commands, **options):
+        writes.append(len(commands))
+        return pipeline(*commands, **options)
+
+    monkeypatch.setattr(broker._commands, "pipeline", counted)
+    broker.working_on(WORKER, "a", None)
+    await broker.count(WORKER, processed=1)
+    assert writes == [3]
+    # Nothing is left to wait for.
+    await turns(0.02)
+    assert writes == [3]
+
+
+async def test_two_operators_over_lost_connections(bench):
+    """Each entry is in the list or on its queue, once, whatever is cut in between."""
+    entries = [letter(f"{i}") for i in range(400)]
+    bench.put(KEYS.failed, *entries)
+    one, two = await bench.up(), await bench.up()
+
+    async def retried(broker):
+        while bench.items(KEYS.failed):
+            try:
+                await broker.when_up()
+                await broker.retry_failures()
+            except BrokerError:
+                pass
+
+    from twisted.internet.defer import Deferred
+
+    both = [Deferred.fromCoroutine(retried(broker)) for broker in (one, two)]
+    for _ in range(5):
+        await turns(0.01)
+        bench.lose()
+    await gatherResults(both)
+    again = [json.loads(raw)["args"][0] for raw in bench.items(KEYS.queue("q"))]
+    assert sorted(map(int, again)) == [*range(400)]
+
+
+async def test_a_failed_list_of_another_kind(bench):
+    broker = await bench.up()
+    bench.client.set(KEYS.failed, "x")
+    await raises(Refused, broker.failures(), match="WRONGTYPE")
+    await raises(Refused, broker.retry_failures([letter("a"), letter("b")]), match="WRONGTYPE")
+    await raises(Refused, broker.drop_failures(), match="WRONGTYPE")
+    # One that goes nowhere is put nowhere, and stays.
+    bench.client.delete(KEYS.failed)
+    bench.put(KEYS.failed, letter())
+    bench.client.set(KEYS.queue("q"), "x")
+    await raises(Refused, broker.retry_failures(), match="WRONGTYPE")
+    assert bench.items(KEYS.failed) == [letter()]
+
+
+async def test_what_cannot_be_put_anywhere_is_not_taken_out(bench):
+    broker = await bench.up()
+    await broker.push("q", [ONE, TWO])
+    first, second = await broker.claim_many(["q"], holder="h", lease=LONG, most=2)
+    bench.client.set(KEYS.queue("q"), "x")
+    bench.client.set(KEYS.delayed("q"), "x")
+    bench.client.set(KEYS.failed, "x")
+    await raises(Refused, broker.delay(first, ONE, seconds=0), match="WRONGTYPE")
+    await raises(Refused, broker.retry(first, ONE), match="WRONGTYPE")
+    await raises(Refused, broker.fail(first, b"entry"), match="WRONGTYPE")
+    assert sorted(bench.inflight("q")) == sorted([ONE, TWO])
+    bench.client.delete(KEYS.delayed("q"))
+    assert await broker.delay(second, TWO, seconds=0) is True
+    await raises(Refused, broker.promote(["q"]), match="WRONGTYPE")
+    bench.client.delete(KEYS.queue("q"))
+    assert await broker.promote(["q"]) == 1
+    assert bench.items(KEYS.queue("q")) == [TWO]

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queuerelay.wire.dead_letter import (
+    Requeue,
+    decode_entry,
+    entry_id,
+    message_id,
+    names_of,
+    requeue,
+    was_retried,
+)
+from queuerelay.wire.failure import encode_failure
+
+PAYLOAD = {"class": "Job", "args": [1]}
+
+
+def written(raw, queue="mails"):
+    return encode_failure(
+        raw=raw, queue=queue, worker="w:1:q", exception="E", error="e", failed_at=1.0
+    )
+
+
+def entry(**fields):
+    return json.dumps({"queue": "mails", "payload": PAYLOAD, **fields}).encode()
+
+
+def test_a_message_comes_back_as_it_was_but_for_its_age():
+    args = b'[{"n":36893488147419103232,"t":"\xc3\xbc"}]'
+    raw = b'{"class":"Job","args":' + args + b',"queue":"mails","id":"a-1","queue_time":1.5}'
+    back = requeue(written(raw))
+    assert back == Requeue(queue="mails", message=raw.replace(b',"queue_time":1.5', b""))
+
+
+def test_php_resque_keeps_its_id_in_the_payload():
+    raw = entry(payload={**PAYLOAD, "id": "php-1", "queue_time": 1.5, "prefix": "p"})
+    assert message_id(decode_entry(raw)) == "php-1"
+    assert json.loads(requeue(raw).message) == {
+        **PAYLOAD,
+        "prefix": "p",
+        "queue": "mails",
+        "id": "php-1",
+    }
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"not JSON",
+        b"[1]",
+        b"\xff",
+        b"[" * 100_000,
+        entry(queue=None),
+        entry(queue=""),
+        entry(queue=["q"]),
+        entry(payload=None),
+        entry(payload="x"),
+        entry(payload={"class": "Job"}),
+        entry(payload={"class": "", "args": []}),
+        entry(payload={"class": 1, "args": []}),
+        entry(payload={"class": "Job", "args": {}}),
+        entry(payload={"class": "Job", "args": [float("nan")]}),
+        written(b"not a message"),
+    ],
+)
+def test_what_has_no_message_to_run(raw):
+    assert requeue(raw) is None
+
+
+@given(st.binary(max_size=200))
+def test_any_message_that_failed_can_be_looked_at(raw):
+    one = written(raw)
+    assert decode_entry(one) is not None
+    assert len(entry_id(one)) == 40
+    back = requeue(one)
+    assert back is None or json.loads(back.message)["queue"] == "mails"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_can_be_looked_at(raw):
+    assert isinstance(message_id(decode_entry(raw)), str)
+    assert was_retried(raw) is False
+    requeue(raw)
+
+
+def test_names():
+    raw = written(b'{"class":"Job","args":["other"],"id":"a-1"}')
+    own = entry_id(raw)
+    assert names_of(raw, {own, "a-1", "other", ""}) == {own, "a-1"}
+    assert names_of(raw, {"other", "a", "", "\ud800"}) == set()
+    assert names_of(entry(), {""}) == set()
+    assert names_of(b"\xff", {entry_id(b"\xff")}) == {entry_id(b"\xff")}
+
+
+@pytest.mark.parametrize(
+    ("raw", "retried"),
+    [
+        (entry(), False),
+        (entry(retried_at="2026/11/22 10:20:30"), True),
+        (entry(retried_at=None), False),
+        (entry(payload={**PAYLOAD, "retried_at": "x"}), False),
+        (b'"retried_at"', False),
+    ],
+)
+def test_what_resque_web_has_retried(raw, retried):
+    assert was_retried(raw) is retried
