@@ -93,6 +93,9 @@ class PoolConfig:
     timeout: float = 300.0
     #: Tries of a message in all.
     tries: int = 3
+    #: Seconds that a message is this process's alone without a word of it: it says one each third,
+    #: and when it is dead others wait so long before they take the message over.
+    lease: float = 15.0
     #: Seconds from TERM to KILL.
     grace: float = 10.0
     #: Whether the processes talk to Redis themselves.
@@ -540,6 +543,7 @@ _POOL: Final[Mapping[str, Check]] = {
     "shrink_after": _seconds(0, 86400),
     "timeout": _seconds(0.1, 30 * 86400),
     "tries": _whole("tries", 1, 100),
+    "lease": _seconds(1, 3600),
     "grace": _seconds(0, 86400),
     "resident": _flag,
     "status": _one_of("exit", "stdout"),
@@ -563,8 +567,8 @@ _POOL: Final[Mapping[str, Check]] = {
 #: Keys that mean something only where the processes talk to Redis themselves, or only where we do.
 _RESIDENT_ONLY: Final = ("recycle_after", "recycle_memory")
 _SCRIPT_ONLY: Final = (
-    *("min", "max", "grow_after", "shrink_after", "timeout", "tries", "status", "client_gone"),
-    *("weights", "exits", "max_output", "script_name", "script_filename"),
+    *("min", "max", "grow_after", "shrink_after", "timeout", "tries", "lease", "status"),
+    *("client_gone", "weights", "exits", "max_output", "script_name", "script_filename"),
 )
 
 

@@ -94,7 +94,8 @@ class PoolService(Service):
         self.pools = Pools(config.pools, self._backend.broker, reactor=reactor)
 
     def startService(self) -> None:
-        """Start everything; Redis may come later."""
+        """Start everything; Redis may come later. `ConfigError` where a command is not there."""
+        self.pools.check()
         super().startService()
         self._backend.start()
         self.pools.start()
@@ -107,6 +108,14 @@ class PoolService(Service):
     async def _stop(self) -> None:
         await self.pools.stop(self._drain)
         await self._backend.stop()
+
+    def hurry(self) -> None:
+        """Cut the drain short: what still runs is ended."""
+        self.pools.hurry()
+
+    def roll(self) -> Deferred[None]:
+        """Replace resident workers one by one; fires when it is over."""
+        return self.pools.roll()
 
 
 class Daemon(Service):
@@ -140,7 +149,13 @@ class Daemon(Service):
             self._listeners.open()
 
     def startService(self) -> None:
-        """Start what the roles name, and say what is in force."""
+        """Start what the roles name, and say what is in force.
+
+        Raises `ConfigError` where a pool's command is not there: here, where the working directory
+        and the user are those that its scripts will have.
+        """
+        if self.pools is not None:
+            self.pools.check()
         super().startService()
         self._backend.start()
         if self.relay is not None and self._listeners is not None:
@@ -159,7 +174,7 @@ class Daemon(Service):
                 self._log.info(
                     "pool {pool}: {size} x {command}, queues {queues}, Redis {redis}",
                     pool=pool.name,
-                    size=pool.size,
+                    size=pool.size if pool.min == pool.max else f"{pool.min} to {pool.max}",
                     command=" ".join(pool.command),
                     queues=",".join(pool.queues) or "its own",
                     redis=url.parse(self._config.redis).redacted,
@@ -198,8 +213,12 @@ class Daemon(Service):
 
     def roll(self) -> None:
         """Replace resident workers one by one."""
-        if self.pools is not None:
-            self.pools.roll()
+        if self.pools is None:
+            self._log.info("a rolling restart was asked for, and there are no pools here")
+            return
+        self.pools.roll().addErrback(
+            lambda failure: self._log.failure("a rolling restart failed", failure)
+        )
 
 
 def check(config: Config, *, reactor: Any) -> None:

@@ -142,6 +142,8 @@ class _Process(Service):
     def startService(self) -> None:
         """Start the daemon."""
         super().startService()
+        # Now, not only when we run: else it would end us.
+        signal.signal(signal.SIGHUP, self._on_hangup)
         try:
             self._daemon.startService()
         except QueuerelayError as error:
@@ -159,7 +161,6 @@ class _Process(Service):
         # supervisor shall see exit status 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        signal.signal(signal.SIGHUP, self._on_hangup)
         # What is there now stays: keep the collector from walking it, and let it walk the requests
         # less often. Cuts p99 to a quarter; what a request allocates is freed by reference counts.
         gc.collect()

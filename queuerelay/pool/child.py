@@ -72,13 +72,14 @@ class Child(ProcessProtocol):
         """Whether the process itself runs."""
         return self.pid is not None and self._exit is None
 
-    def end(self, why: Stopped) -> None:
-        """End it: TERM, grace, KILL. The first reason stays."""
+    def end(self, why: Stopped, *, grace: float | None = None) -> None:
+        """End it: TERM, grace, KILL. The first reason stays, and its grace: by default its own."""
         if self.alive and self._ended_by_us is None:
             self._ended_by_us = why
             self._signal("TERM")
-            self._kill_at = self._clock.seconds() + self._grace
-            self._timer = self._clock.callLater(self._grace, self._signal, "KILL")
+            patience = self._grace if grace is None else grace
+            self._kill_at = self._clock.seconds() + patience
+            self._timer = self._clock.callLater(patience, self._signal, "KILL")
             if why is Stopped.OUTPUT:
                 # Its next write ends it, unless it catches SIGPIPE; we read no more of it.
                 transport: Any = self.transport

@@ -33,7 +33,7 @@ from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.sizing import INTERVAL
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.snapshot import PoolSnapshot
-from queuerelay.pool.upkeep import LEASE, Upkeep
+from queuerelay.pool.upkeep import Upkeep
 
 #: Most messages claimed in one step: while it answers that, Redis answers nobody else.
 MOST: Final = 64
@@ -245,7 +245,7 @@ class Pool:
         claims = await self._broker.claim_many(
             order(self.config.queues, self.config.weights),
             holder=self._holder,
-            lease=LEASE,
+            lease=self.config.lease,
             most=min(room, MOST),
         )
         if not claims:

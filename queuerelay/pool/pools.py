@@ -5,8 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from twisted.internet.defer import Deferred, gatherResults
@@ -19,13 +18,14 @@ from queuerelay.broker.loop import Loop
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError
 from queuerelay.pool.pool import Pool
+from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.snapshot import PoolSnapshot
 from queuerelay.pool.spawner import Spawner
 from queuerelay.pool.work import Workshop
 
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
-_LIFE = 60.0
+_LIFE: Final = 60.0
 
 
 def check_command(config: PoolConfig) -> None:
@@ -36,12 +36,18 @@ def check_command(config: PoolConfig) -> None:
     except (CannotStart, ValueError) as error:
         reason = error.args[0] if isinstance(error, CannotStart) else error
         raise ConfigError.of(option, config.command[0], f"a program ({reason})") from error
+    script = config.script_filename
+    if script is not None and not os.path.isfile(os.path.join(config.cwd or ".", script)):
+        option = f"pool {config.name}: script_filename"
+        raise ConfigError.of(option, script, "a file that is there")
 
 
 class Pools:
     """The pools that `configs` describe; `start` and `stop` once each.
 
-    `processes` starts their processes; without it a `Spawner` of our own does.
+    `processes` starts their processes; without it a `Spawner` of our own does. The pools
+    themselves are there after `start`: twistd forks to become a daemon after everything is made,
+    and they bear the process's id.
     """
 
     _log = Logger()
@@ -55,51 +61,69 @@ class Pools:
         wall_clock: Callable[[], float] = time.time,
         processes: IReactorProcess | None = None,
     ) -> None:
+        self._configs = configs
         self._broker = broker
+        self._reactor = reactor
         self._wall_clock = wall_clock
         self._spawner = Spawner(reactor=reactor) if processes is None else None
+        self._processes: Any = processes or self._spawner
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
-        holder = f"{socket.gethostname()}:{os.getpid()}"
         self._pools: dict[str, Pool | Residents] = {}
-        for config in configs:
-            starter: Any = processes or self._spawner
-            if config.resident:
-                self._pools[config.name] = Residents(
-                    config, processes=starter, clock=reactor, wall_clock=wall_clock
-                )
-            else:
-                self._pools[config.name] = Pool(
-                    config,
-                    broker,
-                    processes=starter,
-                    clock=reactor,
-                    wall_clock=wall_clock,
-                    holder=holder,
-                )
         self._beat_loop = Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor)
+        self._hurried = False
 
     def __getitem__(self, name: str) -> Pool | Residents:
         return self._pools[name]
 
     def __len__(self) -> int:
-        return len(self._pools)
+        return len(self._configs)
+
+    def check(self) -> None:
+        """Raises `ConfigError` where a pool's command could not be run now."""
+        for config in self._configs:
+            check_command(config)
 
     def start(self) -> None:
         """Begin to work."""
-        self._beat_loop.start()
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        for config in self._configs:
+            self._pools[config.name] = self._made(config, holder)
         for pool in self._pools.values():
             pool.start()
+        self._beat_loop.start()
+
+    def _made(self, config: PoolConfig, holder: str) -> Pool | Residents:
+        if config.resident:
+            return Residents(
+                config,
+                processes=self._processes,
+                clock=self._reactor,
+                wall_clock=self._wall_clock,
+            )
+        return Pool(
+            config,
+            self._broker,
+            processes=self._processes,
+            clock=self._reactor,
+            wall_clock=self._wall_clock,
+            holder=holder,
+        )
 
     def stop(self, drain: float) -> Deferred[None]:
         """Take no more work, give what runs `drain` seconds, end it, and leave the list of nodes.
 
         Fires when no process of ours is left.
         """
-        return Deferred.fromCoroutine(self._stop(drain))
+        return Deferred.fromCoroutine(self._stop(0.0 if self._hurried else drain))
 
     async def _stop(self, drain: float) -> None:
-        await gatherResults([pool.stop(drain) for pool in self._pools.values()])
+        stopping = [pool.stop(drain) for pool in self._pools.values()]
+        for stopped in stopping:
+            try:
+                await stopped
+            except Exception:
+                self._log.failure("a pool did not stop properly")
         await self._beat_loop.stop()
         # Where that cannot be, it is forgotten by itself.
         with suppress(BrokerError):
@@ -108,7 +132,8 @@ class Pools:
             await self._spawner.stop()
 
     def hurry(self) -> None:
-        """End at once what runs."""
+        """Cut the drain time short, also where `stop` is yet to come."""
+        self._hurried = True
         for pool in self._pools.values():
             pool.hurry()
 
@@ -124,13 +149,13 @@ class Pools:
         return [pool.snapshot() for pool in self._pools.values()]
 
     def _beat(self) -> Deferred[None]:
-        published = {
+        node = {
             "role": "pool",
             "id": self.id,
             "version": __version__,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "at": self._wall_clock(),
-            "pools": [asdict(snapshot) for snapshot in self.snapshot()],
+            "pools": published(self.snapshot()),
         }
-        return self._broker.beat(self.id, orjson.dumps(published), inbox_life=_LIFE)
+        return self._broker.beat(self.id, orjson.dumps(node), inbox_life=_LIFE)

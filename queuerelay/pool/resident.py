@@ -6,15 +6,16 @@ Invariants:
 2. A process that ends is started again: at once where we ended it to replace it or where it lived
    for `STEADY` seconds, else after a pause that doubles up to `LONGEST_PAUSE`.
 3. A rolling restart replaces one process at a time, and goes on only when the new one has lived for
-   `PROOF` seconds: a broken release costs one process, never all of them.
+   `PROOF` seconds: a broken release costs one process, never all of them. So does recycling.
+4. After `stop` nothing is left: no process, no timer, no wait.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -45,8 +46,11 @@ class _Post:
     def __init__(self, number: int) -> None:
         self.number = number
         self.child: Child | None = None
-        #: Clock seconds at which its process was started.
+        #: Clock seconds at which its process was started, and the `Residents.release` of then.
         self.since = 0.0
+        self.release = 0
+        #: Whether we have told its process to end.
+        self.ending = False
         #: Starts in a row that came to nothing.
         self.failures = 0
         #: Whether it is to be filled.
@@ -62,7 +66,10 @@ class _Post:
 
 
 class Residents:
-    """One pool of ``resident`` mode; `start` and `stop` once each."""
+    """One pool of ``resident`` mode; `start` and `stop` once each.
+
+    `memory` tells the bytes of resident memory of a process id, 0 where that is unknown.
+    """
 
     _log = Logger()
 
@@ -73,15 +80,24 @@ class Residents:
         processes: IReactorProcess,
         clock: IReactorTime,
         wall_clock: Callable[[], float],
+        memory: Callable[[int], int] | None = None,
     ) -> None:
         self.config = config
         self._processes = processes
         self._clock = clock
         self._wall_clock = wall_clock
         self._workshop = Workshop(config, inherited=dict(os.environb))
+        self._memory = memory or _resident_memory
         self._posts: list[_Post] = []
+        #: Those that are no more to be filled, while their process ends.
+        self._leaving: list[_Post] = []
         self._tally = Tally()
-        self._rolling: Deferred[None] | None = None
+        #: Counts rolling restarts: a process that was started under an earlier one is to be
+        #: replaced.
+        self._release = 0
+        self._rolling: Deferred[None] = succeed(None)
+        #: Fire when the rolling restart is over; none where there is none.
+        self._over: list[Deferred[None]] = []
         self._look = Loop("residents", LOOK_INTERVAL, self._recycle, clock=clock)
         self._stopping = False
 
@@ -100,17 +116,22 @@ class Residents:
         return Deferred.fromCoroutine(self._stop(drain))
 
     async def _stop(self, drain: float) -> None:
+        self._rolling.cancel()
+        while self._posts:
+            self._dismiss(self._posts.pop(), max(drain, self.config.grace))
         await self._look.stop()
-        if self._rolling is not None:
-            self._rolling.cancel()
-        posts, self._posts = list(self._posts), []
-        await gatherResults([self._dismiss(post, Stopped.SHUTDOWN) for post in posts])
+        while self._leaving:
+            # It tells also those that come after us of its end.
+            gone: Deferred[None] = Deferred()
+            self._leaving[0].keeping.addBoth(_tell, gone)
+            await gone
 
     def hurry(self) -> None:
-        """Kill what has not ended yet."""
-        for post in self._posts:
-            if post.child is not None:
-                post.child.kill(Stopped.SHUTDOWN)
+        """Kill what has not ended yet, where the pool is stopping."""
+        if self._stopping:
+            for post in self._leaving:
+                if post.child is not None:
+                    post.child.kill(Stopped.SHUTDOWN)
 
     # Size
 
@@ -126,42 +147,56 @@ class Residents:
 
     def set_size(self, size: int) -> None:
         """Change how many processes there are to be, at least 0; those too many are ended."""
+        if self._stopping:
+            return
         while len(self._posts) < size:
             post = _Post(len(self._posts) + 1)
             self._posts.append(post)
             post.keeping = Deferred.fromCoroutine(self._keep(post))
         while len(self._posts) > max(0, size):
-            self._dismiss(self._posts.pop(), Stopped.SHUTDOWN)
+            self._dismiss(self._posts.pop(), self.config.grace)
 
-    def _dismiss(self, post: _Post, why: Stopped) -> Deferred[None]:
+    def _dismiss(self, post: _Post, grace: float) -> None:
+        """It is not to be filled any more, and its process is to end within `grace` seconds."""
         post.wanted = False
+        self._leaving.append(post)
+        self._end(post, Stopped.SHUTDOWN, grace)
         post.wake()
+        post.keeping.addBoth(lambda _: self._leaving.remove(post))
+
+    def _end(self, post: _Post, why: Stopped, grace: float) -> None:
         if post.child is not None:
-            post.child.end(why)
-        ended: Deferred[None] = Deferred()
-        post.keeping.addBoth(lambda _: ended.callback(None))
-        return ended
+            post.ending = True
+            post.child.end(why, grace=grace)
 
     # Rolling restart
 
     @property
     def is_rolling(self) -> bool:
         """Whether a rolling restart is under way."""
-        return self._rolling is not None
+        return bool(self._over)
 
     def roll(self) -> Deferred[None]:
-        """Replace all processes, one by one; fires when it is over, whether it went well or not."""
-        if self._rolling is None:
-            self._rolling = Deferred.fromCoroutine(self._roll())
+        """Replace all processes, one by one; fires when it is over, whether it went well or not.
+
+        Asked for again while one is under way, it goes on until also those are replaced that it
+        had started before.
+        """
+        if self._stopping or not self._posts:
+            return succeed(None)
+        self._release += 1
         over: Deferred[None] = Deferred()
-        self._rolling.addBoth(lambda _: over.callback(None))
+        self._over.append(over)
+        if len(self._over) == 1:
+            self._log.info("pool {pool}: rolling restart", pool=self.config.name)
+            self._rolling = Deferred.fromCoroutine(self._roll())
         return over
 
     async def _roll(self) -> None:
-        self._log.info("pool {pool}: rolling restart", pool=self.config.name)
         try:
-            for post in list(self._posts):
-                if post.wanted and not await self._replaced(post):
+            while (post := self._next_to_replace()) is not None:
+                release = self._release
+                if not await self._replaced(post) and release == self._release:
                     self._log.error(
                         "pool {pool}: the rolling restart is given up: a new process did not live "
                         "{proof:g} s",
@@ -171,24 +206,31 @@ class Residents:
                     return
             self._log.info("pool {pool}: all processes are replaced", pool=self.config.name)
         except CancelledError:
+            # We stop.
             pass
+        except Exception:
+            self._log.failure("pool {pool}: the rolling restart failed", pool=self.config.name)
         finally:
-            self._rolling = None
+            over, self._over = self._over, []
+            for one in over:
+                one.callback(None)
+
+    def _next_to_replace(self) -> _Post | None:
+        return next((post for post in self._posts if post.release < self._release), None)
 
     async def _replaced(self, post: _Post) -> bool:
         """Whether the process of `post` was replaced by one that lives."""
-        old = post.child
-        if old is not None:
-            old.end(Stopped.REPLACED)
-            with suppress(CancelledError):
-                await _fired(old.done)
-        else:
+        if post.child is not None:
+            self._end(post, Stopped.REPLACED, self.config.grace)
+            await _fired(post.child.done)
+        if post.child is None:
+            # It waits until it is tried again, which is now.
             post.failures = 0
             post.wake()
-        await deferLater(self._clock, PROOF)
         new = post.child
-        lived = self._clock.seconds() - post.since
-        return not post.wanted or (new is not None and new is not old and lived >= PROOF * 0.9)
+        if new is not None:
+            await deferLater(self._clock, PROOF)
+        return not post.wanted or (new is not None and post.child is new and new.alive)
 
     # One post
 
@@ -228,10 +270,11 @@ class Residents:
         child = Child(
             stdin=b"",
             clock=self._clock,
-            on_output=lambda chunk: self._say(post, output, chunk),
-            on_errors=lambda chunk: self._say(post, errors, chunk),
+            on_output=lambda chunk: self._say(post, output.feed(chunk, self._clock.seconds())),
+            on_errors=lambda chunk: self._say(post, errors.feed(chunk, self._clock.seconds())),
             grace=self.config.grace,
         )
+        post.release = self._release
         try:
             argv, environment = self._workshop.resident_argv(), self._workshop.base
             child.start(self._processes, argv, environment)
@@ -246,7 +289,11 @@ class Residents:
                 pid=child.pid,
             )
             exit = await _fired(child.done)
-            post.child = None
+            post.child, post.ending = None, False
+            for lines in (output, errors):
+                self._say(post, lines.finish())
+                if lines.skipped:
+                    self._say(post, [f"{lines.skipped} more lines were not logged"])
         outcome = Outcome.SUCCESS if exit.code == 0 else Outcome.CRASH
         if exit.not_started is not None:
             outcome = Outcome.MISCONFIGURED
@@ -265,8 +312,8 @@ class Residents:
         )
         return exit
 
-    def _say(self, post: _Post, lines: Lines, chunk: bytes) -> None:
-        for line in lines.feed(chunk, self._clock.seconds()):
+    def _say(self, post: _Post, lines: Iterable[str]) -> None:
+        for line in lines:
             self._log.info(
                 "{pool} {number}: {line}", pool=self.config.name, number=post.number, line=line
             )
@@ -275,13 +322,11 @@ class Residents:
 
     def _recycle(self) -> None:
         """Replace one process that is too old or too large; one at a time."""
-        if any(post.child is None for post in self._posts) or self._rolling is not None:
-            return
         now = self._clock.seconds()
-        oldest_first: Sequence[_Post] = sorted(self._posts, key=lambda post: post.since)
-        for post in oldest_first:
-            assert post.child is not None
-            why = self._reason_to_recycle(post.child, now - post.since)
+        if self.is_rolling or any(self._unsettled(post, now) for post in self._posts):
+            return
+        for post in sorted(self._posts, key=lambda post: post.since):
+            why = self._reason_to_recycle(post, now - post.since)
             if why:
                 self._log.info(
                     "pool {pool}: process {number} is replaced: {why}",
@@ -289,15 +334,21 @@ class Residents:
                     number=post.number,
                     why=why,
                 )
-                post.child.end(Stopped.REPLACED)
+                self._end(post, Stopped.REPLACED, self.config.grace)
                 return
 
-    def _reason_to_recycle(self, child: Child, age: float) -> str:
-        config = self.config
+    @staticmethod
+    def _unsettled(post: _Post, now: float) -> bool:
+        return post.child is None or post.ending or now - post.since < PROOF
+
+    def _reason_to_recycle(self, post: _Post, age: float) -> str:
+        config, child = self.config, post.child
         if config.recycle_after is not None and age > config.recycle_after:
             return f"{age:.0f} s old"
-        if config.recycle_memory is not None and child.pid is not None:
-            size = _resident_memory(child.pid)
+        # Of one that has ended the number may be somebody else's by now.
+        if config.recycle_memory is not None and child is not None and child.alive:
+            assert child.pid is not None
+            size = self._memory(child.pid)
             if size > config.recycle_memory:
                 return f"{size} bytes of memory"
         return ""
@@ -314,7 +365,7 @@ class Residents:
             min=self.config.min,
             max=self.config.max,
             resting=self._resting(),
-            slots=[self._slot(post, now) for post in self._posts],
+            slots=[self._slot(post, now) for post in (*self._posts, *self._leaving)],
             exits=list(self._tally.exits),
             counters=dict(self._tally.counters),
             rates=self._tally.rates(now),
@@ -324,14 +375,14 @@ class Residents:
         looping = [post for post in self._posts if post.failures >= 3]
         if looping:
             return f"crash loop: {len(looping)} of {self.size} processes do not stay up"
-        return "rolling restart" if self._rolling is not None else ""
+        return "rolling restart" if self.is_rolling else ""
 
     def _slot(self, post: _Post, now: float) -> SlotSnapshot:
         if post.child is None:
             return SlotSnapshot(number=post.number, state="waiting", attempt=post.failures or None)
         return SlotSnapshot(
             number=post.number,
-            state="running" if post.child.alive else "ending",
+            state="running" if post.child.alive and not post.ending else "ending",
             pid=post.child.pid,
             age=now - post.since,
         )
@@ -348,6 +399,11 @@ def _fired(done: Deferred[Exit]) -> Deferred[Exit]:
 
     done.addCallback(copy)
     return copied
+
+
+def _tell(result: object, other: Deferred[None]) -> object:
+    other.callback(None)
+    return result
 
 
 def _resident_memory(pid: int) -> int:

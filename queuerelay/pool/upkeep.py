@@ -14,8 +14,6 @@ from queuerelay.pool.exits import Stopped
 from queuerelay.pool.presence import Presence
 from queuerelay.pool.slot import Slot
 
-#: Seconds that a claim holds without being renewed; a third of it between two renewals.
-LEASE: Final = 15.0
 #: Seconds between two looks for delayed messages that are due.
 PROMOTE_INTERVAL: Final = 0.5
 #: Seconds between two looks at what others want of us: a pause, a client that left.
@@ -38,6 +36,7 @@ class Upkeep:
         wall_clock: Callable[[], float],
     ) -> None:
         self._queues = config.queues
+        self._lease = config.lease
         self._kill_unwanted = config.client_gone == "kill"
         self._broker = broker
         self._slots = slots
@@ -48,7 +47,7 @@ class Upkeep:
         #: Called when that has changed.
         self.on_pause: Callable[[], object] = lambda: None
         self._loops = [
-            Loop("renew", LEASE / 3, self._renew, clock=clock),
+            Loop("renew", config.lease / 3, self._renew, clock=clock),
             Loop("reap", REAP_INTERVAL, self._reap, clock=clock),
             Loop("promote", PROMOTE_INTERVAL, self._promote, clock=clock),
             Loop("look", LOOK_INTERVAL, self._look, clock=clock),
@@ -74,7 +73,7 @@ class Upkeep:
             by_queue.setdefault(slot.claim.queue, []).append(slot)
         for queue, slots in by_queue.items():
             tokens = [slot.claim.token for slot in slots]
-            held = await self._broker.renew(queue, tokens, lease=LEASE)
+            held = await self._broker.renew(queue, tokens, lease=self._lease)
             for slot, is_held in zip(slots, held, strict=True):
                 if not is_held and slot.child is not None:
                     slot.child.end(Stopped.LEASE_LOST)

@@ -61,6 +61,8 @@ SWEEP_INTERVAL: Final = 0.25
 DEPTH_INTERVAL: Final = 1.0
 #: Seconds by which an inbox outlives the longest deadline of its silent relay.
 INBOX_MARGIN: Final = 30.0
+#: Seconds by which it is known longer than its deadline lasts that a request's client has left.
+GONE_MARGIN: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,10 +300,17 @@ class Relay:
     def _take_off_gone(self, queue: str, batch: list[Held]) -> None:
         removed = self._outbox.take_off(queue, batch, newest=True)
 
-        def count(answers: Iterable[bool]) -> None:
+        def taken_off(answers: Sequence[bool]) -> Deferred[None] | None:
             self._counters["work_saved"] += sum(answers)
+            started = [held for held, was in zip(batch, answers, strict=True) if not was]
+            if not started:
+                return None
+            # Somebody works on these for nobody. At its deadline any pool ends a script by itself.
+            longest = max(held.deadline for held in started)
+            life = max(0.0, longest - self._clock.seconds()) + GONE_MARGIN
+            return self._broker.mark_gone([held.id for held in started], life=life)
 
-        removed.addCallback(count)
+        removed.addCallback(taken_off)
         removed.addErrback(self._broker_failed)
 
     def _broker_failed(self, failure: Failure) -> None:
