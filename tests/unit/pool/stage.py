@@ -22,6 +22,8 @@ EPOCH = 1_790_000_000.0
 #: A program that is there, of which nothing is run.
 PROGRAM = "/bin/true"
 REPLY_TO = "queuerelay:inbox:relay1"
+#: Seconds; the default.
+LEASE = PoolConfig(name="p", queues=("q",), command=(PROGRAM,)).lease
 
 
 @implementer(IGroupTransport)

@@ -20,9 +20,8 @@ from hypothesis.stateful import (
 )
 
 from queuerelay.errors import MessageError
-from queuerelay.pool.upkeep import LEASE
 from queuerelay.wire.message import decode_message
-from tests.unit.pool.stage import REPLY_TO, FakeProcess, FakeProcesses, Stage
+from tests.unit.pool.stage import LEASE, REPLY_TO, FakeProcess, FakeProcesses, Stage
 
 #: How many lives of pools are tried; more by QUEUERELAY_EXAMPLES.
 EXAMPLES = int(os.environ.get("QUEUERELAY_EXAMPLES", "60"))
@@ -41,8 +40,11 @@ class PoolMachine(RuleBasedStateMachine):
         size=st.integers(1, 3),
         gone=st.sampled_from(["finish", "kill"]),
         status=st.sampled_from(["exit", "stdout"]),
+        ending=st.sampled_from([0, 0, 1, 75, None]),
     )
-    def begin(self, size: int, gone: str, status: str) -> None:
+    def begin(self, size: int, gone: str, status: str, ending: int | None) -> None:
+        #: How scripts end at last; None by a signal.
+        self.ending = ending
         self.stage = Stage(
             queues=("high", "q"),
             size=size,
@@ -158,6 +160,22 @@ class PoolMachine(RuleBasedStateMachine):
             texts = [b"1", b"2", b"3", b"Content-Type: a/b\n\nx", b"x" * 6000, b"\xff\n"]
             process.print(texts[printed - 1])
         process.exit(code, pipes=pipes)
+
+    @rule(code=st.sampled_from([0, 1, 75, 75, None]), rounds=st.integers(1, 3))
+    def all_end(self, code: int | None, rounds: int) -> None:
+        for _ in range(rounds):
+            for process in self.alive():
+                self.finish(process, code)
+            self.stage.advance(3.0, step=0.5)
+
+    def finish(self, process: FakeProcess, code: int | None) -> None:
+        if not process.stdout_closed and code == 0:
+            is_request = b"REQUEST_METHOD" in process.env
+            process.print(b"Content-Type: a/b\n\nx" if is_request else b"1")
+        if code is None:
+            process.die()
+        else:
+            process.exit(code)
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), number=st.sampled_from([signal.SIGSEGV, signal.SIGKILL]))
@@ -290,7 +308,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.stage.brokers.remove(node["broker"])
 
     def settle(self) -> None:
-        """Redis is there, scripts succeed, and all comes to an end."""
+        """Redis is there, scripts do all the same, and everything comes to an end."""
         for node in self.nodes:
             node["broker"].refuse(None)
             node["broker"].reconnect()
@@ -300,9 +318,7 @@ class PoolMachine(RuleBasedStateMachine):
         for _ in range(int(QUIET / 2)):
             self.stage.advance(2.0, step=1.0)
             for process in self.alive():
-                if not process.stdout_closed:
-                    process.print(b"Content-Type: a/b\n\nx")
-                process.exit(0)
+                self.finish(process, self.ending)
             self.stage.turns(4)
             if not self.everywhere() and not any(node["pool"].busy for node in self.nodes):
                 return

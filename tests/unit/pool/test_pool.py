@@ -17,8 +17,7 @@ from zope.interface.verify import verifyObject
 from queuerelay.pool import pool as pool_module
 from queuerelay.pool.exits import Outcome
 from queuerelay.pool.transport import IGroupTransport
-from queuerelay.pool.upkeep import LEASE
-from tests.unit.pool.stage import EPOCH, REPLY_TO, FakeProcess, FakeProcesses, Stage
+from tests.unit.pool.stage import EPOCH, LEASE, REPLY_TO, FakeProcess, FakeProcesses, Stage
 
 MiB = 1024 * 1024
 
@@ -841,6 +840,20 @@ def test_a_pool_that_was_frozen_for_twice_its_lease(make):
     stage.processes.started[0].exit(0)
     stage.turns()
     assert not stage.inflight
+
+
+def test_it_does_not_take_over_from_itself(make):
+    stage = make()
+    stage.job("1")
+    stage.advance(11.0)
+    for lease in stage.store._leases["q"].values():
+        lease.expires = stage.clock.seconds()
+    # As if it had been frozen, and this loop was the first to be woken.
+    stage.pool._upkeep._reap()
+    stage.turns()
+    assert len(stage.inflight) == 1
+    assert stage.waiting == []
+    stage.processes.started[0].exit(0)
 
 
 def test_another_pool_takes_over_from_a_dead_one(make):
