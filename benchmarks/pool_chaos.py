@@ -1,6 +1,6 @@
 """Pools that are killed, and what becomes of their jobs.
 
-    python benchmarks/pool_chaos.py [--jobs 10000] [--kills 200] [--pools 2] [--size 4]
+    python benchmarks/pool_chaos.py [--jobs 10000] [--kills 200] [--pools 4] [--size 2]
     python benchmarks/pool_chaos.py --steady [--jobs 10000]
 
 Without --steady, processes with one pool each work on short jobs, and one of them is killed with
@@ -289,8 +289,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--pools", type=int, default=2)
-    parser.add_argument("--size", type=int, default=4)
+    parser.add_argument("--pools", type=int, default=4)
+    parser.add_argument("--size", type=int, default=2)
     parser.add_argument("--steady", action="store_true")
     parser.add_argument("--host", help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
