@@ -4,8 +4,9 @@ import json
 import re
 
 import pytest
+from twisted.internet.defer import fail
 
-from queuerelay.errors import Draining, QueueFull, TooManyHeld
+from queuerelay.errors import Draining, QueueFull, Refused, TooManyHeld
 from queuerelay.wire.reply import encode_reply
 from tests.unit.relay.stage import FakeClient, to
 
@@ -209,6 +210,75 @@ def test_a_client_that_leaves_while_its_push_is_under_way_is_taken_off(stage, mo
     stage.turn()
     assert stage.waiting() == []
     assert stage.counter("work_saved") == 1
+
+
+def marks(stage, monkeypatch):
+    """What is said of clients that have left: the calls, each with ids and seconds."""
+    said = []
+    mark_gone = stage.broker.mark_gone
+
+    def noted(ids, *, life):
+        said.append((list(ids), life))
+        return mark_gone(ids, life=life)
+
+    monkeypatch.setattr(stage.broker, "mark_gone", noted)
+    return said
+
+
+def test_who_left_after_the_work_had_begun_is_marked_in_one_call(make_stage, monkeypatch):
+    stage = make_stage(deadline=60.0)
+    said = marks(stage, monkeypatch)
+    held = [stage.hold() for _ in range(4)]
+    stage.turn()
+    taken = [stage.take()["node_id"] for _ in range(2)]
+    stage.turn(10)
+    for one in held[:3]:
+        stage.relay.gone(one)
+    stage.turn()
+    assert [ids for ids, _ in said] == [taken]
+    # As long as a script may run for it.
+    assert said[0][1] >= 49
+    assert stage.broker.store.pool.which_gone([one.id for one in held]) == set(taken)
+    stage.turn(70)
+    assert stage.broker.store.pool.which_gone(taken) == set()
+
+
+def test_nobody_is_marked_whose_request_nobody_has(stage, monkeypatch):
+    said = marks(stage, monkeypatch)
+    queued = stage.hold()
+    stage.turn()
+    answered = stage.hold()
+    stage.turn()
+    stage.relay.gone(queued)
+    stage.turn()
+    stage.reply(stage.take())
+    stage.relay.gone(answered)
+    stage.relay.gone(stage.hold())
+    stage.turn()
+    assert said == []
+
+
+def test_who_is_refused_at_a_hurried_stop_waits_no_more(stage, monkeypatch):
+    said = marks(stage, monkeypatch)
+    for _ in range(2):
+        stage.hold()
+    stage.turn()
+    taken = stage.take()["node_id"]
+    stage.relay.hurry()
+    stage.turn()
+    assert [ids for ids, _ in said] == [[taken]]
+
+
+def test_a_mark_that_redis_refuses_costs_nothing(stage, monkeypatch):
+    monkeypatch.setattr(stage.broker, "mark_gone", lambda ids, life: fail(Refused("OOM")))
+    held = stage.hold()
+    stage.turn()
+    stage.take()
+    stage.relay.gone(held)
+    stage.turn()
+    stage.hold()
+    stage.turn()
+    assert len(stage.waiting()) == 1
 
 
 # Promise 6
