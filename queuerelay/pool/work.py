@@ -97,6 +97,8 @@ class Workshop:
             address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
         )
         self._prefix: list[bytes] | None = None
+        #: The program, and how its file was when it was looked at.
+        self._found: tuple[str, tuple[int, ...] | None] | None = None
 
     def argv(self, work: Work) -> list[bytes]:
         """The command line for `work`.
@@ -115,13 +117,28 @@ class Workshop:
         self._located([b""])
 
     def _located(self, argv: list[bytes]) -> list[bytes]:
-        path = self.base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
-        program = find_program(self._template.program, path=path, cwd=self._config.cwd)
+        program = self._program()
         argv[0] = os.fsencode(program)
         if self._prefix is None:
             found = prefix(program, directory=self._config.cwd, limits=self._limits)
             self._prefix = [os.fsencode(part) for part in found]
         return [*self._prefix, *argv]
+
+    def _program(self) -> str:
+        """Where the program is now; `CannotStart` where it is not.
+
+        The whole search costs a twentieth of a short job, so it is left out while the file that
+        it found is the very same. What it would find besides, as a missing interpreter, the start
+        itself says, but not through a prefix: then it is made each time.
+        """
+        if self._found is not None and not self._prefix:
+            program, signature = self._found
+            if _signature(program) == signature:
+                return program
+        path = self.base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
+        program = find_program(self._template.program, path=path, cwd=self._config.cwd)
+        self._found = program, _signature(program)
+        return program
 
     def environment(self, work: Work) -> dict[bytes, bytes]:
         """Its environment; raises `BadRequest` for a request that no environment can carry."""
@@ -146,6 +163,15 @@ class Workshop:
         """What `exit` means for `work`."""
         is_request = work.message.request is not None
         return decide(exit, self._rules, stdout=None if is_request else output.excerpt())
+
+
+def _signature(path: str) -> tuple[int, ...] | None:
+    """Changes with the file's place, content and rights; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer | None:

@@ -1021,3 +1021,26 @@ def test_an_error_in_claiming_ends_nothing(make, monkeypatch, logged_failures):
     stage.advance(2.0)
     stage.job()
     stage.processes.started[0].exit(0)
+
+
+def test_a_program_that_is_replaced_or_goes_while_the_pool_runs(make, tmp_path):
+    program = tmp_path / "script"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    stage = make(command=(str(program),))
+    for _ in range(2):
+        stage.job()
+        stage.processes.alive[0].exit(0)
+        stage.turns()
+    program.chmod(0o644)
+    stage.job()
+    assert not stage.processes.alive
+    assert "not executable" in stage.pool.snapshot().resting
+    program.chmod(0o755)
+    stage.advance(8.0)
+    stage.processes.alive[0].exit(0)
+    stage.turns()
+    program.unlink()
+    stage.job()
+    assert not stage.processes.alive
+    assert stage.pool.snapshot().resting
