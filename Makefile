@@ -1,4 +1,4 @@
-# make run    relay, embedded Valkey and a worker with a sample site, on localhost:8000
+# make run    relay, embedded Valkey and a pool with a sample site, on localhost:8000
 # make test   everything that is tested
 # make lint   ruff and mypy alone
 # make bench  the benchmark (needs wrk)
