@@ -151,6 +151,9 @@ class ValkeyServer:
     def freeze(self) -> None:
         """Stop its process, so that it accepts connections and bytes and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # It may be in the middle of a turn on another processor: what is sent from now on must
+        # not be in that turn.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on."""
