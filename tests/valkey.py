@@ -139,8 +139,11 @@ class ValkeyServer:
         process, self._process = self._process, None
         assert process is not None, "the server is not running"
         self._close_clients()
-        process.send_signal(signal.SIGCONT)
         process.send_signal(sig)
+        # A frozen one hears SIGTERM only when it goes on. Sent after it, so that the server answers
+        # nobody before it dies of SIGKILL, which needs no going on.
+        if sig is not signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
