@@ -139,8 +139,11 @@ class ValkeyServer:
         process, self._process = self._process, None
         assert process is not None, "the server is not running"
         self._close_clients()
-        process.send_signal(signal.SIGCONT)
         process.send_signal(sig)
+        # A frozen one hears SIGTERM only when it goes on. Sent after it, so that the server answers
+        # nobody before it dies of SIGKILL, which needs no going on.
+        if sig is not signal.SIGKILL:
+            process.send_signal(signal.SIGCONT)
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -151,6 +154,9 @@ class ValkeyServer:
     def freeze(self) -> None:
         """Stop its process, so that it accepts connections and bytes and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # It may be in the middle of a turn on another processor: what is sent from now on must
+        # not be in that turn.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on."""

@@ -51,12 +51,19 @@ def endpoint_for(url: RedisUrl, reactor: IReactorTime) -> IStreamClientEndpoint:
         return endpoint
     trust = None
     if url.ca_file is not None:
-        pem = Path(url.ca_file).read_bytes()
-        end = b"-----END CERTIFICATE-----"
-        trust = trustRootFromCertificates(
-            [Certificate.loadPEM(part + end) for part in pem.split(end)[:-1]]
-        )
+        trust = trustRootFromCertificates(_certificates(url.ca_file))
     return wrapClientTLS(optionsForClientTLS(url.host, trustRoot=trust), endpoint)
+
+
+def _certificates(path: str) -> list[Certificate]:
+    pem, end = Path(path).read_bytes(), b"-----END CERTIFICATE-----"
+    try:
+        found = [Certificate.loadPEM(part + end) for part in pem.split(end)[:-1]]
+    except Exception as error:
+        raise ValueError(f"{path} has a certificate that cannot be read: {error!r}") from error
+    if not found:
+        raise ValueError(f"{path} has no certificate in it")
+    return found
 
 
 class RedisConnection:

@@ -41,6 +41,8 @@ GRACE: Final = 10.0
 LOOK_AGAIN: Final = 2.0
 #: Seconds that a child of the dead server may keep its output open (one that rewrites the file).
 LAST_WORDS: Final = 1.0
+#: Bytes of its last line that are logged.
+_SAID: Final = 500
 #: What the launcher exits with where another server has the directory.
 _TAKEN: Final = 75
 
@@ -276,7 +278,7 @@ class _Server(ProcessProtocol):
         """It is gone, and so are its pipes."""
         if self._close is not None and self._close.active():
             self._close.cancel()
-        said = (self._line.strip() or self._last).decode("utf-8", "replace")
+        said = (self._line.strip() or self._last)[:_SAID].decode("utf-8", "replace")
         self._server.ended(
             reason.getErrorMessage(),
             said=said,

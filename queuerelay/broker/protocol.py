@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import hiredis
 import txredisapi
+from OpenSSL.SSL import Error as TLSError
+from service_identity import VerificationError
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -159,7 +161,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         for call in (self._watch, self._late):
             if call is not None and call.active():
                 call.cancel()
-        self.reason = self.reason or why.getErrorMessage()
+        self.reason = self.reason or _why(why)
         waiting, self._waiting = self._waiting, deque()
         super().connectionLost(why)
         for answered, _ in waiting:
@@ -188,3 +190,13 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         # A long answer that is still coming in is not late.
         if self._waiting and self._waiting[0][1] < now and self._heard + COMMAND_BOUND < now:
             self.drop("no answer in time")
+
+
+def _why(failure: Failure) -> str:
+    """The reason for a lost connection, in words; TLS has only lists of tuples for it."""
+    error = failure.value
+    if isinstance(error, VerificationError):
+        return "TLS: the certificate is for another host"
+    if isinstance(error, TLSError) and error.args and error.args[0]:
+        return "TLS: " + "; ".join(str(one[-1]) for one in error.args[0])
+    return failure.getErrorMessage()

@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from queuerelay import __version__
 from queuerelay.broker.base import BEAT_INTERVAL, Broker, QueueDepth
 from queuerelay.broker.loop import Loop
+from queuerelay.broker.outage import Seldom
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
@@ -114,6 +115,7 @@ class Relay:
         self._leaving: dict[str, list[Held]] = {}
         self._counters: Counter[str] = Counter()
         self._refusals = RefusalLog(clock)
+        self._seldom = Seldom(clock)
         self._drained: Deferred[None] | None = None
         self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
@@ -419,7 +421,11 @@ class Relay:
         if held is not None:
             self._refuse(held, BadReply(str(error)))
         else:
-            self._refusals.add(BadReply(f"{error}, for nobody who waits"))
+            self._log_undecodable(error)
+
+    def _log_undecodable(self, error: ReplyError) -> None:
+        if self._seldom.due(str(error)):
+            self._log.warn("a reply for nobody who waits: {error}", error=str(error))
 
     def _legacy_replies(self, batch: Sequence[bytes]) -> Deferred[None] | None:
         """Replies on the list that all relays share: ours are answered, others go to their relay's

@@ -616,6 +616,7 @@ def test_a_frozen_worker_that_wakes_up_late_corrupts_nothing(stage):
     node_id = stage.push("/wait/go")
     stage.running("/wait/go")
     frozen.signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, frozen.pid, os.WSTOPPED | os.WNOWAIT)
     stage.allow("go")
     second = stage.worker("--lease", "1")
     assert stage.reply(node_id).status == 201

@@ -174,7 +174,7 @@ def test_default_of_each_option_is_valid_and_described(option, write):
         ("prefix", "a b:", "1 to 128 characters"),
         ("redis", "", "localhost, HOST:PORT"),
         ("redis", "ftp://localhost", "localhost, HOST:PORT"),
-        ("redis", "redis://localhost/first", "a database number"),
+        ("redis", "redis://localhost/first", "one database number such as /0"),
         ("access-log", "", "the path of a file"),
         ("access-log", "a\0b", "the path of a file"),
         ("legacy-replies", "", "the name of a Redis list"),

@@ -12,7 +12,7 @@ from queuerelay.broker.outage import OutageLog
 from queuerelay.broker.redis import RedisBroker
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from tests.integration.broker.doubles import fired
-from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, eventually, raises, turns
+from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, eventually, raises, turns, within
 from tests.valkey import free_port
 
 
@@ -67,7 +67,7 @@ async def test_it_comes_later(broker_at, own_valkey, said):
     broker.start()
     await eventually(lambda: said)
     server.start()
-    await broker.when_up()
+    await within(broker.when_up())
     await broker.reply("n", [b"1"])
     await eventually(lambda: got)
     assert len(lines(said, "no connection to Redis")) == 1
@@ -81,7 +81,7 @@ async def test_it_goes_and_comes_back(broker_at, own_valkey, said, soon):
     broker.open_inbox("n", got.extend, legacy=("responses", got.extend))
     broker.on_up(lambda: ups.append(1))
     broker.start()
-    await broker.when_up()
+    await within(broker.when_up())
     await broker.push("q", [ONE])
     claim = await broker.claim(["q"], holder="h", lease=LONG)
     for _ in range(3):
@@ -89,7 +89,7 @@ async def test_it_goes_and_comes_back(broker_at, own_valkey, said, soon):
         await eventually(lambda: not broker.is_up)
         assert fired(broker.push("q", [TWO]))[0].check(NotConnected)
         server.start()
-        await broker.when_up()
+        await within(broker.when_up())
     assert len(ups) == 4
     assert await broker.ack(claim, reply_to=KEYS.inbox("n"), reply=b"R") is True
     server.client().rpush("responses", b"old")
@@ -101,7 +101,7 @@ async def test_what_was_under_way_is_unknown(broker_at, own_valkey, soon):
     server = own_valkey()
     broker = broker_at(server.tcp_url)
     broker.start()
-    await broker.when_up()
+    await within(broker.when_up())
     server.freeze()
     pending = [broker.push("q", [ONE]), broker.depths(["q"])]
     got = [fired(one) for one in pending]
@@ -115,7 +115,7 @@ async def test_an_acknowledgement_under_way_outlives_its_connection(broker_at, o
     server = own_valkey("--appendonly", "yes", "--appendfsync", "always")
     broker = broker_at(server.tcp_url)
     broker.start()
-    await broker.when_up()
+    await within(broker.when_up())
     await broker.push("q", [ONE, TWO])
     claims = [await broker.claim(["q"], holder="h", lease=LONG) for _ in range(2)]
     server.freeze()
@@ -135,7 +135,7 @@ async def test_a_server_that_hangs_is_left_within_the_bound(broker_at, own_valke
     got = []
     broker.open_inbox("n", got.extend)
     broker.start()
-    await broker.when_up()
+    await within(broker.when_up())
     await broker.reply("n", [b"1"])
     await eventually(lambda: got == [b"1"])
     server.freeze()
@@ -147,7 +147,7 @@ async def test_a_server_that_hangs_is_left_within_the_bound(broker_at, own_valke
         assert lines(said, "no answer in time")
     finally:
         server.thaw()
-    await broker.when_up()
+    await within(broker.when_up())
     server.client().rpush(KEYS.inbox("n"), b"2")
     await eventually(lambda: got == [b"1", b"2"])
     await eventually(lambda: lines(said, "again after"))
@@ -162,7 +162,7 @@ async def test_a_server_that_hangs_while_it_is_entered(broker_at, own_valkey, sa
         await eventually(lambda: lines(said, "no answer in time"))
     finally:
         server.thaw()
-    await broker.when_up()
+    await within(broker.when_up())
 
 
 # What is wrong with it, and the mending
@@ -206,7 +206,7 @@ async def test_a_server_that_will_not_do_and_then_does(
     assert not broker.is_up
     assert len(lines(said, "no connection to Redis")) == 1
     del fake.answers[key]
-    await broker.when_up()
+    await within(broker.when_up())
     await eventually(lambda: lines(said, "again after"))
 
 
@@ -214,12 +214,12 @@ async def test_a_server_that_will_not_do_and_then_does(
 async def test_a_server_that_becomes_unfit_is_left(broker_at, fake, said, soon, prefix):
     broker = broker_at(fake.url)
     broker.start()
-    await broker.when_up()
+    await within(broker.when_up())
     fake.answers["RPUSH"] = f"-{prefix} no more\r\n".encode()
     # It was not done, which the relay may rely on.
     await raises(NotConnected, broker.push("q", [ONE]), match=prefix)
     del fake.answers["RPUSH"]
-    await broker.when_up()
+    await within(broker.when_up())
     assert await broker.push("q", [ONE]) == 1
     assert lines(said, f"{prefix} no more")
 
@@ -228,7 +228,7 @@ async def test_a_server_that_becomes_unfit_is_left(broker_at, fake, said, soon, 
 async def test_what_is_only_refused_costs_no_connection(broker_at, fake, prefix):
     broker = broker_at(fake.url)
     broker.start()
-    await broker.when_up()
+    await within(broker.when_up())
     fake.answers["RPUSH"] = f"-{prefix} no\r\n".encode()
     await raises(Refused, broker.push("q", [ONE]), match=f"{prefix} no")
     assert broker.is_up
@@ -260,7 +260,7 @@ async def test_a_real_replica_is_refused_until_it_is_a_master(broker_at, own_val
     await eventually(lambda: lines(said, f"it is a replica of 127.0.0.1:{master.port}"))
     assert not broker.is_up
     replica.client().replicaof("NO", "ONE")
-    await broker.when_up()
+    await within(broker.when_up())
     assert await broker.push("q", [ONE]) == 1
 
 
@@ -270,7 +270,7 @@ async def test_a_master_that_becomes_a_replica_is_left(broker_at, own_valkey, sa
     got = []
     broker.open_inbox("n", got.extend)
     broker.start()
-    await broker.when_up()
+    await within(broker.when_up())
     await broker.push("q", [ONE])
     server.client().replicaof("127.0.0.1", other.port)
     # The server closes connections that block (UNBLOCKED), and refuses writes (READONLY).
@@ -279,7 +279,7 @@ async def test_a_master_that_becomes_a_replica_is_left(broker_at, own_valkey, sa
     await eventually(lambda: lines(said, "it is a replica of"))
     assert not broker.is_up
     server.client().replicaof("NO", "ONE")
-    await broker.when_up()
+    await within(broker.when_up())
     await eventually(lambda: broker._readers[0][0].is_up)
     server.client().rpush(KEYS.inbox("n"), b"1")
     await eventually(lambda: got == [b"1"])
@@ -314,7 +314,7 @@ async def test_flushall_and_a_new_connection(bench, soon):
     bench.lose()
     await eventually(lambda: not broker.is_up)
     # Whoever waits for the connection pushes first of all.
-    await broker.when_up()
+    await within(broker.when_up())
     assert await broker.push("q", [TWO]) == 1
     assert bench.queues() == {"q"}
 
@@ -360,7 +360,7 @@ async def test_at_maxmemory_it_can_still_be_entered(bench, soon):
     bench.fill()
     bench.lose()
     await eventually(lambda: not broker.is_up)
-    await broker.when_up()
+    await within(broker.when_up())
     await raises(Refused, broker.push("q", [ONE]), match="OOM")
     bench.free()
     assert await broker.push("q", [ONE]) == 1
@@ -472,7 +472,7 @@ async def test_stop_while_up(connection_to, fresh_valkey):
     before = left()
     link = connection_to(fresh_valkey.url)
     link.start()
-    await link.when_up()
+    await within(link.when_up())
     pending = fired(link.call("BLPOP", "nothing", 5, bound=7.0))
     await stops_clean(link, before)
     assert pending[0].check(ConnectionDropped)
@@ -483,7 +483,7 @@ async def test_stop_while_the_server_hangs(connection_to, own_valkey):
     before = left()
     link = connection_to(server.tcp_url)
     link.start()
-    await link.when_up()
+    await within(link.when_up())
     server.freeze()
     try:
         # More than the sockets take.
@@ -510,7 +510,7 @@ async def test_stop_when_the_connection_is_just_lost(connection_to, fresh_valkey
     before = left()
     link = connection_to(fresh_valkey.url)
     link.start()
-    await link.when_up()
+    await within(link.when_up())
     link.drop()
     assert not link.is_up
     await stops_clean(link, before)
@@ -525,14 +525,14 @@ async def test_a_broker_that_stops_with_everything_under_way(own_valkey, soon):
         broker = RedisBroker(url.parse(server.tcp_url), reactor=reactor)
         broker.open_inbox("n", print, legacy=("responses", print))
         broker.start()
-        await broker.when_up()
+        await within(broker.when_up())
         await broker.push("q", [ONE])
         claim = await broker.claim(["q"], holder="h", lease=LONG)
         if hang:
             server.freeze()
         pending = [broker.ack(claim), broker.depths(["q"]), broker.beat("n", b"", inbox_life=9.0)]
         got = [fired(one) for one in pending]
-        await broker.stop()
+        await within(broker.stop())
         if hang:
             server.thaw()
         assert all(got)

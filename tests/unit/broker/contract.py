@@ -29,12 +29,23 @@ async def turns(seconds: float = 0.005) -> None:
     await deferLater(reactor, seconds)
 
 
+#: Seconds in which anything must have come; no test measures them.
+BOUND = 30.0
+
+
+async def within(deferred: Deferred[Any]) -> Any:
+    """What `deferred` fires with; fails where it does not."""
+    from twisted.internet import reactor
+
+    return await deferred.addTimeout(BOUND, reactor)
+
+
 async def eventually(look: Any) -> Any:
     """What `look()`, or the Deferred it returns, gives once that is true."""
     for _ in range(LOOKS):
         found = look()
         if isinstance(found, Deferred):
-            found = await found
+            found = await within(found)
         if found:
             return found
         await turns()
@@ -66,7 +77,7 @@ class Bench:
         if node_id is not None:
             broker.open_inbox(node_id, handler, **options)
         broker.start()
-        await broker.when_up()
+        await within(broker.when_up())
         return broker
 
     def items(self, key: str) -> list[bytes]:
@@ -111,7 +122,7 @@ async def raises(
 ) -> None:
     """That `deferred` fails with `error`."""
     with pytest.raises(error, match=match):
-        await deferred
+        await within(deferred)
 
 
 class BrokerContract:
@@ -136,7 +147,7 @@ class BrokerContract:
         assert not waiting.called
         await waiting
         assert broker.is_up
-        await broker.when_up()
+        await within(broker.when_up())
         assert ups == [True]
 
     async def test_a_failing_on_up_keeps_nobody_else_from_theirs(self, bench, logged_failures):
@@ -145,7 +156,7 @@ class BrokerContract:
         broker.on_up(lambda: 1 / 0)
         broker.on_up(lambda: ups.append(1))
         broker.start()
-        await broker.when_up()
+        await within(broker.when_up())
         await eventually(lambda: ups)
         assert len(logged_failures.flush(ZeroDivisionError)) == 1
 
@@ -155,12 +166,12 @@ class BrokerContract:
         broker.on_up(lambda: ups.append(1))
         bench.lose()
         await eventually(lambda: ups)
-        await broker.when_up()
+        await within(broker.when_up())
         assert await broker.push("q", [ONE]) == 1
 
     async def test_stop(self, bench):
         broker = await bench.up("n", lambda items: None, legacy=("old", lambda items: None))
-        await broker.stop()
+        await within(broker.stop())
         assert not broker.is_up
         await raises(NotConnected, broker.when_up())
         await raises(NotConnected, broker.push("q", [ONE]))
@@ -385,7 +396,7 @@ class BrokerContract:
         await eventually(lambda: len(gates) == 2)
         # The first one ends late; that must not count for the second.
         gates[0].callback(None)
-        await broker.when_up()
+        await within(broker.when_up())
         await broker.depths(["q"])
         assert bench.items(KEYS.inbox("n")) == [b"1"]
         gates[1].callback(None)
