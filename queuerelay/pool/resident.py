@@ -216,7 +216,9 @@ class Residents:
                 one.callback(None)
 
     def _next_to_replace(self) -> _Post | None:
-        return next((post for post in self._posts if post.release < self._release), None)
+        """Those first that do not work at the moment: they cost nothing."""
+        old = [post for post in self._posts if post.release < self._release]
+        return min(old, key=lambda post: post.child is not None and not post.ending, default=None)
 
     async def _replaced(self, post: _Post) -> bool:
         """Whether the process of `post` was replaced by one that lives."""
@@ -323,7 +325,8 @@ class Residents:
     def _recycle(self) -> None:
         """Replace one process that is too old or too large; one at a time."""
         now = self._clock.seconds()
-        if self.is_rolling or any(self._unsettled(post, now) for post in self._posts):
+        # While it rolls there is always one.
+        if any(self._unsettled(post, now) for post in self._posts):
             return
         for post in sorted(self._posts, key=lambda post: post.since):
             why = self._reason_to_recycle(post, now - post.since)

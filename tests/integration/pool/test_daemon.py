@@ -414,15 +414,19 @@ def test_what_runs_is_finished_within_the_drain_time(place):
     assert not any(alive(pid) for pid in place.started(1))
 
 
-def test_a_held_client_is_answered_while_it_stops(place):
+def test_held_clients_are_answered_while_it_stops(place):
     one = place.start("--worker", place.script("a.sh", PATIENT))
-    client = one.get("/")
+    clients = [one.get("/1")]
     place.started(1)
+    # Nobody has begun on the second: the pools go on until nobody is held.
+    clients.append(one.get("/2"))
+    eventually(lambda: place.waiting("requests") == 1)
     one.signal(signal.SIGTERM)
     eventually(lambda: not listens(one.port))
     place.go()
-    assert client.response().status == 200
+    assert [client.response().status for client in clients] == [200, 200]
     assert one.exit() == 0
+    assert place.is_quiet("requests")
 
 
 @pytest.mark.parametrize("script", [PATIENT, STUBBORN], ids=["TERM", "KILL"])

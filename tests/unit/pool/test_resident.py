@@ -330,6 +330,24 @@ def test_one_that_waits_in_its_pause_is_tried_at_once(make):
     assert len(posts.alive) == 2
 
 
+def test_one_that_is_being_recycled_is_waited_for_before_another_is_ended(make):
+    posts = make(size=3, recycle_memory=MiB, grace=30.0).start()
+    first, second, third = posts.alive
+    third.obedient = False
+    posts.memory[third.pid] = 2 * MiB
+    posts.advance(6)
+    assert third.signals == ["TERM"]
+    over = posts.roll()
+    posts.advance(10)
+    assert first.signals == second.signals == []
+    third.exit(0)
+    posts.advance(1.75)
+    assert first.signals == second.signals == []
+    posts.advance(10)
+    assert over == [None]
+    assert (posts.started, len(posts.alive)) == (6, 3)
+
+
 def test_without_processes_there_is_nothing_to_roll(make):
     posts = make()
     assert posts.roll() == [None]
@@ -381,8 +399,10 @@ def test_what_is_too_large_is_replaced_one_at_a_time(make):
     posts.advance(10)
     assert first.signals == ["TERM"]
     assert third.signals == []
-    first.obedient = True
     first.exit(0)
+    posts.advance(30)
+    assert third.signals == []
+    assert posts.started == 5
 
 
 def test_nothing_is_recycled_while_another_is_not_there(make):
@@ -519,10 +539,14 @@ def test_hurry_kills_what_has_not_ended(make):
 
 
 def test_hurry_before_the_stop_ends_nothing(make):
-    posts = make(size=2).start()
+    posts = make(size=3).start()
+    last = posts.alive[2]
+    last.obedient = False
+    posts.pool.set_size(2)
     posts.pool.hurry()
     posts.advance(1)
-    assert (len(posts.alive), posts.started) == (2, 2)
+    assert (len(posts.alive), posts.started) == (3, 3)
+    assert last.signals == ["TERM"]
 
 
 def test_a_stop_before_the_start_is_over_at_once(make):
@@ -585,8 +609,11 @@ def test_a_stop_in_any_phase_leaves_nothing(make, phase, hurried):
     stopped = posts.stop()
     if hurried:
         posts.pool.hurry()
-    posts.advance(2.5 if hurried else 25)
+    for _ in range(12 if hurried else 100):
+        if not stopped:
+            posts.advance(0.25)
     assert stopped == [None]
     assert rolling == [None]
+    # At once.
     posts.is_over()
     assert posts.started == started
