@@ -2,10 +2,12 @@
 
     python benchmarks/pool.py [--rounds 9] [--seconds 1.0] [--width 4]
 
-A job is: claim, `/bin/true`, exit, acknowledge, on a Valkey of our own. The bare loop starts the
-same program with the same spawner and pipes, as many at a time. The two take turns in one process,
-in a new order each round; only the ratio within a round counts, and the median of the ratios is the
-figure. To reach: 0.8 for the job, 0.2 ms for a claim and its acknowledgement.
+A job is: claim, `/bin/true`, exit, acknowledge, on a Valkey of our own. Beside it run two bare
+loops that start the same program with the same pipes, as many at a time: `reactor.spawnProcess` of
+Twisted, which is what one would write without us, and our own spawner, to see what the pool adds to
+it. The three take turns in one process, in a new order each round; only the ratios within a round
+count, and their median is the figure. To reach: 0.8 of `reactor.spawnProcess` for the job, 0.2 ms
+for a claim and its acknowledgement.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 if "twisted.internet.reactor" not in sys.modules:
     from twisted.internet import epollreactor
@@ -51,7 +54,7 @@ class Job(ProcessProtocol):
         self.ended()
 
 
-async def bare(spawner: Spawner, width: int, seconds: float) -> tuple[float, float]:
+async def bare(spawner: Any, width: int, seconds: float) -> tuple[float, float]:
     """Processes per second, and processor seconds of ours for each."""
     done: Deferred[None] = Deferred()
     running = jobs = 0
@@ -120,33 +123,39 @@ async def run(options: argparse.Namespace, address: str) -> int:
     await broker.when_up()
     spawner = Spawner(reactor=reactor)
     await bare(spawner, options.width, 0.2)
-    ratios, costs, cycles = [], [], []
+    loops: dict[str, Any] = {"twisted": reactor, "ours": spawner}
+    ratios: dict[str, list[float]] = {name: [] for name in loops}
+    costs: dict[str, list[float]] = {name: [] for name in loops}
+    cycles = []
     for number in range(options.rounds):
         figures: dict[str, tuple[float, float]] = {}
-        names = ["bare", "pool"]
-        random.shuffle(names)
-        for name in names:
+        for name in random.sample(["pool", *loops], 3):
             figures[name] = (
-                await bare(spawner, options.width, options.seconds)
-                if name == "bare"
+                await bare(loops[name], options.width, options.seconds)
+                if name in loops
                 else await jobs_of_a_pool(spawner, broker, options.width, options.seconds)
             )
         cycles.append(await claims(broker))
-        ratios.append(figures["pool"][0] / figures["bare"][0])
-        costs.append(figures["bare"][1] / figures["pool"][1])
+        for name in loops:
+            ratios[name].append(figures["pool"][0] / figures[name][0])
+            costs[name].append(figures[name][1] / figures["pool"][1])
+        shown = "  ".join(
+            f"{name} {figures[name][0]:5.0f}/s {figures[name][1] * 1000:.2f} ms cpu"
+            for name in (*loops, "pool")
+        )
         print(
-            f"{number + 1}: bare {figures['bare'][0]:6.0f}/s {figures['bare'][1] * 1000:.2f} ms cpu"
-            f"  pool {figures['pool'][0]:6.0f}/s {figures['pool'][1] * 1000:.2f} ms cpu"
-            f"  ratio {ratios[-1]:.2f}  claim+ack {cycles[-1] * 1000:.3f} ms"
+            f"{number + 1}: {shown}  job by twisted {ratios['twisted'][-1]:.2f}, "
+            f"by ours {ratios['ours'][-1]:.2f}  claim+ack {cycles[-1] * 1000:.3f} ms"
         )
     await spawner.stop()
     await broker.stop()
     result = {
-        "job_to_bare_spawn": round(statistics.median(ratios), 3),
-        "cpu_bare_to_job": round(statistics.median(costs), 3),
+        "job_to_reactor_spawn": round(statistics.median(ratios["twisted"]), 3),
+        "job_to_our_spawn": round(statistics.median(ratios["ours"]), 3),
+        "cpu_reactor_spawn_to_job": round(statistics.median(costs["twisted"]), 3),
         "claim_ack_ms": round(statistics.median(cycles) * 1000, 3),
     }
-    good = result["job_to_bare_spawn"] >= 0.8 and result["claim_ack_ms"] <= 0.2
+    good = result["job_to_reactor_spawn"] >= 0.8 and result["claim_ack_ms"] <= 0.2
     print(json.dumps({**result, "as_promised": good}))
     return 0 if good else 1
 

@@ -3,7 +3,9 @@
 Invariants:
 
 1. Never more than `size` slots are taken: one in `_begin` for each message, given back in `_run`,
-   both nowhere else. Only after `set_size` to less may there be more, until they have ended.
+   both nowhere else. Only after `set_size` to less may there be more, until they have ended. A slot
+   whose process has succeeded and is only being acknowledged is not counted; there are never more
+   than `size` of those either.
 2. Slots ask for work: messages are claimed only where slots are free for them, and what comes when
    they no longer are goes back as it was.
 3. Every claimed message ends as `runner` says.
@@ -73,6 +75,7 @@ class Pool:
             wall_clock=wall_clock,
             holder=holder,
         )
+        self._runner.on_settling = self._freed
         self._runner.rest.on_over = self._wake
         self._slots: list[Slot] = []
         worker_id = f"queuerelay.{holder}:{','.join(config.queues)}"
@@ -175,8 +178,8 @@ class Pool:
 
     @property
     def busy(self) -> int:
-        """How many slots have a message."""
-        return len(self._slots)
+        """How many slots have a message that is worked on."""
+        return sum(not slot.settling for slot in self._slots)
 
     def set_size(self, size: int) -> None:
         """Change the size, at least 0; what runs above it ends by itself.
@@ -217,7 +220,8 @@ class Pool:
         """How many messages may be taken now."""
         if not self._takes:
             return 0
-        free = max(0, self._size - len(self._slots))
+        # No more than `size` are being acknowledged: where Redis is slow, we are.
+        free = max(0, min(self._size - self.busy, 2 * self._size - len(self._slots)))
         return self._runner.rest.fits(free, [slot.since for slot in self._slots])
 
     async def _fill(self) -> None:
@@ -278,7 +282,7 @@ class Pool:
             self._waiting.cancel()
 
     def _begin(self, claim: Claim) -> None:
-        taken = {slot.number for slot in self._slots}
+        taken = {slot.number for slot in self._slots if not slot.settling}
         number = next(number for number in range(1, len(taken) + 2) if number not in taken)
         slot = Slot(number=number, claim=claim, since=self._clock.seconds())
         self._slots.append(slot)
@@ -288,10 +292,16 @@ class Pool:
         try:
             await self._runner.run(slot)
         finally:
-            if len(self._slots) >= self._size:
-                self._idle_since = self._clock.seconds()
             self._slots.remove(slot)
+            if not slot.settling:
+                self._freed()
             self._wake()
+
+    def _freed(self) -> None:
+        """There is room for one more."""
+        if self.busy + 1 >= self._size:
+            self._idle_since = self._clock.seconds()
+        self._wake()
 
     async def _give_back(self, claim: Claim) -> None:
         # Where that is not possible its lease expires.

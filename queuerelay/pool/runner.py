@@ -17,6 +17,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.logger import Logger
 
@@ -83,6 +84,8 @@ class Runner:
         self.settler = Settler(broker, clock)
         self.rest = Rest(clock)
         self.tally = Tally()
+        #: Called when the process of a slot is gone and its message is being acknowledged.
+        self.on_settling: Callable[[], object] = lambda: None
 
     async def run(self, slot: Slot) -> None:
         """Work on the slot's message; never raises."""
@@ -250,7 +253,7 @@ class Runner:
             stderr=errors.tail(),
         )
         if outcome is Outcome.SUCCESS:
-            await self._succeed(work, output, attempt)
+            await self._succeed(slot, work, output, attempt)
         else:
             self._log.info(
                 "pool {pool}: {message} ended with {exit}: {outcome}",
@@ -271,7 +274,7 @@ class Runner:
 
     # What becomes of the message
 
-    async def _succeed(self, work: Work, output: Capture, attempt: Attempt) -> None:
+    async def _succeed(self, slot: Slot, work: Work, output: Capture, attempt: Attempt) -> None:
         request = work.message.request
         # The seed's relay does not say when it took the request.
         wait = attempt.started_at - request.accepted_at if request and request.accepted_at else 0.0
@@ -280,7 +283,11 @@ class Runner:
         except ReplyError as error:
             await self._fail(work, reason=str(error), last=attempt)
             return
-        if not await self.settler.acknowledge(work.claim, answer):
+        acknowledged = Deferred.fromCoroutine(self.settler.acknowledge(work.claim, answer))
+        # The next message is asked for in the same turn, without waiting for Redis in between.
+        slot.settling = True
+        self.on_settling()
+        if not await acknowledged:
             self._log.warn(
                 "pool {pool}: {message} was no longer ours when its script had ended",
                 pool=self._config.name,

@@ -8,7 +8,16 @@ from queuerelay.pool.snapshot import SlotSnapshot
 class Slot:
     """What a slot is doing; made for one message, and gone with it."""
 
-    __slots__ = ("attempt", "child", "claim", "client_waits", "message", "number", "since")
+    __slots__ = (
+        "attempt",
+        "child",
+        "claim",
+        "client_waits",
+        "message",
+        "number",
+        "settling",
+        "since",
+    )
 
     def __init__(self, *, number: int, claim: Claim, since: float) -> None:
         #: From 1; the lowest that was free.
@@ -21,6 +30,8 @@ class Slot:
         self.attempt = 0
         #: Whether a client waits for it, who may leave.
         self.client_waits = False
+        #: Whether its process is gone, and only Redis has yet to say so: room for another.
+        self.settling = False
         #: Its process, once it is started.
         self.child: Child | None = None
 

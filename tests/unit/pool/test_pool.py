@@ -695,7 +695,7 @@ def test_stop_while_redis_is_away_gives_up_in_time(make, lines):
     stage.broker.disconnect()
     stage.processes.started[0].exit(0)
     stage.turns()
-    assert stage.pool.busy == 1
+    assert [slot.state for slot in stage.pool.snapshot().slots] == ["ending"]
     stopped = []
     stage.pool.stop().addBoth(stopped.append)
     stage.advance(6.5)
