@@ -402,8 +402,14 @@ def connection_to():
 
 async def stops_clean(link, before):
     """That after `stop` nothing is left at once, and nobody waits for ever."""
-    waiting = fired(link.when_up()) if not link.is_up else [None]
+    was_up = link.is_up
+    waiting = [None] if was_up else fired(link.when_up())
     first, second = link.stop(), link.stop()
+    if not was_up:
+        # It has nobody to wait for.
+        await turns(0)
+        await turns(0)
+        assert first.called
     await first
     await second
     sockets, calls = left()
