@@ -1,8 +1,8 @@
 """What a broker does, whoever provides it: Redis (`redis.RedisBroker`) or memory (`memory`).
 
 Every method that asks Redis for something returns a `Deferred` that fails with a `BrokerError`:
-`NotConnected` where nothing was sent, `Refused` where Redis said no, and `ConnectionDropped` where
-nobody knows.
+`NotConnected` where nothing was done, `Refused` where Redis said no, and `ConnectionDropped` where
+nobody knows. What ends a claim is repeated over lost connections, until Redis answers or `stop`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -130,7 +130,7 @@ class Broker(Protocol):
         """Call `callback` each time that a connection has been made."""
 
     def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
-        """Append `messages` in order; fires with the length of the queue."""
+        """Append `messages`, at least one, in order; fires with the length of the queue."""
 
     def take_off(
         self, queue: str, messages: Sequence[bytes], *, newest: bool = False

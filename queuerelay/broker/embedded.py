@@ -256,6 +256,7 @@ class _Server(ProcessProtocol):
         self._clock = clock
         self._line = b""
         self._last = b""
+        self._ready = False
         self._close: IDelayedCall | None = None
 
     def outReceived(self, data: bytes) -> None:
@@ -263,8 +264,10 @@ class _Server(ProcessProtocol):
         *lines, self._line = (self._line + data)[-65536:].split(b"\n")
         for line in lines:
             self._last = line.strip() or self._last
-            # "unix" is the last listener that it opens; older servers name none.
-            if b"eady to accept connections" in line and not line.endswith(b"tcp"):
+            # "unix" is the last listener that it opens; older servers name none, and say it twice.
+            ready = b"eady to accept connections" in line and not line.endswith(b"tcp")
+            if ready and not self._ready:
+                self._ready = True
                 self._server.answered()
 
     errReceived = outReceived

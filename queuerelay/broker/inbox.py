@@ -110,8 +110,9 @@ class InboxReader:
     async def _wait(self) -> Sequence[bytes]:
         """Drop what has been handed over, wait for more, and fetch it."""
         commands: list[Sequence[object]] = []
-        if self._done:
-            commands.append(("LTRIM", self._key, self._done, -1))
+        done = self._done
+        if done:
+            commands.append(("LTRIM", self._key, done, -1))
         if self._source is None:
             # The item that BLMOVE gives is the head of the list: it need not come twice.
             commands.append(("BLMOVE", self._key, self._key, "LEFT", "LEFT", BLOCK))
@@ -123,9 +124,9 @@ class InboxReader:
                 commands.append(self._script("move", [self._source, self._key], [BATCH]))
             commands.append(self._script("peek", [self._key], [0, BATCH, BATCH_BYTES]))
         answers = await self._connection.pipeline(*commands, bound=BLOCK + COMMAND_BOUND)
-        if self._done:
+        if done:
             _checked(answers.pop(0))
-            self._done = 0
+            self._done -= done
         for answer in answers:
             _checked(answer)
         first, items = answers[0], answers[-1]

@@ -97,10 +97,8 @@ class Proxy(Factory):
         self.budget: Callable[[], int | None] = lambda: None
         #: Connections that have been cut.
         self.cuts = 0
-        #: Whether bytes are swallowed.
-        self.frozen = False
-        #: Bytes passed to the client side.
-        self.passed = 0
+        #: Whether what the server says is swallowed.
+        self.mute = False
 
     @property
     def url(self) -> str:
@@ -146,7 +144,7 @@ class _End(Protocol):
             self.transport.write(self._other._early)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._proxy.frozen:
+        if self._proxy.mute and not self._client_side:
             return
         if self.budget is not None:
             data, cut = data[: self.budget], len(data) > self.budget
@@ -157,8 +155,6 @@ class _End(Protocol):
             self._early += data
         else:
             self._other.transport.write(data)
-        if not self._client_side:
-            self._proxy.passed += len(data)
         if cut:
             self._proxy.cuts += 1
             # What was passed is to arrive before the end does.

@@ -192,11 +192,14 @@ async def test_a_pause_of_an_old_run_does_not_disturb_the_new_one(bench, at_once
         got.extend(items)
 
     await bench.up("n", handler)
-    for i in range(200):
-        bench.put(KEYS.inbox("n"), b"%d" % i)
+    chance, pushed = random.Random(4), 0
+    for _ in range(200):
+        batch = range(pushed, pushed + chance.randrange(1, 6))
+        bench.put(KEYS.inbox("n"), *(b"%d" % i for i in batch))
+        pushed = batch.stop
         await turns(0.001)
-    await eventually(lambda: len(set(got)) == 200)
-    assert first_seen(got) == [b"%d" % i for i in range(200)]
+    await eventually(lambda: len(set(got)) == pushed)
+    assert got == [b"%d" % i for i in range(pushed)]
 
 
 async def test_a_list_of_the_wrong_type_is_told_and_mended(bench, said):
