@@ -22,7 +22,7 @@ _KiB: Final = 1024
 _MiB: Final = 1024 * _KiB
 
 #: What a process may be, and all of it at once.
-ROLES: Final = ("relay", "pool", "status")
+ROLES: Final = ("relay", "pool")
 #: The pool that ``--worker`` makes.
 DEFAULT_POOL: Final = "default"
 
@@ -325,7 +325,7 @@ def _weights(value: object, name: str) -> tuple[float, ...]:
 
 
 _outcome: Final = _one_of(*(one.value for one in CONFIGURABLE))
-_role: Final = _several(_one_of(*ROLES), "roles: relay, pool, status")
+_role: Final = _several(_one_of(*ROLES), "roles: relay, pool")
 _queues: Final = _several(_queue, "queue names")
 _variable: Final = _text(
     "the name of an environment variable, of letters, digits and '_'",
@@ -426,7 +426,7 @@ OPTIONS: Final = (
     Option(
         name="role",
         table="",
-        help="What this process does: one or more of relay, pool, status, with commas",
+        help="What this process does: relay, pool, or both with a comma",
         check=_role,
         separated=True,
         otherwise="relay, and pool where one is configured",
