@@ -82,14 +82,18 @@ _logged = LoggedFailures()
 def children(pid: int) -> set[int]:
     """Pids of the living children of `pid` (zombies are not among them)."""
     found = set()
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    # Not by Path.glob: it looks at each entry itself, and raises where a process ends meanwhile.
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
         try:
             # Fields after the command, which is in parentheses and may contain anything.
-            state, parent = entry.read_text("latin-1").rpartition(")")[2].split()[:2]
+            stat = Path(f"/proc/{entry}/stat").read_text("latin-1")
         except OSError:
             continue
+        state, parent = stat.rpartition(")")[2].split()[:2]
         if int(parent) == pid and state not in "ZX":
-            found.add(int(entry.parent.name))
+            found.add(int(entry))
     return found
 
 
