@@ -233,9 +233,11 @@ def look(pid: int) -> dict[str, int]:
     """At a process, from outside."""
     status = Path(f"/proc/{pid}/status").read_text()
     zombies = 0
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    # Not by Path.glob: it raises where a process ends while it looks.
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            state, parent = entry.read_text("latin-1").rpartition(")")[2].split()[:2]
+            stat = Path(f"/proc/{entry}/stat").read_text("latin-1")
+            state, parent = stat.rpartition(")")[2].split()[:2]
             zombies += int(parent) == pid and state == "Z"
     return {
         "rss": int(status.split("VmRSS:")[1].split()[0]) * 1024,

@@ -117,11 +117,13 @@ def descriptors() -> set[str]:
 def zombies() -> set[int]:
     """Children that have ended and wait to be reaped."""
     found = set()
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    # Not by Path.glob: it raises where a process ends while it looks.
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            state, parent = entry.read_text("latin-1").rpartition(")")[2].split()[:2]
+            stat = Path(f"/proc/{entry}/stat").read_text("latin-1")
+            state, parent = stat.rpartition(")")[2].split()[:2]
             if state == "Z" and int(parent) == os.getpid():
-                found.add(int(entry.parent.name))
+                found.add(int(entry))
     return found
 
 
