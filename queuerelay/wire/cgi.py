@@ -18,6 +18,7 @@ from queuerelay import __version__
 from queuerelay.errors import BadRequest, ReplyError
 from queuerelay.wire.headers import reply_headers
 from queuerelay.wire.message import Request
+from queuerelay.wire.target import native, server_of, split_target
 
 #: Longest header block of a script's output with the empty line after it, in bytes.
 HEADER_BOUND: Final = 32 * 1024
@@ -27,11 +28,6 @@ VARIABLE_BOUND: Final = 128 * 1024 - 2
 #: (execve(2)), which is 2 MiB for the usual 8.
 ENVIRONMENT_BOUND: Final = 1024 * 1024
 
-#: RFC 9112 3.2.2: a whole URI where the request target stands.
-_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?@]*@)?([^/?]*)(.*)", re.DOTALL)
-#: Host and port (RFC 9110 7.2); an IPv6 address keeps its brackets (RFC 3875 4.1.14).
-_HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?")
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 #: With these an empty body is a body: CONTENT_LENGTH says 0 instead of being absent.
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 #: Names that survive as variables: with ``_``, ``X_Forwarded_For`` would pass for
@@ -66,31 +62,31 @@ def cgi_environment(
     Raises `BadRequest` for what no environment can carry: a NUL (``/%00`` is one), or a value of
     128 KiB. It is the client's fault, so it is for 400 and no entry in ``resque:failed``.
     """
-    authority, target = _split_target(request.url)
+    authority, target = split_target(request.url)
     raw_path, _, query = target.partition("?")
     path = unquote_to_bytes(raw_path.encode("latin-1")).decode("latin-1")
-    name = _native(script_name).rstrip("/")
+    name = native(script_name).rstrip("/")
     if name and not (path == name or path.startswith(f"{name}/")):
         name = ""
     fields = _fields(request.headers)
     if authority is not None:
         # The host in the target overrules the field (RFC 9112 3.2.2).
         fields["HTTP_HOST"] = authority
-    server, port = _server(fields.get("HTTP_HOST", ""), request.scheme)
+    server, port = server_of(fields.get("HTTP_HOST", ""), request.scheme)
     variables = {
         "GATEWAY_INTERFACE": "CGI/1.1",
         "SERVER_SOFTWARE": f"queuerelay/{__version__}",
         "SERVER_NAME": server,
         "SERVER_PORT": port,
-        "SERVER_PROTOCOL": f"HTTP/{_native(request.http_version)}",
+        "SERVER_PROTOCOL": f"HTTP/{native(request.http_version)}",
         "REQUEST_METHOD": request.method,
-        "REQUEST_URI": _native(request.url),
+        "REQUEST_URI": native(request.url),
         "SCRIPT_NAME": name,
         "PATH_INFO": path[len(name) :],
         "QUERY_STRING": query,
-        "REMOTE_ADDR": _native(request.remote_addr),
+        "REMOTE_ADDR": native(request.remote_addr),
         # No name is looked up; the address may stand for it (RFC 3875 4.1.9).
-        "REMOTE_HOST": _native(request.remote_addr),
+        "REMOTE_HOST": native(request.remote_addr),
         **fields,
     }
     if request.scheme == "https":
@@ -112,38 +108,6 @@ def cgi_environment(
     return environment
 
 
-def _native(text: str) -> str:
-    """`text` with one character for one byte; other producers than the relay may not know."""
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("latin-1")
-    return text
-
-
-def _split_target(url: str) -> tuple[str | None, str]:
-    """The host where the target names one, and path with query (RFC 9112 3.2)."""
-    url = _native(url)
-    if url == "*":
-        # OPTIONS about the server as a whole has no path; REQUEST_URI keeps the asterisk.
-        return None, ""
-    absolute = None if url.startswith("/") else _ABSOLUTE.fullmatch(url)
-    if absolute is not None:
-        url = absolute[2]
-    if not url.startswith("/"):
-        url = f"/{url}"
-    return (absolute[1] if absolute is not None else None), url
-
-
-def _server(host: str, scheme: str) -> tuple[str, str]:
-    """SERVER_NAME and SERVER_PORT; neither may be empty (RFC 3875 4.1.14, 4.1.15)."""
-    default = _DEFAULT_PORTS.get(scheme, "80")
-    found = _HOST.fullmatch(host)
-    if found is None or not found[1]:
-        return "localhost", default
-    return found[1], found[2] or default
-
-
 def _fields(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The header fields as variables (RFC 3875 4.1.18); repeated ones joined (RFC 9110 5.3, RFC
     6265bis 5.8.3).
@@ -155,7 +119,7 @@ def _fields(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
             continue
         name = field.upper().replace("-", "_")
         name = name if lowered == "content-type" else f"HTTP_{name}"
-        fields.setdefault(name, []).append(_native(text))
+        fields.setdefault(name, []).append(native(text))
     return {
         name: ("; " if name == "HTTP_COOKIE" else ",").join(texts) for name, texts in fields.items()
     }
