@@ -3,7 +3,8 @@
 import pytest
 
 from queuerelay.errors import ReplyError
-from queuerelay.relay.front import IDLE, LINGER
+from queuerelay.relay.channel import LINGER
+from queuerelay.relay.front import IDLE
 from queuerelay.wire.reply import encode_reply
 from tests.unit.relay.strict import CONTINUE, Malformed, chunked, parse, request
 
