@@ -17,6 +17,8 @@ from queuerelay.wire.headers import reply_headers
 
 _DEFAULT_HEADERS: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
 _NODE_ID: Final = re.compile(rb'"node_id"\s*:\s*"([0-9a-f]+-[0-9a-f]{32})"')
+#: Seconds; a worker that measured more has measured something else.
+_LONGEST_TIME: Final = 1e6
 #: Statuses without a body (RFC 9110 15.3.5, 15.4.5).
 NO_BODY_STATUSES: Final = frozenset({204, 304})
 
@@ -37,6 +39,8 @@ class Reply:
     body: bytes
     #: Content-Length as the worker gave it: the answer to HEAD may say it (RFC 9110 8.6).
     declared_length: int | None = None
+    #: Seconds in the queue and in the worker, None for what the worker did not measure.
+    timing: tuple[float | None, float | None] = (None, None)
 
 
 def decode_reply(raw: bytes) -> Reply:
@@ -55,7 +59,10 @@ def decode_reply(raw: bytes) -> Reply:
     else:
         headers, declared = reply_headers(fields)
     body = _body(value.get("body"), value.get("body_encoding"))
-    return Reply(node_id, status, headers, body, declared)
+    timing = value.get("timing")
+    if timing is None:
+        return Reply(node_id, status, headers, body, declared)
+    return Reply(node_id, status, headers, body, declared, _timing(timing))
 
 
 def decode_legacy_reply(raw: bytes) -> Reply:
@@ -66,6 +73,20 @@ def decode_legacy_reply(raw: bytes) -> Reply:
     """
     value, node_id = _load(raw)
     return Reply(node_id, 200, _DEFAULT_HEADERS, _body(value.get("body"), "percent"))
+
+
+def _timing(value: object) -> tuple[float | None, float | None]:
+    """What of it is a time; the rest is left out: nobody's answer fails for a measurement."""
+    if not isinstance(value, dict):
+        return None, None
+    return _seconds(value.get("wait")), _seconds(value.get("run"))
+
+
+def _seconds(value: object) -> float | None:
+    # Not isinstance: True is an int for Python. Neither NaN nor infinity gets through orjson.
+    if (type(value) is float or type(value) is int) and 0 <= value < _LONGEST_TIME:
+        return float(value)
+    return None
 
 
 def _load(raw: bytes) -> tuple[dict[str, Any], str]:

@@ -66,7 +66,27 @@ def test_unknown_keys_and_timing_are_no_harm():
     raw = encode_reply(node_id=NODE_ID, timing={"wait": 0.012, "run": 0.34})
     assert json.loads(raw)["timing"] == {"wait": 0.012, "run": 0.34}
     assert decode_reply(raw).body == b""
+    assert decode_reply(raw).timing == (0.012, 0.34)
     assert decode_reply(reply(timing="odd", other=[])).status == 200
+
+
+@pytest.mark.parametrize(
+    ("timing", "kept"),
+    [
+        (b"null", (None, None)),
+        (b"[1,2]", (None, None)),
+        (b"{}", (None, None)),
+        (b'{"wait":0,"run":2}', (0.0, 2.0)),
+        (b'{"run":1.5}', (None, 1.5)),
+        (b'{"wait":-0.001,"run":1e300}', (None, None)),
+        (b'{"wait":true,"run":"1"}', (None, None)),
+        (b'{"wait":999999,"run":1e6}', (999999.0, None)),
+        (b'{"wait":18446744073709551615,"run":[]}', (None, None)),
+    ],
+)
+def test_of_a_timing_only_times_are_kept(timing, kept):
+    raw = b'{"node_id":"%b","timing":%b}' % (NODE_ID.encode(), timing)
+    assert decode_reply(raw).timing == kept
 
 
 @pytest.mark.parametrize(
