@@ -15,6 +15,7 @@ from twisted.web import http
 from queuerelay.relay.accesslog import AccessLog
 from queuerelay.relay.channel import FrontChannel
 from queuerelay.relay.core import Relay
+from queuerelay.relay.pages import Pages
 from queuerelay.relay.response import Fields, reason_phrase
 
 #: Seconds that a connection may be idle.
@@ -40,12 +41,17 @@ class Front(http.HTTPFactory):
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         access_log: AccessLog | None = None,
+        server_timing: bool = True,
     ) -> None:
         super().__init__(timeout=IDLE, reactor=clock)
         self.relay = relay
         #: Largest request body, in bytes.
         self.max_body = max_body
         self.access_log = access_log
+        #: Whether answers tell how long they took (``Server-Timing``).
+        self.server_timing = server_timing
+        #: The operator's pages for errors.
+        self.pages: Pages = {}
         self.channels: set[FrontChannel] = set()
         #: Bytes of bodies that are not complete yet.
         self.receiving = 0

@@ -179,7 +179,7 @@ class FrontRequest:
     def answer(self, reply: Reply) -> None:
         """Send the worker's answer."""
         try:
-            fields, body = for_reply(reply, self.method)
+            fields, body = for_reply(reply, self.method, timed=self._front.server_timing)
         except Exception:
             self._failed("an answer could not be made")
         else:
@@ -211,7 +211,7 @@ class FrontRequest:
 
     def _refusal_fields(self, refusal: Refusal) -> tuple[Fields, bytes]:
         accept = self.requestHeaders.getRawHeaders(b"accept") or ()
-        return for_refusal(refusal, self.method, accept)
+        return for_refusal(refusal, self.method, accept, self._id, self._front.pages)
 
     def _send(self, status: int, fields: Fields, body: bytes) -> None:
         channel = self.channel

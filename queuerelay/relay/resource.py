@@ -11,6 +11,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from queuerelay.errors import BodyTooLarge, InternalError, Refusal
 from queuerelay.relay.core import Relay
 from queuerelay.relay.held import Held
+from queuerelay.relay.pages import Pages
 from queuerelay.relay.request_id import request_id
 from queuerelay.relay.response import Fields, for_refusal, for_reply, reason_phrase
 from queuerelay.wire.headers import request_headers
@@ -26,17 +27,21 @@ class RelayResource(Resource):
     isLeaf = True
     _log = Logger()
 
-    def __init__(self, relay: Relay, *, max_body: int) -> None:
+    def __init__(self, relay: Relay, *, max_body: int, server_timing: bool = True) -> None:
         super().__init__()
         self._relay = relay
         self._max_body = max_body
+        #: Whether answers tell how long they took (``Server-Timing``).
+        self.server_timing = server_timing
+        #: The operator's pages for errors.
+        self.pages: Pages = {}
 
     def render(self, request: Request) -> int:
         """Hold the request; it is answered later."""
         relay = self._relay
         fields = request.requestHeaders
         id = request_id(fields.getRawHeaders(b"x-request-id"))
-        exchange = _Exchange(request, id)
+        exchange = _Exchange(self, request, id)
         headers = [
             pair for pair in request_headers(fields.getAllRawHeaders()) if pair[0] != "x-request-id"
         ]
@@ -60,11 +65,15 @@ class RelayResource(Resource):
         except Refusal as refusal:
             exchange.refuse(refusal)
         except Exception:
-            self._log.failure("a request could not be held")
-            exchange.refuse(relay.count(InternalError()))
+            exchange.refuse(self.failed("a request could not be held"))
         else:
             self._watch(request, held)
         return NOT_DONE_YET
+
+    def failed(self, what: str) -> Refusal:
+        """The error for a bug of ours."""
+        self._log.failure("{what}", what=what)
+        return self._relay.count(InternalError(what))
 
     def _watch(self, request: Request, held: Held) -> None:
         finished = request.notifyFinish()
@@ -75,21 +84,28 @@ class RelayResource(Resource):
 class _Exchange:
     """A request of twisted.web as the relay's `Client`."""
 
-    __slots__ = ("_id", "_request")
+    __slots__ = ("_id", "_request", "_resource")
 
-    def __init__(self, request: Request, id: bytes) -> None:
+    def __init__(self, resource: RelayResource, request: Request, id: bytes) -> None:
+        self._resource = resource
         self._request = request
         self._id = id
 
     def answer(self, reply: Reply) -> None:
         """Send the worker's answer."""
-        fields, body = for_reply(reply, self._request.method)
-        self._send(reply.status, fields, body)
+        resource = self._resource
+        try:
+            fields, body = for_reply(reply, self._request.method, timed=resource.server_timing)
+        except Exception:
+            self.refuse(resource.failed("an answer could not be made"))
+        else:
+            self._send(reply.status, fields, body)
 
     def refuse(self, refusal: Refusal) -> None:
         """Send an error of our own."""
         accept = self._request.requestHeaders.getRawHeaders(b"accept") or ()
-        fields, body = for_refusal(refusal, self._request.method, accept)
+        pages = self._resource.pages
+        fields, body = for_refusal(refusal, self._request.method, accept, self._id, pages)
         self._send(refusal.status, fields, body)
 
     def abort(self) -> None:

@@ -387,7 +387,8 @@ def test_without_half_closing_an_early_answer_closes_at_once(stage):
         ("*/*", b"text/plain; charset=utf-8"),
         ("application/json", b"application/problem+json"),
         ("application/problem+json;q=0.9, */*;q=0.1", b"application/problem+json"),
-        ("text/html,application/json", b"text/plain; charset=utf-8"),
+        ("text/html,application/json", b"application/problem+json"),
+        ("text/html,*/*;q=0.8", b"text/plain; charset=utf-8"),
         ("\xff\xfe", b"text/plain; charset=utf-8"),
     ],
 )
