@@ -65,6 +65,10 @@ class RelayConfig:
     drain: float = 25.0
     #: File, or None for none.
     access_log: str | None = None
+    #: Directory with pages for errors, or None for none.
+    error_pages: str | None = None
+    #: Whether answers tell how long they took.
+    server_timing: bool = True
     #: Redis list that old workers answer on, or None for none.
     legacy_replies: str | None = None
     #: First match wins.
@@ -221,6 +225,7 @@ _queue: Final = _text(
 _prefix: Final = _text("1 to 128 characters without blanks, such as 'queuerelay:'")
 _list_name: Final = _text("the name of a Redis list, such as 'responses'")
 _file: Final = _text("the path of a file", re.compile(r"[\x00-\x1f\x7f]"), 4096)
+_directory: Final = _text("the path of a directory", re.compile(r"[\x00-\x1f\x7f]"), 4096)
 _deadline: Final = _seconds(0.001, 86400)
 
 _path: Final = _text(
@@ -280,6 +285,11 @@ def _flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigError.of(name, value, "true or false")
     return value
+
+
+def _truth(text: str) -> object:
+    """What the command line's text means for `_flag`; as TOML has it."""
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _command(value: object, name: str) -> tuple[str, ...]:
@@ -490,6 +500,18 @@ OPTIONS: Final = (
     ),
     Option(name="access-log", help="File that gets a line for each request", check=_file),
     Option(
+        name="error-pages",
+        help="Directory with pages for errors: 502.html, 503.html, 504.html",
+        check=_directory,
+    ),
+    Option(
+        name="server-timing",
+        help="Whether answers tell how long they waited and took, true or false",
+        type=_truth,
+        check=_flag,
+        otherwise="true",
+    ),
+    Option(
         name="legacy-replies",
         help="Redis list on which old workers answer, such as responses",
         check=_list_name,
@@ -548,7 +570,7 @@ _POOL: Final[Mapping[str, Check]] = {
     "resident": _flag,
     "status": _one_of("exit", "stdout"),
     "client_gone": _one_of("finish", "kill"),
-    "cwd": _text("the path of a directory", re.compile(r"[\x00-\x1f\x7f]"), 4096),
+    "cwd": _directory,
     "env": _env,
     "pass_env": _several(_variable, "names of environment variables"),
     "weights": _weights,
