@@ -10,12 +10,14 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from typing import Any, Final
 
 from queuerelay.broker import url
 from queuerelay.errors import ConfigError
 from queuerelay.pool.command import Template, split_command
 from queuerelay.pool.exits import CONFIGURABLE, Outcome
+from queuerelay.wire.forwarded import FORWARDED, UNIX, X_FORWARDED
 from queuerelay.wire.headers import is_token
 
 _KiB: Final = 1024
@@ -69,6 +71,10 @@ class RelayConfig:
     error_pages: str | None = None
     #: Whether answers tell how long they took.
     server_timing: bool = True
+    #: Networks of proxies that say who the client is, and ``unix`` for Unix sockets.
+    trusted_proxies: tuple[str, ...] = ()
+    #: The header fields in which they say it, lower-case.
+    proxy_fields: tuple[str, ...] = X_FORWARDED[:3]
     #: Redis list that old workers answer on, or None for none.
     legacy_replies: str | None = None
     #: First match wins.
@@ -281,6 +287,35 @@ def _several(check: Check, expected: str) -> Check:
     return check_all
 
 
+def _network(value: object, name: str) -> str:
+    if value == UNIX:
+        return UNIX
+    if isinstance(value, str) and len(value) <= 64:
+        try:
+            # Of the whole Internet nothing could be believed.
+            if ip_network(value).prefixlen > 0:
+                return value
+        except ValueError:
+            pass
+    raise ConfigError.of(
+        name, value, "a network such as '10.0.0.0/8', not the whole Internet, or 'unix'"
+    )
+
+
+def _proxy_field(value: object, name: str) -> str:
+    lowered = value.lower() if isinstance(value, str) else value
+    return str(_proxy_field_name(lowered, name))
+
+
+def _proxy_fields(value: object, name: str) -> tuple[str, ...]:
+    fields: tuple[str, ...] = _several(_proxy_field, "header fields such as X-Forwarded-For")(
+        value, name
+    )
+    if FORWARDED in fields and len(fields) > 1:
+        raise ConfigError.of(name, value, "either Forwarded or X-Forwarded-*: which would be true?")
+    return fields
+
+
 def _flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigError.of(name, value, "true or false")
@@ -335,6 +370,7 @@ def _weights(value: object, name: str) -> tuple[float, ...]:
 
 
 _outcome: Final = _one_of(*(one.value for one in CONFIGURABLE))
+_proxy_field_name: Final = _one_of(*X_FORWARDED, FORWARDED)
 _role: Final = _several(_one_of(*ROLES), "roles: relay, pool")
 _queues: Final = _several(_queue, "queue names")
 _variable: Final = _text(
@@ -510,6 +546,22 @@ OPTIONS: Final = (
         type=_truth,
         check=_flag,
         otherwise="true",
+    ),
+    Option(
+        name="trusted-proxies",
+        help="Networks of proxies that say who the client is, and unix for those on Unix sockets; "
+        "with commas",
+        check=_several(_network, "networks"),
+        separated=True,
+        otherwise="none",
+    ),
+    Option(
+        name="proxy-fields",
+        help="The header fields that these proxies set in every request: X-Forwarded-For, -Proto, "
+        "-Host, -Port, or Forwarded; with commas",
+        check=_proxy_fields,
+        separated=True,
+        otherwise="X-Forwarded-For, -Proto, -Host",
     ),
     Option(
         name="legacy-replies",

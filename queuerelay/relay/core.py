@@ -47,6 +47,7 @@ from queuerelay.relay.held import Client, Held, HeldTable, State
 from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.refusals import RefusalLog
 from queuerelay.relay.routes import Routes
+from queuerelay.wire.forwarded import Trust
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.reply import (
     Reply,
@@ -105,6 +106,8 @@ class Relay:
         #: Names this process on the wire; another one each time it starts.
         self.id = os.urandom(4).hex()
         self._reply_to = f"{prefix}inbox:{self.id}"
+        #: Who may say who a client is.
+        self.trust = Trust(config.trusted_proxies, config.proxy_fields)
         self._routes = Routes(config.routes, config.queue, config.deadline)
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
