@@ -74,8 +74,10 @@ class TestRequest:
 
     @pytest.mark.parametrize(
         "name",
-        ["Forwarded", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"]
-        + ["X-Forwarded-Port", "X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Forwarded-"],
+        [
+            *("Forwarded", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"),
+            *("X-Forwarded-Port", "X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Forwarded-"),
+        ],
     )
     def test_who_the_client_is_nobody_says_here(self, name):
         for spelled in (name, name.lower(), name.upper(), name.replace("-", "_")):
@@ -83,8 +85,10 @@ class TestRequest:
 
     @pytest.mark.parametrize(
         "name",
-        ["Host", "Authorization", "Cookie", "Content-Type", "Content-Encoding", "Origin"]
-        + ["Cache-Control", "Range", "Via", "X-Request-Id"],
+        [
+            *("Host", "Authorization", "Cookie", "Content-Type", "Content-Encoding", "Origin"),
+            *("Cache-Control", "Range", "Via", "X-Request-Id"),
+        ],
     )
     def test_connection_takes_nothing_away_that_is_for_everybody(self, name):
         fields = [
