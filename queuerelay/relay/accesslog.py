@@ -35,6 +35,7 @@ class Fields(Protocol):
 class Entry:
     """One answered request."""
 
+    #: Its address as text, "" where it has none, or the peer of its connection.
     client: Any
     method: bytes
     target: bytes
@@ -79,8 +80,10 @@ class AccessLog:
         if now != self._second:
             self._second = now
             self._time = strftime("%d/%b/%Y:%H:%M:%S +0000", gmtime(now)).encode("ascii")
-        peer = entry.client
-        host = peer.host.encode() if isinstance(peer, IPv4Address | IPv6Address) else b"-"
+        client = entry.client
+        if isinstance(client, IPv4Address | IPv6Address):
+            client = client.host
+        host = client.encode() if isinstance(client, str) and client else b"-"
         referer = entry.headers.getRawHeaders(b"referer") or (b"-",)
         agent = entry.headers.getRawHeaders(b"user-agent") or (b"-",)
         line = b'%b - - [%b] "%b %b %b" %d %d "%b" "%b" id=%b\n' % (

@@ -18,6 +18,7 @@ from twisted.web import http
 
 from queuerelay.errors import BadRequest, Refusal
 from queuerelay.relay.request import FrontRequest
+from queuerelay.wire.forwarded import Peer
 from queuerelay.wire.headers import connection_options
 
 if TYPE_CHECKING:
@@ -42,13 +43,24 @@ class FrontChannel(http.HTTPChannel):
     #: Whether an early answer was given; nothing is read after it.
     deaf = False
 
+    #: Who is at the other end, from the first request on.
+    met: Peer | None = None
+
     def connectionMade(self) -> None:
         """A client has connected."""
         super().connectionMade()
-        peer = self.peer = self.transport.getPeer()
-        self.remote_addr = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""
-        self.scheme = "https" if self.isSecure() else "http"
+        self.peer = self.transport.getPeer()
         self.factory.channels.add(self)
+
+    def meet(self) -> Peer:
+        """See who is at the other end; not earlier, because a PROXY line comes after the
+        connection.
+        """
+        peer = self.peer = self.transport.getPeer()
+        address = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""
+        scheme = "https" if self.isSecure() else "http"
+        self.met = self.factory.relay.trust.peer(address, scheme)
+        return self.met
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has left, or was sent away."""

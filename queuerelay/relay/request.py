@@ -17,7 +17,6 @@ from queuerelay.relay.accesslog import Entry
 from queuerelay.relay.held import Held
 from queuerelay.relay.request_id import request_id
 from queuerelay.relay.response import Fields, for_refusal, for_reply
-from queuerelay.wire.headers import request_headers
 from queuerelay.wire.reply import Reply
 
 if TYPE_CHECKING:
@@ -77,7 +76,8 @@ class FrontRequest:
     def __init__(self, channel: "FrontChannel", queued: object = None) -> None:
         #: None once the client has left or has its answer.
         self.channel: Any = channel
-        self.client = channel.peer
+        #: Its address as text, or the connection's peer while nothing more is known.
+        self.client: Any = channel.peer
         self.requestHeaders = FieldList()
         self.method = b"GET"
         self.uri = self.clientproto = b"-"
@@ -122,7 +122,10 @@ class FrontRequest:
         if channel.deaf:
             return
         self.method, self.uri, self.clientproto = command, path, version
-        headers = request_headers(self.requestHeaders.fields)
+        url, http_version = path.decode("latin-1"), version[5:].decode("latin-1")
+        met = channel.met or channel.meet()
+        headers, remote_addr, scheme = met.forward(self.requestHeaders.fields, url, http_version)
+        self.client = remote_addr
         if self._given_id:
             headers = [pair for pair in headers if pair[0] != "x-request-id"]
         headers.append(("x-request-id", self._id.decode("ascii")))
@@ -131,12 +134,12 @@ class FrontRequest:
             self._held = self._front.relay.hold(
                 self,
                 method=command.decode("latin-1"),
-                url=path.decode("latin-1"),
-                http_version=version[5:].decode("latin-1"),
+                url=url,
+                http_version=http_version,
                 headers=headers,
                 body=body,
-                remote_addr=channel.remote_addr,
-                scheme=channel.scheme,
+                remote_addr=remote_addr,
+                scheme=scheme,
             )
         except Refusal as refusal:
             self.refuse(refusal)

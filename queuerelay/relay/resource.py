@@ -14,7 +14,6 @@ from queuerelay.relay.held import Held
 from queuerelay.relay.pages import Pages
 from queuerelay.relay.request_id import request_id
 from queuerelay.relay.response import Fields, for_refusal, for_reply, reason_phrase
-from queuerelay.wire.headers import request_headers
 from queuerelay.wire.reply import Reply
 
 
@@ -42,11 +41,18 @@ class RelayResource(Resource):
         fields = request.requestHeaders
         id = request_id(fields.getRawHeaders(b"x-request-id"))
         exchange = _Exchange(self, request, id)
-        headers = [
-            pair for pair in request_headers(fields.getAllRawHeaders()) if pair[0] != "x-request-id"
-        ]
-        headers.append(("x-request-id", id.decode("ascii")))
         peer = request.getClientAddress()
+        met = relay.trust.peer(
+            peer.host if isinstance(peer, IPv4Address | IPv6Address) else "",
+            "https" if request.isSecure() else "http",
+        )
+        url = request.uri.decode("latin-1")
+        http_version = request.clientproto.decode("latin-1").removeprefix("HTTP/")
+        headers, remote_addr, scheme = met.forward(
+            list(fields.getAllRawHeaders()), url, http_version
+        )
+        headers = [pair for pair in headers if pair[0] != "x-request-id"]
+        headers.append(("x-request-id", id.decode("ascii")))
         try:
             # One byte more than may be, to notice that it is too many.
             body = b"" if request.content is None else request.content.read(self._max_body + 1)
@@ -55,12 +61,12 @@ class RelayResource(Resource):
             held = relay.hold(
                 exchange,
                 method=request.method.decode("latin-1"),
-                url=request.uri.decode("latin-1"),
-                http_version=request.clientproto.decode("latin-1").removeprefix("HTTP/"),
+                url=url,
+                http_version=http_version,
                 headers=headers,
                 body=body,
-                remote_addr=peer.host if isinstance(peer, IPv4Address | IPv6Address) else "",
-                scheme="https" if request.isSecure() else "http",
+                remote_addr=remote_addr,
+                scheme=scheme,
             )
         except Refusal as refusal:
             exchange.refuse(refusal)
