@@ -65,6 +65,12 @@ class RelayConfig:
     max_queue: int = 50_000
     #: Seconds that held requests get at shutdown.
     drain: float = 25.0
+    #: Seconds between two frames of a streamed reply.
+    frame_timeout: float = 60.0
+    #: Seconds for which a client may take nothing of its answer.
+    send_stall: float = 60.0
+    #: Bytes by which the client of a streamed answer may be behind.
+    max_unsent: int = _MiB
     #: File, or None for none.
     access_log: str | None = None
     #: Directory with pages for errors, or None for none.
@@ -532,6 +538,30 @@ OPTIONS: Final = (
         type=float,
         check=_seconds(0, 86400),
         unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="frame-timeout",
+        help="How long a streamed answer waits for its next part",
+        type=float,
+        check=_seconds(0.1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="send-stall",
+        help="How long a client may take nothing of its answer",
+        type=float,
+        check=_seconds(0.1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="max-unsent",
+        help="How far the client of a streamed answer may be behind",
+        type=int,
+        check=_whole("bytes", 1, 2**40),
+        unit="bytes",
         limit=True,
     ),
     Option(name="access-log", help="File that gets a line for each request", check=_file),
