@@ -216,6 +216,10 @@ class Relay:
         """
         return not self.senders.waiting or size <= self.room
 
+    def seconds_since(self, held: Held) -> float:
+        """How long it has been held, or was."""
+        return self._clock.seconds() - held.accepted_at
+
     def count(self, refusal: Refusal) -> Refusal:
         """A front has refused a request by itself; gives `refusal`."""
         return self._counted(refusal)
