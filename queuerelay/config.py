@@ -63,6 +63,20 @@ class RelayConfig:
     max_body: int = 16 * _MiB
     #: Messages on one queue.
     max_queue: int = 50_000
+    #: Clients connected at a time, None for what the open files allow.
+    max_connections: int | None = None
+    #: Bytes of a request line or a header field.
+    max_line: int = 8 * _KiB
+    #: Bytes of request line and header section.
+    max_header: int = 32 * _KiB
+    #: Header fields of one request.
+    max_fields: int = 100
+    #: Seconds from the first byte of a request to the end of its header section.
+    header_time: float = 10.0
+    #: Seconds in which a body must get on.
+    body_time: float = 30.0
+    #: Seconds between two requests of a connection.
+    idle: float = 60.0
     #: Seconds that held requests get at shutdown.
     drain: float = 25.0
     #: Seconds between two frames of a streamed reply.
@@ -533,6 +547,63 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="max-connections",
+        help="How many clients may be connected at a time",
+        type=int,
+        check=_whole("connections", 1, 2**20),
+        unit="connections",
+        otherwise="what the open files allow",
+        limit=True,
+    ),
+    Option(
+        name="max-line",
+        help="How long a request line or a header field may be",
+        type=int,
+        check=_whole("bytes", 256, _MiB),
+        unit="bytes",
+        limit=True,
+    ),
+    Option(
+        name="max-header",
+        help="How large request line and header section may be together",
+        type=int,
+        check=_whole("bytes", 256, 16 * _MiB),
+        unit="bytes",
+        limit=True,
+    ),
+    Option(
+        name="max-fields",
+        help="How many header fields a request may have",
+        type=int,
+        check=_whole("fields", 1, 10_000),
+        unit="fields",
+        limit=True,
+    ),
+    Option(
+        name="header-time",
+        help="How long a client may take for the header section, from its first byte",
+        type=float,
+        check=_seconds(1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="body-time",
+        help="How long a body may come at less than 1 KiB a second",
+        type=float,
+        check=_seconds(1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="idle",
+        help="How long a connection may be without a request",
+        type=float,
+        check=_seconds(1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
         name="drain",
         help="How long a shutdown waits for answers",
         type=float,
@@ -731,6 +802,12 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
             relay.max_held_bytes,
             f"at least the {relay.max_body} bytes of {names['relay.max_body']}",
         )
+    if relay.max_header < relay.max_line:
+        raise ConfigError.of(
+            names["relay.max_header"],
+            relay.max_header,
+            f"at least the {relay.max_line} bytes of {names['relay.max_line']}",
+        )
     if "pool" in config.role and not config.pools:
         raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
 
@@ -884,9 +961,10 @@ def _with_default_pool(
 def describe(config: Config) -> list[tuple[str, str]]:
     """The limits in force, ``(name, value with its unit)``, for the start log."""
     return [
-        (option.name, _with_unit(getattr(config.relay, option.key), option.unit))
+        (option.name, option.otherwise if value is None else _with_unit(value, option.unit))
         for option in OPTIONS
         if option.limit
+        for value in (getattr(config.relay, option.key),)
     ]
 
 

@@ -49,8 +49,8 @@ _REQUEST_LINE: Final = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (TOKEN, 
 #: RFC 9110 7.2, RFC 3986 3.2.2; an empty host makes an invalid URI (RFC 9110 4.2.1), and user
 #: information is an error there (4.2.4).
 _AUTHORITY: Final = re.compile(
-    rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::[0-9]{0,5})?"
-    rb"|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])"
+    rb"(?::(?:[0-9]{0,4}|[0-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 )
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)(.*)")
 #: RFC 9110 8.6, as many digits as any length that could be meant.
@@ -244,9 +244,8 @@ def _judged(method: bytes, target: bytes, minor: bytes, lines: list[tuple[bytes,
     """The head of these parts, each of them valid by itself."""
     fields: list[Field] = []
     read: dict[bytes, list[bytes]] = {}
-    for name, value in lines:
-        name = name.lower()
-        value = value.strip(b" \t")
+    for written, text in lines:
+        name, value = written.lower(), text.strip(b" \t")
         fields.append((name, (value,)))
         if name in _READ:
             if name in read:
@@ -256,10 +255,11 @@ def _judged(method: bytes, target: bytes, minor: bytes, lines: list[tuple[bytes,
     if (
         minor == b"1"
         and len(read) == 1
+        and b"host" in read
         and target[0] == 0x2F
         and method not in _REFUSED
-        and len(hosts := read.get(b"host", ())) == 1
-        and _AUTHORITY.fullmatch(hosts[0])
+        and len(read[b"host"]) == 1
+        and _AUTHORITY.fullmatch(read[b"host"][0])
     ):
         return Head(method, target, b"HTTP/1.1", fields)
     return _with_all(Head(method, target, b"HTTP/1." + minor, fields), read)
@@ -325,9 +325,6 @@ def _settle_host(head: Head, hosts: list[bytes]) -> None:
 def _check_authority(authority: bytes) -> None:
     if _AUTHORITY.fullmatch(authority) is None:
         raise BadRequest("a host that is none (RFC 9110 7.2)")
-    port = authority.rpartition(b":")[2]
-    if authority[-1:] != b"]" and b":" in authority and port and int(port) > 65535:
-        raise BadRequest("a port that is none")
 
 
 def _length(read: dict[bytes, list[bytes]], *, new: bool) -> int | None:
@@ -357,7 +354,7 @@ def _check_method(method: bytes) -> None:
 
 def _check_codings(values: Sequence[bytes]) -> None:
     """``chunked``, once and alone, is what we know (RFC 9112 6.1, 7)."""
-    if not values or values[0].lower() == b"chunked" and len(values) == 1:
+    if not values or (values[0].lower() == b"chunked" and len(values) == 1):
         return
     codings = []
     for one in b",".join(values).lower().split(b","):

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from queuerelay.config import RelayConfig, Route
 from queuerelay.errors import Refusal
 from queuerelay.relay.accesslog import AccessLog
+from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.front import Front
 from queuerelay.relay.held import Held
@@ -167,7 +168,7 @@ class Stage:
         )
         self.front = Front(
             self.relay,
-            max_body=self.config.max_body,
+            limits=Limits.of(self.config),
             clock=self.clock,
             wall_clock=self.clock.seconds,
             access_log=access_log,
