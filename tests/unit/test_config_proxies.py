@@ -12,7 +12,7 @@ def refused(**options):
         load(None, {name.replace("_", "-"): text for name, text in options.items()})
     text = str(caught.value)
     assert "\n" not in text
-    assert len(text) < 300
+    assert len(text) < 400
     return text.removeprefix("wrong configuration: ")
 
 
