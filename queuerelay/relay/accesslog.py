@@ -1,8 +1,8 @@
 """The access log: one line for each request, in the combined format and a little more.
 
-Behind what the combined format has come ``queue``, ``wait``, ``run``, ``total``, ``end`` and ``id``,
-each as ``name=value`` without blanks, in this order; ``-`` is what is not known. Programs that know
-the combined format stop before them.
+Behind what the combined format has come ``queue``, ``wait``, ``run``, ``total``, ``end`` and
+``id``, each as ``name=value`` without blanks, in this order; ``-`` is what is not known. Programs
+that know the combined format stop before them.
 
 Invariants:
 
