@@ -362,7 +362,7 @@ class FrontRequest:
         self._logged = True
         length = self._length if self._framing is None else self._framing.sent
         if self._sender is not None:
-            length = max(0, length - self._sender.waiting)
+            length = max(0, length - self._sender.waiting - self._sender.unsent)
         held = self._held
         wait, run = self._timing or (None, None)
         log.add(

@@ -92,6 +92,7 @@ class Sender:
         "_transport",
         "_write",
         "give_up",
+        "unsent",
         "waiting",
     )
 
@@ -118,6 +119,8 @@ class Sender:
         self._ending = False
         #: Bytes that the transport has not taken yet.
         self.waiting = 0
+        #: Bytes that it will never take, as it was stopped.
+        self.unsent = 0
         self._given = 0
         self._taken = 0
         self._since: float | None = None
@@ -139,6 +142,7 @@ class Sender:
     def stop(self) -> None:
         """Send nothing more, and forget what waits."""
         self._queue.clear()
+        self.unsent += self.waiting
         self._senders.waiting -= self.waiting
         self.waiting = 0
         self._ending = False

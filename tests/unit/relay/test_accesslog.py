@@ -245,32 +245,72 @@ def test_a_log_that_is_not_open_keeps_lines_and_does_not_fail(path):
 
 
 def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
-    stage = make_stage(access_log=log, max_body=10, max_held=2)
+    stage = make_stage(access_log=log, max_body=10, max_held=2, deadline=5)
     stage.connect().send(request("GET", "/ok", ("User-Agent", 'x"y')))
-    stage.reply(stage.take(), body=b"12345")
+    stage.turn(1)
+    stage.reply(stage.take(), body=b"12345", timing={"wait": 0.25, "run": 0.5})
     stage.connect().send(request("GET", "/gone")).leave()
     stage.connect().send(request("POST", "/large", body=b"x" * 11))
+    stage.connect().send(request("POST", "/large", body=b"x" * 11)).leave()
+    stage.connect().send(request("POST", "/half", body=b"x" * 9)[:-1]).leave()
     stage.connect().send(b"nonsense\r\n\r\n")
     stage.connect().send(b"GET /bad HTTP/1.1\r\nno colon\r\n\r\n")
+    # A connection without a request has no line.
+    stage.connect().leave()
     garbled = stage.connect().send(request("HEAD", "/garbled"))
     stage.push_reply(encode_reply(node_id=stage.take()["node_id"]).replace(b":200", b":9"))
     assert garbled.response("HEAD").status == 502
+    cut = stage.connect().send(request("GET", "/cut"))
+    id = stage.take()["node_id"]
+    stage.push_reply(b'{"node_id":"%b","status":201,"body":"abc","more":true}' % id.encode())
+    stage.push_reply(b'{"node_id":"%b","more":7}' % id.encode())
+    assert cut.wire.aborted
     for number in range(3):
         stage.connect().send(request("GET", f"/full/{number}"))
+    stage.take()
+    stage.turn(5.5)
     stage.close()
     log.flush()
     lines = [LINE.fullmatch(line) for line in path.read_bytes().splitlines(keepends=True)]
-    assert [(found[3].split()[1], found[4]) for found in lines] == [
-        (b"/ok", b"200"),
-        (b"/gone", b"499"),
-        (b"/large", b"413"),
-        (b"-", b"400"),
-        (b"/bad", b"400"),
-        (b"/garbled", b"502"),
-        (b"/full/2", b"503"),
-        (b"/full/0", b"499"),
-        (b"/full/1", b"499"),
+    assert [(found[3].split()[1], found[4], found[12], found[8]) for found in lines] == [
+        (b"/ok", b"200", b"answered", b"requests"),
+        (b"/gone", b"499", b"gone", b"requests"),
+        (b"/large", b"413", b"early", b"-"),
+        (b"/large", b"413", b"early", b"-"),
+        (b"/half", b"499", b"gone", b"-"),
+        (b"-", b"400", b"early", b"-"),
+        (b"/bad", b"400", b"early", b"-"),
+        (b"/garbled", b"502", b"refused", b"requests"),
+        (b"/cut", b"201", b"aborted", b"requests"),
+        (b"/full/2", b"503", b"refused", b"-"),
+        (b"/full/0", b"504", b"expired", b"requests"),
+        (b"/full/1", b"503", b"expired", b"requests"),
     ]
-    assert lines[0][5] == b"5"
-    assert lines[0][7] == b"x\\x22y"
-    assert lines[5][5] == b"0"
+    assert (lines[0][5], lines[0][7]) == (b"5", b"x\\x22y")
+    assert lines[0].group(9, 10) == (b"0.250", b"0.500")
+    assert 1 <= float(lines[0][11]) < 1.2
+    assert lines[2].group(9, 10, 11) == (b"-", b"-", b"-")
+    assert lines[7][5] == b"0", "HEAD has no body"
+    assert 5 <= float(lines[10][11]) < 5.5
+
+
+def test_a_large_answer_has_its_line_when_it_has_left(make_stage, log, path):
+    stage = make_stage(access_log=log)
+    left = stage.connect().send(request("GET", "/left"))
+    read = stage.connect().send(request("GET", "/read"))
+    for connection in (left, read):
+        connection.protocol.pauseProducing()
+    stage.reply(stage.take(), body=b"x" * 1_000_000)
+    stage.reply(stage.take(), body=b"x" * 1_000_000)
+    log.flush()
+    assert path.read_bytes() == b""
+    left.wire.producer.stopProducing()
+    left.leave()
+    read.protocol.resumeProducing()
+    stage.turn()
+    log.flush()
+    lines = [LINE.fullmatch(line) for line in path.read_bytes().splitlines(keepends=True)]
+    first, second = lines
+    assert (first[3].split()[1], first[4], first[12]) == (b"/left", b"200", b"gone")
+    assert first[5] == b"0"
+    assert second.group(4, 5, 12) == (b"200", b"1000000", b"answered")
