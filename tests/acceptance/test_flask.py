@@ -23,6 +23,7 @@ EXCLUDED = {
     "server": "each server writes its own name",
     "connection": "belongs to one connection, not to the answer (RFC 9110 7.6.1)",
     "x-request-id": "the relay adds it to every answer",
+    "server-timing": "the relay adds it, and nobody else knows how long it took",
     "transfer-encoding": "framing belongs to one connection (RFC 9112 6)",
 }
 #: Compared where gunicorn sends it: where gunicorn sends chunks instead, the body tells.
