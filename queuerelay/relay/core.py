@@ -133,6 +133,7 @@ class Relay:
             answered=self._streamed,
             cut=self._cut,
             crowded=lambda: self.room < 0,
+            count=self._count,
         )
         self._leaving: dict[str, list[Held]] = {}
         self._unwanted: dict[str, None] = {}
@@ -341,6 +342,9 @@ class Relay:
         except Exception:
             self._log.failure("a client's connection could not be closed")
 
+    def _count(self, name: str) -> None:
+        self._counters[name] += 1
+
     def _counted(self, refusal: Refusal) -> Refusal:
         self._refusals.add(refusal)
         return refusal
@@ -369,6 +373,10 @@ class Relay:
                 reason=why.name.lower(),
                 particulars=particulars,
             )
+
+    def taken(self, held: Held) -> None:
+        """The client of a streamed answer has taken something that it was behind with."""
+        self._streams.taken(held, self._clock.seconds())
 
     def cut_off(self, held: Held | None, client: Client, why: Break, particulars: str) -> None:
         """A front cannot go on sending: break the answer off, whether all of it has come or not."""

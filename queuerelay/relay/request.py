@@ -341,6 +341,7 @@ class FrontRequest:
             write=partial(eager.write, transport),
             done=self._sent,
             give_up=self._stalled,
+            taken=self._taken,
             paused=channel._waitingForTransport,
         )
         channel.registerProducer(sender, True)
@@ -350,6 +351,10 @@ class FrontRequest:
         self.channel.unregisterProducer()
         self._sender = None
         self._done()
+
+    def _taken(self) -> None:
+        if self._held is not None:
+            self._front.relay.taken(self._held)
 
     def _stalled(self) -> None:
         self._front.relay.cut_off(self._held, self, Break.STALLED, "its client takes nothing")

@@ -71,7 +71,7 @@ class Streams:
 
     `refuse` ends a held request before its answer has begun, `answered` and `cut` after; `cut` also
     aborts its client. `answered` is told whether the worker has ended too, `crowded` tells whether
-    the relay has no more memory.
+    the relay has no more memory, `count` counts under a name.
     """
 
     _log = Logger()
@@ -86,6 +86,7 @@ class Streams:
         answered: Callable[[Held, bool], object],
         cut: Callable[[Held, Break, str], object],
         crowded: Callable[[], bool],
+        count: Callable[[str], object],
     ) -> None:
         self._table = table
         self._timeout = frame_timeout
@@ -94,11 +95,10 @@ class Streams:
         self._answered = answered
         self._cut = cut
         self._crowded = crowded
+        self._count = count
         #: By id, the one whose last frame is oldest first.
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._touched: dict[str, _Stream] = {}
-        #: Frames that came twice.
-        self.doubled = 0
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -121,7 +121,9 @@ class Streams:
         expected = stream.expected
         if number is not None and expected is not None and stream.first <= number < expected:
             # Pushed again because its worker did not hear of the first time.
-            self.doubled += 1
+            self._count("frames_doubled")
+        elif stream.last:
+            self._count("frames_late")
         elif not isinstance(reply, Frame) or reply.opens or number != expected:
             self.broken(held, Break.RESTARTED, f"status {reply.status} while it was under way")
         else:
@@ -151,6 +153,13 @@ class Streams:
             self._refuse(held, BadReply(particulars))
         else:
             self._cut(held, why, particulars)
+
+    def taken(self, held: Held, now: float) -> None:
+        """Its client has taken something that it was behind with."""
+        stream = self._streams.get(held.id)
+        if stream is not None:
+            stream.at = now
+            self._streams.move_to_end(held.id)
 
     def forget(self, held: Held) -> None:
         """It has ended."""
