@@ -25,6 +25,7 @@ from queuerelay.config import Config, describe, load
 from queuerelay.pool.pools import Pools, check_command
 from queuerelay.relay.core import Relay
 from queuerelay.relay.listeners import Listeners, endpoints
+from queuerelay.relay.pages import load_pages
 from queuerelay.relay.resource import RelayResource
 
 _log = Logger()
@@ -54,7 +55,7 @@ class RelayService(Service):
         self._backend = _backend(config, reactor, broker)
         self.relay = Relay(config.relay, self._backend.broker, prefix=config.prefix, clock=reactor)
         #: To be mounted anywhere in a twisted.web Site.
-        self.resource: Resource = RelayResource(self.relay, max_body=config.relay.max_body)
+        self.resource: Resource = _resource(config, self.relay)
 
     @classmethod
     def with_options(cls, *, reactor: Any, **options: object) -> "RelayService":
@@ -214,25 +215,42 @@ class Daemon(Service):
         if self.pools is not None:
             self.pools.hurry()
 
-    def roll(self) -> None:
-        """Replace resident workers one by one."""
-        if self.pools is None:
-            self._log.info("a rolling restart was asked for, and there are no pools here")
-            return
-        self.pools.roll().addErrback(
-            lambda failure: self._log.failure("a rolling restart failed", failure)
-        )
+    def reopen(self) -> None:
+        """Go on in a new access log: the old one has been renamed."""
+        if self._listeners is not None:
+            self._listeners.reopen()
+
+    def reload(self) -> None:
+        """Reopen the access log, read the pages for errors again, and replace resident workers."""
+        self._log.info("reloading")
+        if self._listeners is not None:
+            self._listeners.reopen()
+            self._listeners.reload()
+        if self.pools is not None:
+            self.pools.roll().addErrback(
+                lambda failure: self._log.failure("a rolling restart failed", failure)
+            )
 
 
 def check(config: Config, *, reactor: Any) -> None:
     """Whether `config` could be run, as far as that shows without running it: `ConfigError`."""
     if "relay" in config.role:
         endpoints(config.relay.listen, reactor=reactor)
+        if config.relay.error_pages is not None:
+            load_pages(config.relay.error_pages)
     if "pool" in config.role:
         for pool in config.pools:
             check_command(pool)
     if url.parse(config.redis).kind == "embedded":
         find_server()
+
+
+def _resource(config: Config, relay: Relay) -> RelayResource:
+    relayed = config.relay
+    resource = RelayResource(relay, max_body=relayed.max_body, server_timing=relayed.server_timing)
+    if relayed.error_pages is not None:
+        resource.pages = load_pages(relayed.error_pages)
+    return resource
 
 
 async def _stop_relay(relay: Relay, reactor: Any) -> None:

@@ -17,6 +17,7 @@ from queuerelay.relay.accesslog import AccessLog
 from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.front import Front
+from queuerelay.relay.pages import load_pages
 
 #: Seconds that the last answers get at least to reach their clients, where the drain time is over.
 LAST_ANSWERS = 1.0
@@ -57,13 +58,16 @@ class Listeners:
             clock=reactor,
             wall_clock=wall_clock,
             access_log=self._access_log,
+            server_timing=config.server_timing,
         )
 
     def open(self) -> None:
-        """Open the access log and the endpoints; may need privileges.
+        """Read the pages for errors, open the access log and the endpoints; may need privileges.
 
         Raises `ConfigError` or `CannotListen`.
         """
+        if self._config.error_pages is not None:
+            self._front.pages = load_pages(self._config.error_pages)
         if self._access_log is not None:
             try:
                 self._access_log.open()
@@ -79,6 +83,19 @@ class Listeners:
         """Begin to write the access log."""
         if self._flush is not None:
             self._flush.start()
+
+    def reopen(self) -> None:
+        """Go on in a new access log: the old one has another name now."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    def reload(self) -> None:
+        """Read the pages for errors again; where they cannot be read, the old ones stay."""
+        if self._config.error_pages is not None:
+            try:
+                self._front.pages = load_pages(self._config.error_pages)
+            except ConfigError as error:
+                self._log.warn("the pages for errors stay as they were: {error}", error=str(error))
 
     async def close(self) -> None:
         """Take no more connections, and make each answer the last of its connection."""
