@@ -173,6 +173,27 @@ class Stage:
             *("node", HERE / "node" / script, "127.0.0.1", str(self.server.port), *arguments),
         )
 
+    @contextlib.contextmanager
+    def busy(self, name: str, workers: int = 2) -> Iterator[None]:
+        """All workers of the Flask application have something to do; nobody else is served."""
+        names = [f"{name}-{number}" for number in range(workers)]
+        with contextlib.ExitStack() as clients:
+            waiting = [clients.enter_context(Client(self.port)) for _ in names]
+            try:
+                for client, one in zip(waiting, names, strict=True):
+                    client.send(request("GET", f"/hold/{one}"))
+                eventually(lambda: all(self.directory.joinpath(f"{n}.pid").exists() for n in names))
+                yield
+            finally:
+                for one in names:
+                    self.go(one)
+            for client in waiting:
+                assert client.answer(method=b"GET").status == 200
+
+    def go(self, name: str) -> None:
+        """Let the application's ``/hold/NAME`` or ``/events/NAME`` go on."""
+        self.directory.joinpath(f"{name}.go").touch()
+
     def queued(self, queue: str = "requests") -> int:
         """Messages that nobody has taken yet."""
         return int(self.redis.llen(f"resque:queue:{queue}"))
