@@ -132,7 +132,7 @@ class Peer:
 
         `fields` are as for `request_headers`, `url` is the request target.
         """
-        headers = request_headers(fields)
+        headers = request_headers(fields, proxied=self.trusted)
         address, scheme, own = self.address, self.scheme, self._own
         if self.trusted:
             hop = self._client(fields)

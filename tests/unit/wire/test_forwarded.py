@@ -328,6 +328,24 @@ class TestXForwarded:
         headers, _, _ = forward([(b"A", [b"1"]), x("Host", "a.example")])
         assert headers[:2] == [("a", "1"), ("host", "a.example")]
 
+    def test_a_client_cannot_take_away_what_its_proxy_adds(self):
+        """haproxy passes a client's Connection on."""
+        fields = [
+            HOST,
+            (b"Connection", [b"keep-alive, X-User, X-Forwarded-For, TE"]),
+            (b"X-User", [b"nobody"]),
+            (b"TE", [b"trailers"]),
+            x("For", "192.0.2.7"),
+        ]
+        headers, address, _ = forward(fields)
+        assert (headers[:2], address) == (
+            [("host", "shop.example"), ("x-user", "nobody")],
+            "192.0.2.7",
+        )
+        assert {"te", "connection"}.isdisjoint(dict(headers))
+        headers, _, _ = forward(fields, address="192.0.2.7")
+        assert "x-user" not in dict(headers)
+
     def test_a_chain_without_an_end(self):
         """No more than what real chains have is looked at."""
         hops = ["192.0.2.7", *["10.0.0.1"] * 3000]
