@@ -44,6 +44,7 @@ from queuerelay.errors import (
     ReplyError,
     TooManyHeld,
 )
+from queuerelay.relay.drain_rate import DrainRate
 from queuerelay.relay.held import Client, Held, HeldTable, State
 from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.refusals import RefusalLog
@@ -139,6 +140,7 @@ class Relay:
         self._unwanted: dict[str, None] = {}
         self._counters: Counter[str] = Counter()
         self._refusals = RefusalLog(clock)
+        self._drain_rate = DrainRate()
         self._seldom = Seldom(clock)
         self._drained: Deferred[None] | None = None
         self._stopped = False
@@ -266,7 +268,8 @@ class Relay:
         host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
         queue, patience = self._routes.choose(method, url, host, headers)
         if self._outbox.length(queue) >= config.max_queue:
-            raise self._counted(QueueFull(f"{config.max_queue} messages on {queue}, the limit"))
+            particulars = f"{config.max_queue} messages on {queue}, the limit"
+            raise self._counted(QueueFull(particulars, retry_after=self._retry_after(queue)))
         id = f"{self.id}-{os.urandom(16).hex()}"
         accepted_at = self._wall_clock()
         message = encode_request(
@@ -346,8 +349,16 @@ class Relay:
         self._counters[name] += 1
 
     def _counted(self, refusal: Refusal) -> Refusal:
+        if type(refusal) is TooManyHeld:
+            # Wherever they wait: it is not about one queue.
+            estimate = self._drain_rate.seconds(len(self._table))
+            refusal.retry_after = estimate or refusal.retry_after
         self._refusals.add(refusal)
         return refusal
+
+    def _retry_after(self, queue: str) -> int | None:
+        """Seconds until `queue` is worked off; None where nobody knows."""
+        return self._drain_rate.seconds(self._outbox.length(queue), (queue,))
 
     # Streamed answers
 
@@ -355,6 +366,7 @@ class Relay:
         """It is whole; the worker has `ended`, or goes on for nothing."""
         self._end(held, State.ANSWERED)
         self._outbox.left(held.queue)
+        self._drain_rate.answered(held.queue)
         if not ended:
             self._unwant(held.id)
 
@@ -456,7 +468,10 @@ class Relay:
         def answered(answers: Sequence[bool]) -> None:
             for held, was_there in zip(batch, answers, strict=True):
                 if held.state is State.QUEUED:
-                    self._refuse(held, NotStarted() if was_there else NoReply(), State.EXPIRED)
+                    refusal = (
+                        NotStarted(retry_after=self._retry_after(queue)) if was_there else NoReply()
+                    )
+                    self._refuse(held, refusal, State.EXPIRED)
 
         def failed(failure: Failure) -> None:
             self._broker_failed(failure)
@@ -490,6 +505,7 @@ class Relay:
             for queue, depth in zip(self._queues, depths, strict=True):
                 self._depths[queue] = depth
                 self._outbox.saw_length(queue, depth.length)
+                self._drain_rate.saw(queue, depth.length, self._clock.seconds())
 
         return self._broker.depths(self._queues).addCallback(seen)
 
@@ -522,6 +538,7 @@ class Relay:
             pass
         elif self._end(held, State.ANSWERED):
             self._outbox.left(held.queue)
+            self._drain_rate.answered(held.queue)
             try:
                 held.client.answer(reply)
             except Exception:
