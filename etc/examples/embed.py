@@ -8,8 +8,9 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
+from queuerelay.relay.site import Site
 from queuerelay.service import RelayService
 
 

@@ -84,6 +84,15 @@ class HardenedChannel(http.HTTPChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive
 
+    def take_body(self, request: Any, part: bytes) -> None:
+        """A part of the body has come."""
+        request.handleContentChunk(part)
+
+    def early_answer(self, request: Any, refusal: Refusal) -> bytes:
+        """An error as bytes, for a request that is still being read."""
+        answer: bytes = request.early_answer(refusal)
+        return answer
+
     # The transport's side
 
     def connectionMade(self) -> None:
@@ -216,7 +225,7 @@ class HardenedChannel(http.HTTPChannel):
             complete = decoder.rest is not None
             self._pending = decoder.rest or b""
         if part:
-            request.handleContentChunk(part)
+            self.take_body(request, part)
         if complete and not self.deaf:
             self._complete(head)
 
@@ -252,7 +261,7 @@ class HardenedChannel(http.HTTPChannel):
 
     def answer_early(self, request: Any, refusal: Refusal) -> None:
         """Answer a request that is still being sent, and close once the client has heard of it."""
-        self.transport.write(request.early_answer(refusal))
+        self.transport.write(self.early_answer(request, refusal))
         # It may not have read the answer before this one.
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
 
