@@ -33,8 +33,8 @@ def test_a_request_crosses_the_queue_and_comes_back(stage):
         ["x-a", "2"],
         ["x-forwarded-for", "192.168.1.1"],
         ["x-forwarded-proto", "http"],
-        ["x-forwarded-host", "example.org"],
         ["via", "1.1 queuerelay"],
+        ["x-forwarded-host", "example.org"],
     ]
     stage.reply(taken, status=404, headers=[("X-C", "1"), ("x-c", "2")], body=b"none")
     response = connection.response("POST")
