@@ -65,8 +65,17 @@ FIELDS = {
     "reason": TEXT,
     "n": st.integers(0, 3) | ANYTHING,
 }
-#: Each field may be missing, so most replies are wrong in one way only.
-WHOLE = st.fixed_dictionaries({}, optional=FIELDS)
+GOOD = st.fixed_dictionaries(
+    {
+        "status": st.sampled_from([200, 204, 205, 206, 304, 404, 502, 599]),
+        "headers": st.sampled_from([[], [["X-A", "a"]], {"Content-Length": "3"}, {"Date": "now"}]),
+    },
+    optional={"body": st.sampled_from(["12345", "0\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"])},
+)
+#: A good reply with one field of any kind.
+WHOLE = st.tuples(
+    GOOD, st.one_of([st.fixed_dictionaries({name: field}) for name, field in FIELDS.items()])
+).map(lambda pair: {**pair[0], **pair[1]})
 FRAME = st.fixed_dictionaries({}, optional={**FIELDS, "more": st.booleans() | ANYTHING})
 #: Streams that are good but for what `FIELDS` does to their first frame.
 FIRST = st.fixed_dictionaries(
