@@ -69,7 +69,6 @@ def test_uploads(served: Stage) -> None:
         "stream": put,
         "empty": empty,
         "none": empty,
-        "connects": 1,
     }
 
 
