@@ -172,17 +172,6 @@ def client() -> Response:
     return jsonify({"environ": told, "root": request.url_root})
 
 
-@app.route("/client", methods=ANY)
-def client() -> Response:
-    """Who the client is, by everything that applications look at."""
-    environ = request.environ
-    names = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTPS", "HTTP_HOST", "HTTP_VIA", "HTTP_UPGRADE")
-    names += ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_CONNECTION", "HTTP_X_HOP")
-    told = {name: environ[name] for name in names if name in environ}
-    told.update({name: text for name, text in environ.items() if "X_FORWARDED" in name})
-    return jsonify({"environ": told, "root": request.url_root})
-
-
 @app.post("/form")
 def form() -> Response:
     """Fields and files of a form."""
