@@ -135,8 +135,12 @@ class Relay:
             cut=self._cut,
             crowded=lambda: self.room < 0,
             count=self._count,
+            tell=self._tell_taken,
         )
         self._leaving: dict[str, list[Held]] = {}
+        #: What workers of streamed answers are to know after this reactor turn: by id, how many
+        #: bytes were taken, and who streams for nobody.
+        self._taken: dict[str, int] = {}
         self._unwanted: dict[str, None] = {}
         self._counters: Counter[str] = Counter()
         self._refusals = RefusalLog(clock)
@@ -405,15 +409,25 @@ class Relay:
 
     def _unwant(self, id: str) -> None:
         """Its worker streams for nobody: let it know."""
-        if not self._unwanted:
-            self._clock.callLater(0, self._tell_unwanted)
+        if not (self._unwanted or self._taken):
+            self._clock.callLater(0, self._tell_workers)
         self._unwanted[id] = None
 
-    def _tell_unwanted(self) -> None:
+    def _tell_taken(self, id: str, taken: int) -> None:
+        if not (self._unwanted or self._taken):
+            self._clock.callLater(0, self._tell_workers)
+        self._taken[id] = taken
+
+    def _tell_workers(self) -> None:
         unwanted, self._unwanted = self._unwanted, {}
+        taken, self._taken = self._taken, {}
         # A worker that says nothing for longer is told again when it does.
         life = self._config.frame_timeout + GONE_MARGIN
-        self._broker.mark_gone([*unwanted], life=life).addErrback(self._broker_failed)
+        if unwanted:
+            self._broker.mark_gone([*unwanted], life=life).addErrback(self._broker_failed)
+        if taken:
+            life = self._config.send_stall + GONE_MARGIN
+            self._broker.tell_taken(taken, life=life).addErrback(self._broker_failed)
 
     def _take_off_leaving(self) -> None:
         leaving, self._leaving = self._leaving, {}

@@ -11,18 +11,23 @@ Invariants:
    between two. While its client is behind the time stands still: the worker may be waiting for it.
 4. A client is at most `max_unsent` bytes behind when more comes, and all together are within the
    relay's memory; who is further behind is cut off, and nobody else notices.
-5. Frames for nobody tell their worker so, by the mark of clients that have left.
+5. Frames for nobody tell their worker so, by the mark of clients that have left; and a worker that
+   wants to know how much of the body its client has taken can, so that it need not run ahead.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
 
 from twisted.logger import Logger
 
 from queuerelay.errors import BadReply, Refusal, ReplyError
 from queuerelay.relay.held import Held, HeldTable
 from queuerelay.wire.reply import Frame, Reply
+
+#: Bytes of a body between two words to its worker of how much was taken.
+TOLD_EVERY: Final = 64 * 1024
 
 
 class Break(Enum):
@@ -47,7 +52,7 @@ class Break(Enum):
 class _Stream:
     """One streamed answer."""
 
-    __slots__ = ("at", "expected", "first", "granted", "held", "last", "opening", "parts", "size")
+    __slots__ = ("at", "expected", "first", "held", "last", "opening", "parts", "size", "told")
 
     def __init__(self, held: Held, frame: Frame, now: float) -> None:
         self.held = held
@@ -61,9 +66,9 @@ class _Stream:
         self.last = False
         #: Clock seconds of the last frame.
         self.at = now
-        #: Bytes of its body so far, and how many of them the worker knows to be taken.
+        #: Bytes of its body so far, and how many the worker was told to be taken.
         self.size = len(frame.body)
-        self.granted = 0
+        self.told = 0
 
 
 class Streams:
@@ -71,7 +76,8 @@ class Streams:
 
     `refuse` ends a held request before its answer has begun, `answered` and `cut` after; `cut` also
     aborts its client. `answered` is told whether the worker has ended too, `crowded` tells whether
-    the relay has no more memory, `count` counts under a name.
+    the relay has no more memory, `count` counts under a name, `tell` is given an id and how many
+    bytes of the body its client has taken.
     """
 
     _log = Logger()
@@ -87,6 +93,7 @@ class Streams:
         cut: Callable[[Held, Break, str], object],
         crowded: Callable[[], bool],
         count: Callable[[str], object],
+        tell: Callable[[str, int], object],
     ) -> None:
         self._table = table
         self._timeout = frame_timeout
@@ -96,6 +103,7 @@ class Streams:
         self._cut = cut
         self._crowded = crowded
         self._count = count
+        self._tell = tell
         #: By id, the one whose last frame is oldest first.
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._touched: dict[str, _Stream] = {}
@@ -160,6 +168,7 @@ class Streams:
         if stream is not None:
             stream.at = now
             self._streams.move_to_end(held.id)
+            self._tell_taken(stream)
 
     def forget(self, held: Held) -> None:
         """It has ended."""
@@ -189,6 +198,8 @@ class Streams:
                 self._table.begin(held)
                 if last or not more:
                     self._answered(held, last)
+                else:
+                    self._tell_taken(stream)
                 return
             behind = client.backlog
             if behind > self._max_unsent or (behind and self._crowded()):
@@ -203,3 +214,11 @@ class Streams:
         else:
             if last:
                 self._answered(held, True)
+            else:
+                self._tell_taken(stream)
+
+    def _tell_taken(self, stream: _Stream) -> None:
+        taken = stream.size - stream.held.client.backlog
+        if taken - stream.told >= TOLD_EVERY:
+            stream.told = taken
+            self._tell(stream.held.id, taken)

@@ -484,6 +484,28 @@ def test_promise_6_a_client_that_takes_nothing_is_cut_and_one_that_takes_little_
     assert not reading.wire.aborted
 
 
+def test_a_worker_can_know_how_much_its_client_has_taken(stage):
+    connection, taken = begun(stage)
+    told = stage.broker.store.pool.taken
+    stage.frame(taken, b"x" * 60_000)
+    # Not for every event of a few bytes.
+    assert told == {}
+    stage.frame(taken, b"x" * 60_000)
+    assert [count for count, _ in told.values()] == [120_003]
+    connection.wire.capacity = 64 * 1024
+    stage.frame(taken, b"x" * 500_000)
+    before = told[taken["node_id"]][0]
+    assert before < 400_000
+    counts = []
+    for _ in range(8):
+        connection.wire.drain()
+        stage.turn()
+        counts.append(told[taken["node_id"]][0])
+    assert counts[0] > before
+    assert counts == sorted(counts)
+    assert counts[-1] == 620_003
+
+
 def test_while_a_client_is_behind_its_worker_may_be_silent(make_stage):
     stage = make_stage(send_stall=60.0, frame_timeout=10.0)
     connection, taken = slow(stage)
