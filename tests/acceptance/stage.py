@@ -279,6 +279,10 @@ class Client:
         self.send(data)
         return self.answer(method=data.split(b" ", 1)[0])
 
+    def at_end(self) -> bool:
+        """Whether the server closes, and sends nothing more."""
+        return self._stream.read(1) == b""
+
     def interim(self) -> int:
         """Read an interim response; gives its status."""
         _, status, headers = self._head()

@@ -536,3 +536,17 @@ def test_old_clients(pair: Pair, method: str, body: str) -> None:
 
 def test_an_old_client_may_leave_out_the_host(pair: Pair) -> None:
     assert "HTTP_HOST" not in compare(pair, raw("GET", version=b"1.0", host=None)).seen["told"]
+
+
+@pytest.mark.parametrize("server", ["relay", "direct"])
+@pytest.mark.parametrize("body", ["text", "zero", "mebi"])
+def test_an_old_client_may_keep_its_connection(pair: Pair, server: str, body: str) -> None:
+    """By asking for it, where the answer's length is known (RFC 9112 9.3)."""
+    keep = ("Connection", b"keep-alive")
+    sent = raw("GET", b"/", keep, answer_field(200, "plain", body), version=b"1.0")
+    with Client(getattr(pair, server)) as client:
+        for _ in range(3):
+            answer = client.ask(sent)
+            assert (answer.one("connection") or "").lower() == "keep-alive"
+        assert client.ask(raw("GET", b"/", version=b"1.0")).body == TEXT.encode()
+        assert client.at_end()
