@@ -18,6 +18,7 @@ from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.front import Front
 from queuerelay.relay.pages import load_pages
+from queuerelay.relay.proxied import PREFIX, ProxiedFactory
 
 #: Seconds that the last answers get at least to reach their clients, where the drain time is over.
 LAST_ANSWERS = 1.0
@@ -41,6 +42,7 @@ class Listeners:
         self._config = config
         self._reactor = reactor
         self._endpoints = endpoints(config.listen, reactor=reactor)
+        self._trust = relay.trust
         self._ports: list[IListeningPort] = []
         self._hurried = False
         self._cut: IDelayedCall | None = None
@@ -135,7 +137,9 @@ class Listeners:
                 self._log.critical("cannot listen on {endpoint}", endpoint=text, failure=failure)
 
         late = False
-        listening = endpoint.listen(self._front)
+        proxied = text.startswith(PREFIX)
+        factory = ProxiedFactory(self._front, trust=self._trust) if proxied else self._front
+        listening = endpoint.listen(factory)
         listening.addCallbacks(self._ports.append, failed)
         late = True
         if failures:
@@ -148,9 +152,17 @@ def endpoints(texts: Sequence[str], *, reactor: Any) -> list[tuple[str, IStreamS
 
 
 def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
-    """The endpoint that `text` describes; `ConfigError` where it describes none."""
+    """The endpoint that `text` describes; `ConfigError` where it describes none.
+
+    What stands behind `PREFIX` is the endpoint of a proxy's connections.
+    """
+    inner = text.removeprefix(PREFIX)
+    if inner != text and inner.startswith(("ssl:", "tls:", PREFIX)):
+        raise ConfigError.of(
+            "--listen", text, "an endpoint such as haproxy:tcp:8000: there is no TLS behind PROXY"
+        )
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, inner)
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ConfigError.of(
