@@ -5,6 +5,7 @@ import json
 import pytest
 
 from queuerelay.relay.held import State
+from queuerelay.relay.stream import TOLD_EVERY
 from queuerelay.wire.reply import encode_frame, encode_reply
 from tests.unit.relay.stage import FakeClient
 from tests.unit.relay.strict import Broken, request
@@ -501,9 +502,9 @@ def test_a_worker_can_know_how_much_its_client_has_taken(stage):
         connection.wire.drain()
         stage.turn()
         counts.append(told[taken["node_id"]][0])
-    assert counts[0] > before
+    assert counts[1] > before
     assert counts == sorted(counts)
-    assert counts[-1] == 620_003
+    assert 620_003 - TOLD_EVERY < counts[-1] <= 620_003
 
 
 def test_while_a_client_is_behind_its_worker_may_be_silent(make_stage):
