@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import redis
 
+from tests.integration.broker.certificates import Authority
 from tests.valkey import ValkeyServer, free_port
 
 T = TypeVar("T")
@@ -217,6 +218,28 @@ def staged(server: ValkeyServer, directory: Path) -> Iterator[Stage]:
         yield stage
     finally:
         stage.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """A port for TLS, with a certificate for localhost."""
+
+    port: int
+    #: The authority's certificate, for clients.
+    ca: Path
+    #: Key and certificate, for the server.
+    pem: Path
+
+    @classmethod
+    def made(cls, directory: Path) -> "Secure":
+        """With an authority of its own; the files are in the directory."""
+        authority = Authority(directory, "authority")
+        return cls(free_port(), authority.ca, authority.issue("localhost"))
+
+    @property
+    def endpoint(self) -> str:
+        """For ``--listen``."""
+        return f"ssl:{self.port}:interface=127.0.0.1:privateKey={self.pem}:certKey={self.pem}"
 
 
 def _listens(port: int) -> bool:

@@ -9,10 +9,9 @@ import pytest
 
 from tests.acceptance import flask_app
 from tests.acceptance.site_app import IMAGES
-from tests.acceptance.stage import Stage, eventually, staged
+from tests.acceptance.stage import Secure, Stage, eventually, staged
 from tests.browser import Browser, BrowserError, Page
-from tests.integration.broker.certificates import Authority
-from tests.valkey import ValkeyServer, free_port
+from tests.valkey import ValkeyServer
 
 SITE = "tests.acceptance.site_app:application"
 #: Bytes with a sum that the page can compute, too.
@@ -25,9 +24,16 @@ async function sum(data) {
 
 
 @pytest.fixture(scope="module")
-def served(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Secure:
+    return Secure.made(tmp_path_factory.mktemp("secure"))
+
+
+@pytest.fixture(scope="module")
+def served(
+    valkey: ValkeyServer, secure: Secure, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
     with staged(valkey, tmp_path_factory.mktemp("browser")) as stage:
-        stage.relay("--max-body", str(3 << 20))
+        stage.relay("--max-body", str(3 << 20), "--listen", secure.endpoint)
         stage.worker(application=SITE)
         stage.worker(application=SITE)
         yield stage
@@ -230,13 +236,8 @@ def test_no_websocket(page: Page, url: str) -> None:
     assert end == 1006
 
 
-def test_tls(stage: Stage, page: Page, tmp_path: Path) -> None:
-    pem = Authority(tmp_path, "authority").issue("localhost")
-    port = free_port()
-    where = f"ssl:{port}:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
-    stage.relay("--listen", where)
-    stage.worker(application=SITE)
-    url = f"https://localhost:{port}/site/"
+def test_tls(page: Page, served: Stage, secure: Secure) -> None:
+    url = f"https://localhost:{secure.port}/site/"
     with pytest.raises(BrowserError, match="ERR_CERT_AUTHORITY_INVALID"):
         page.open(url)
     page.call("Security.setIgnoreCertificateErrors", ignore=True)

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance import flask_app
-from tests.acceptance.stage import Stage, eventually, staged
-from tests.integration.broker.certificates import Authority
-from tests.valkey import ValkeyServer, free_port
+from tests.acceptance.stage import Secure, Stage, eventually, staged
+from tests.valkey import ValkeyServer
 
 #: Seconds after which curl gives up by itself.
 BOUND = 30
@@ -102,11 +101,18 @@ class Curl:
 
 
 @pytest.fixture(scope="module")
-def served(valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Secure:
+    return Secure.made(tmp_path_factory.mktemp("secure"))
+
+
+@pytest.fixture(scope="module")
+def served(
+    valkey: ValkeyServer, secure: Secure, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
     if shutil.which("curl") is None:
         pytest.skip("needs curl on PATH")
     with staged(valkey, tmp_path_factory.mktemp("curl")) as stage:
-        stage.relay("--listen", f"unix:{_socket(stage)}")
+        stage.relay("--listen", f"unix:{_socket(stage)}", "--listen", secure.endpoint)
         stage.worker()
         stage.worker()
         yield stage
@@ -488,19 +494,31 @@ def test_events_come_one_by_one(curl: Curl) -> None:
 # TLS.
 
 
-def test_tls(stage: Stage, tmp_path: Path) -> None:
-    """Over TLS curl offers HTTP/2 and 1.1, and gets 1.1."""
-    if shutil.which("curl") is None:
-        pytest.skip("needs curl on PATH")
-    authority = Authority(tmp_path, "authority")
-    pem = authority.issue("localhost")
-    port = free_port()
-    where = f"ssl:{port}:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
-    stage.relay("--listen", where)
-    stage.worker()
-    curl = Curl(stage, tmp_path)
-    url = f"https://localhost:{port}"
-    got = curl(f"{url}/echo", "--cacert", authority.ca, "-d", "a=1")
+def test_tls(curl: Curl, secure: Secure) -> None:
+    """curl offers HTTP/2 and 1.1, and gets 1.1."""
+    url = f"https://localhost:{secure.port}"
+    got = curl(f"{url}/echo", "--cacert", secure.ca, "-d", "a=1")
     assert got.report["http_version"] == "1.1"
     assert got.json["environ"]["wsgi.url_scheme"] == "https"
     assert got.json["body"] == "a=1"
+
+
+def test_tls_keeps_its_connection(curl: Curl, secure: Secure, upload: Path) -> None:
+    url = f"https://localhost:{secure.port}"
+    reports = curl.several(
+        *("--cacert", secure.ca, "--output", "large", f"{url}/large", "--next"),
+        *("--silent", "--show-error", "--write-out", r"%{json}\n", "--cacert", secure.ca),
+        *("--upload-file", upload, "--output", "raw", f"{url}/raw"),
+    )
+    assert [one["http_code"] for one in reports] == [200, 200]
+    assert sum(one["num_connects"] for one in reports) == 1
+    assert (curl.directory / "large").read_bytes() == flask_app.LARGE
+    put = {"method": "PUT", **flask_app.digest(UPLOAD)}
+    assert json.loads((curl.directory / "raw").read_bytes()) == put
+
+
+def test_tls_and_too_much(curl: Curl, secure: Secure, tmp_path: Path) -> None:
+    path = tmp_path / "too-much.bin"
+    path.write_bytes(bytes(TOO_MUCH))
+    send = ("--cacert", secure.ca, "-H", "Expect:", "--data-binary", f"@{path}")
+    assert curl(f"https://localhost:{secure.port}/raw", *send).status == 413
