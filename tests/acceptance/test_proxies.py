@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pytest
 
 from tests.acceptance import flask_app, stage
 from tests.acceptance.stage import PATIENCE, ROOT, Answer, Stage, request, staged
+from tests.integration.broker.certificates import Authority
 from tests.valkey import ValkeyServer, free_port
 
 EXAMPLES = ROOT / "etc" / "examples"
@@ -37,7 +39,7 @@ queue = "played"
 NGINX = """
 daemon off;
 master_process off;
-pid {directory}/nginx.pid;
+pid {directory}/{include}.pid;
 error_log stderr;
 events {{ worker_connections 256; }}
 http {{
@@ -55,10 +57,13 @@ http {{
 class Client(stage.Client):
     """A client that is not where the proxies are."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, ca: Path | None = None) -> None:
         self._socket = socket.create_connection(
             ("127.0.0.1", port), PATIENCE, source_address=(CLIENT, 0)
         )
+        if ca is not None:
+            context = ssl.create_default_context(cafile=ca)
+            self._socket = context.wrap_socket(self._socket, server_hostname="127.0.0.1")
         self._stream = self._socket.makefile("rb")
 
     def line(self) -> bytes:
@@ -75,7 +80,13 @@ class Way:
     #: Where the proxy connects, None for a Unix socket.
     upstream: int | None
     #: Whether the proxy speaks HTTP, or passes on bytes.
-    http: bool
+    http: bool = True
+    #: What a client has to trust that comes by TLS.
+    ca: Path | None = None
+
+    def client(self) -> "contextlib.closing[Client]":
+        """A client that uses it."""
+        return contextlib.closing(Client(self.port, ca=self.ca))
 
 
 def program(name: str) -> str:
@@ -112,29 +123,38 @@ def ways(
         )
         made.worker()
         made.worker()
-        nginx = start_nginx(made, f"server 127.0.0.1:{relay};")
-        nginx_unix = start_nginx(made, f"server unix:{directory}/http.sock;")
+        authority = Authority(directory, "proxies")
+        ca, crt = authority.ca, authority.issue("127.0.0.1")
+        direct = f"server 127.0.0.1:{relay};"
+        nginx = start_nginx(made, direct)
         haproxy, tunnel, old_tunnel = start_haproxy(made, relay, tunnels)
+        haproxy_tls, tunnel_tls, _ = start_haproxy(made, relay, tunnels, crt=crt)
         yield {
-            "nginx": Way(nginx, relay, http=True),
-            "nginx-unix": Way(nginx_unix, None, http=True),
-            "haproxy": Way(haproxy, relay, http=True),
+            "nginx": Way(nginx, relay),
+            "nginx-unix": Way(start_nginx(made, f"server unix:{directory}/http.sock;"), None),
+            "nginx-tls": Way(start_nginx(made, direct, crt=crt), relay, ca=ca),
+            "haproxy": Way(haproxy, relay),
+            "haproxy-nginx": Way(start_haproxy(made, nginx, tunnels)[0], relay),
+            "haproxy-tls": Way(haproxy_tls, relay, ca=ca),
             "tunnel": Way(tunnel, tunnels[0], http=False),
             "tunnel-v1": Way(old_tunnel, tunnels[1], http=False),
+            "tunnel-tls": Way(tunnel_tls, tunnels[0], http=False, ca=ca),
         }
         for child in made.children:
             assert child.process.poll() is None, child.log
         assert "Traceback" not in made.children[0].log
 
 
-def start_nginx(made: Stage, server: str) -> int:
+def start_nginx(made: Stage, server: str, *, crt: Path | None = None) -> int:
+    """nginx with an upstream that says `server`; gives its port."""
     nginx = program("nginx")
+    tls = "" if crt is None else f" ssl; ssl_certificate {crt}; ssl_certificate_key {crt}"
 
     def command(port: int) -> list[str | Path]:
         include, main = f"nginx-{port}-include.conf", made.directory / f"nginx-{port}.conf"
         text = example(
             "nginx.conf",
-            ("    listen 80;\n", f"    listen 127.0.0.1:{port};\n"),
+            ("    listen 80;\n", f"    listen 127.0.0.1:{port}{tls};\n"),
             ("    server 127.0.0.1:8000;\n", f"    {server}\n"),
         )
         made.directory.joinpath(include).write_text(text)
@@ -145,8 +165,12 @@ def start_nginx(made: Stage, server: str) -> int:
     return made._listening("nginx", command)
 
 
-def start_haproxy(made: Stage, relay: int, tunnels: list[int]) -> list[int]:
+def start_haproxy(
+    made: Stage, relay: int, tunnels: list[int], *, crt: Path | None = None
+) -> list[int]:
+    """haproxy in front of `relay`; gives the ports of its ways: HTTP, PROXY and its version 1."""
     haproxy = program("haproxy")
+    tls, proxy = ("", "send-proxy-v2") if crt is None else (f" ssl crt {crt}", "send-proxy-v2-ssl")
     ports = [0, free_port(), free_port()]
 
     def command(port: int) -> list[str | Path]:
@@ -156,10 +180,13 @@ def start_haproxy(made: Stage, relay: int, tunnels: list[int]) -> list[int]:
             "global\n    maxconn 256\n"
             + example(
                 "haproxy.cfg",
-                ("    bind :80\n", f"    bind 127.0.0.1:{port}\n"),
-                ("    bind :81\n", f"    bind 127.0.0.1:{ports[1]}\n"),
+                ("    bind :80\n", f"    bind 127.0.0.1:{port}{tls}\n"),
+                ("    bind :81\n", f"    bind 127.0.0.1:{ports[1]}{tls}\n"),
                 ("    server relay 127.0.0.1:8000\n", f"    server relay 127.0.0.1:{relay}\n"),
-                ("127.0.0.1:8001 ", f"127.0.0.1:{tunnels[0]} "),
+                (
+                    "    server relay 127.0.0.1:8001 send-proxy-v2\n",
+                    f"    server relay 127.0.0.1:{tunnels[0]} {proxy}\n",
+                ),
             )
         )
         # The same in the protocol's first version.
@@ -173,16 +200,16 @@ def start_haproxy(made: Stage, relay: int, tunnels: list[int]) -> list[int]:
     return ports
 
 
-@pytest.fixture(params=["nginx", "nginx-unix", "haproxy", "tunnel", "tunnel-v1"])
+@pytest.fixture(params=["nginx", "nginx-unix", "haproxy", "haproxy-nginx", "tunnel", "tunnel-v1"])
 def way(request: pytest.FixtureRequest, ways: dict[str, Way]) -> Way:
-    """Each of them."""
+    """Each of them that is not TLS."""
     return ways[request.param]
 
 
 @pytest.fixture
 def client(way: Way) -> Iterator[Client]:
     """A client that uses it."""
-    with contextlib.closing(Client(way.port)) as made:
+    with way.client() as made:
         yield made
 
 
@@ -193,15 +220,17 @@ def seen(answer: Answer) -> dict[str, str]:
     return told
 
 
-def expected(host: str = "shop.example:8080") -> dict[str, str]:
+def expected(scheme: str = "http") -> dict[str, str]:
+    """The same, of a client that asks for the host of `request`."""
     return {
         "REMOTE_ADDR": CLIENT,
-        "wsgi.url_scheme": "http",
-        "HTTP_HOST": host,
+        "wsgi.url_scheme": scheme,
+        "HTTP_HOST": "shop.example:8080",
         "HTTP_X_FORWARDED_FOR": CLIENT,
-        "HTTP_X_FORWARDED_PROTO": "http",
-        "HTTP_X_FORWARDED_HOST": host,
+        "HTTP_X_FORWARDED_PROTO": scheme,
+        "HTTP_X_FORWARDED_HOST": "shop.example:8080",
         "HTTP_VIA": "1.1 queuerelay",
+        **({"HTTPS": "on"} if scheme == "https" else {}),
     }
 
 
@@ -212,6 +241,16 @@ def test_the_worker_sees_the_client(client: Client) -> None:
     answer = client.ask(request("GET", "/client"))
     assert seen(answer) == expected()
     assert json.loads(answer.body)["root"] == "http://shop.example:8080/"
+
+
+@pytest.mark.parametrize("name", ["nginx-tls", "haproxy-tls", "tunnel-tls"])
+def test_the_scheme_is_the_clients(ways: dict[str, Way], name: str) -> None:
+    """TLS ends at the proxy."""
+    with ways[name].client() as client:
+        answer = client.ask(request("GET", "/client", ("X-Forwarded-Proto", "http")))
+        assert seen(answer) == expected("https")
+        assert json.loads(answer.body)["root"] == "https://shop.example:8080/"
+        assert client.ask(request("POST", "/raw", body=UPLOAD[:100000])).status == 200
 
 
 def test_a_client_cannot_forge_who_it_is(client: Client) -> None:
@@ -287,7 +326,7 @@ def test_large_bodies_both_ways(client: Client) -> None:
 
 def test_a_body_that_is_too_large(way: Way) -> None:
     """Refused by its length alone, by the proxy or by the relay."""
-    with contextlib.closing(Client(way.port)) as client:
+    with way.client() as client:
         client.send(request("POST", "/raw", ("Content-Length", str(20 * 1024 * 1024))))
         assert client.answer(method=b"POST").status == 413
 
@@ -382,7 +421,7 @@ def test_a_streamed_answer_arrives_while_it_is_made(
 
 def test_each_of_many_clients_gets_its_own_answer(way: Way) -> None:
     def ask(number: int) -> list[str]:
-        with contextlib.closing(Client(way.port)) as client:
+        with way.client() as client:
             return [
                 json.loads(client.ask(request("GET", f"/say/{number}-{turn}")).body)["word"]
                 for turn in range(5)

@@ -2,8 +2,12 @@
 
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.task import Clock
 from twisted.web.server import Site
 
+from queuerelay.errors import ConfigError
+from queuerelay.relay.accesslog import AccessLog
+from queuerelay.relay.listeners import endpoint_from
 from queuerelay.relay.proxied import ProxiedFactory
 from queuerelay.relay.resource import RelayResource
 from tests.unit.relay.stage import Connection, to
@@ -253,3 +257,29 @@ def test_who_waits_with_the_proxy_line_is_not_waited_for(proxied):
     stage.turn(76.0)
     assert connection.wire.lost
     assert stage.waiting() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["haproxy:", "haproxy:nope:1", "haproxy:ssl:8443", "haproxy:haproxy:tcp:1"]
+)
+def test_an_endpoint_that_is_none(text):
+    with pytest.raises(ConfigError) as caught:
+        endpoint_from(text, reactor=Clock())
+    assert f"--listen: got {text!r}, expected an endpoint such as " in str(caught.value)
+
+
+def test_the_access_log_has_the_client(make_stage, tmp_path):
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), wall_clock=lambda: 0.0)
+    log.open()
+    stage = make_stage(access_log=log, trusted_proxies=("192.168.1.1",))
+    connection = stage.connect()
+    for hop in ("203.0.113.9", "2001:DB8::9", "unknown"):
+        connection.send(request("GET", "/", ("X-Forwarded-For", hop)))
+        stage.reply(stage.take())
+    log.close()
+    assert [line.split(" ", 1)[0] for line in path.read_text().splitlines()] == [
+        "203.0.113.9",
+        "2001:db8::9",
+        "-",
+    ]
