@@ -43,6 +43,8 @@ from queuerelay.errors import (
     Refusal,
     ReplyError,
     TooManyHeld,
+    WorkerFailed,
+    WorkerTimeout,
 )
 from queuerelay.relay.drain_rate import DrainRate
 from queuerelay.relay.held import Client, Held, HeldTable, State
@@ -54,6 +56,7 @@ from queuerelay.relay.stream import Break, Streams
 from queuerelay.wire.forwarded import Trust
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.reply import (
+    Failed,
     Frame,
     Reply,
     decode_legacy_reply,
@@ -536,8 +539,22 @@ class Relay:
                 self._log.failure("a reply could not be decoded")
                 self._undecodable(raw, ReplyError("it cannot be decoded"))
             else:
-                self._answer(reply)
+                if type(reply) is Failed:
+                    self._failed(reply)
+                else:
+                    self._answer(reply)
         self._streams.flush()
+
+    def _failed(self, reply: Failed) -> None:
+        """There is no worker's answer: then the error is ours, as any other."""
+        held = self._table.get(reply.node_id)
+        if held is None or held.state is State.ANSWERING:
+            self._answer(reply)
+            return
+        self._outbox.left(held.queue)
+        self._drain_rate.answered(held.queue)
+        failed = WorkerTimeout if reply.problem == "worker-timeout" else WorkerFailed
+        self._refuse(held, failed())
 
     def _answer(self, reply: Reply) -> None:
         held = self._table.get(reply.node_id)

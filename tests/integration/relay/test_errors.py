@@ -108,6 +108,44 @@ def test_502_and_504_have_pages_and_a_workers_own_errors_do_not(relay, worker, p
     assert client.response().get("content-type") == TEXT
 
 
+def test_what_a_pool_says_of_its_script_has_the_same_forms(relay, worker, pages, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    config = tmp_path / "pools.toml"
+    config.write_text(
+        f"""
+        [relay]
+        error_pages = "{pages}"
+        [[relay.route]]
+        path = "/slow"
+        queue = "slow"
+        [[pool]]
+        name = "failing"
+        queues = ["requests"]
+        command = ["false"]
+        [[pool]]
+        name = "slow"
+        queues = ["slow"]
+        command = ["{slow}"]
+        timeout = 0.2
+        tries = 1
+        """
+    )
+    one = relay("--config", str(config))
+    for target, status in (("/", 502), ("/slow", 504)):
+        response = one.get(target, ("Accept", FIREFOX)).response()
+        assert (response.status, response.body) == (
+            status,
+            (pages / f"{status}.html").read_bytes(),
+        )
+        response = one.get(target, ("Accept", "application/json")).response()
+        assert (response.status, response.get("content-type")) == (status, PROBLEM)
+        assert json.loads(response.body)["status"] == status
+    assert "answered 502 (worker-failed)" in one.log
+    assert "answered 504 (worker-timeout)" in one.log
+
+
 def test_pages_are_read_again_on_sighup_and_stay_where_they_cannot_be(relay, worker, pages):
     one = relay("--max-held", "1", "--error-pages", str(pages))
     full(one, worker)
