@@ -635,6 +635,17 @@ _ok(
 _bad(413, "chunks: too large, then wrong", _chunks(b"b\r\nx"), max_body=10)
 _bad(400, "chunks: wrong, then too large", _chunks(b"1\r\nxx\r\nb\r\n"), max_body=10)
 _bad(431, "chunks: a trailer too long", _chunks(b"0\r\nX: " + b"a" * 62 + b"\r\n\r\n"), **_small)
+_ok(
+    "chunks: the longest trailer",
+    _chunks(b"0\r\nX: " + b"a" * 61 + b"\r\n\r\n"),
+    POST,
+    **_small,
+)
+_ok(
+    "chunks: the longest size",
+    _chunks(b"0;" + b"a" * 1022 + b"\r\n\r\n"),
+    POST,
+)
 _bad(431, "chunks: a trailer without end", _chunks(b"0\r\nX: " + b"a" * 300), **_small)
 _bad(
     431,

@@ -43,7 +43,6 @@ class RecordingRelay:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.refusals: list[Refusal] = []
         self.room = 2**30
         self.trust = Trust((), RelayConfig().proxy_fields)
 
@@ -61,8 +60,7 @@ class RecordingRelay:
         raise Recorded
 
     def count(self, refusal: Refusal) -> Refusal:
-        """Note an early answer."""
-        self.refusals.append(refusal)
+        """An early answer is given."""
         return refusal
 
 
@@ -103,6 +101,8 @@ class Verdict:
     raw: bytes
     #: Whether our side of the connection was closed.
     closed: bool
+    #: Whether a further request has begun, and is not complete.
+    partial: bool
 
 
 class _Wire(StringTransport):
@@ -138,6 +138,7 @@ def feed(factory: Any, recorder: Any, *segments: bytes) -> Verdict:
     channel.makeConnection(wire)
     for segment in segments:
         channel.dataReceived(segment)
-    verdict = Verdict(tuple(recorder.messages), wire.value(), wire.ended)
+    partial = not (wire.ended or channel.idle)
+    verdict = Verdict(tuple(recorder.messages), wire.value(), wire.ended, partial)
     channel.connectionLost(Failure(ConnectionError()))
     return verdict
