@@ -193,8 +193,29 @@ BODIES: dict[str, Callable[[Say, Environ], Iterable[bytes]]] = {
     "closed": _closed,
     "file": _file,
 }
-#: Not compared with gunicorn, which sends both header sections.
-TWICE = "twice"
+
+
+def _broken(start: Say, environ: Environ) -> Iterator[bytes]:
+    start()
+    yield b"one"
+    yield b"two"
+    raise RuntimeError("in the middle")
+
+
+def _short(start: Say, environ: Environ) -> Iterable[bytes]:
+    """Less than it has declared."""
+    start(("Content-Length", "7"))
+    return iter([b"one", b"two"])
+
+
+def _long(start: Say, environ: Environ) -> Iterable[bytes]:
+    """More than it has declared."""
+    start(("Content-Length", "4"))
+    return iter([b"one", b"two", b"three"])
+
+
+#: Not compared as the others are, each in its own test.
+ODD = {"twice": _twice, "broken": _broken, "short": _short, "long": _long}
 
 
 def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
@@ -210,7 +231,7 @@ def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
     if environ.get("HTTP_X_MIRROR") == "body":
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return [body]
-    return (_twice if kind == TWICE else BODIES[kind])(start, environ)
+    return (ODD.get(kind) or BODIES[kind])(start, environ)
 
 
 def _write_down(environ: Environ, body: bytes) -> None:

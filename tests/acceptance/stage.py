@@ -306,6 +306,18 @@ class Client:
         """Whether the server closes, and sends nothing more."""
         return self._stream.read(1) == b""
 
+    def end(self) -> None:
+        """Nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def until_end(self) -> bytes:
+        """All that comes until the server closes, be it in order or not."""
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := self._stream.read1(65536):
+                found += data
+        return found
+
     def interim(self) -> int:
         """Read an interim response; gives its status."""
         _, status, headers = self._head()

@@ -73,8 +73,10 @@ def test_a_page_with_all_that_belongs_to_it(page: Page, url: str, tmp_path: Path
 def test_a_reload_asks_whether_something_has_changed(page: Page, url: str) -> None:
     page.open(f"{url}/site/forms")
     page.open(f"{url}/site/forms?again")
-    raw = [one["statusCode"] for one in page.all("Network.responseReceivedExtraInfo")]
-    assert sorted(raw) == [200, 200, 200, 304]
+    # The browser tells what came over the wire beside, and perhaps after, what it makes of it.
+    told = "Network.responseReceivedExtraInfo"
+    page.browser.until(lambda: len(page.all(told)) == 4, "both pages and their style sheets")
+    assert sorted(one["statusCode"] for one in page.all(told)) == [200, 200, 200, 304]
     assert page.evaluate("document.styleSheets[0].cssRules.length") == 1
 
 

@@ -109,7 +109,7 @@ def test_a_client_that_leaves_a_download(served: Stage) -> None:
 
 def test_events_come_one_by_one(served: Stage) -> None:
     assert visit(served, "events", served.directory / "node.go") == {
-        "type": "text/event-stream; charset=utf-8",
+        "type": "text/event-stream",
         "first": "retry: 60000\nid: 1\ndata: first ü\n\n",
         "second": "id: 2\nevent: named\ndata: second\ndata: line\n\n",
     }
