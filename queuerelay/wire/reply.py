@@ -124,7 +124,11 @@ def _timing(value: object) -> tuple[float | None, float | None] | None:
     """What of it is a time; the rest is left out: nobody's answer fails for a measurement."""
     if not isinstance(value, dict):
         return None
-    timing = _seconds(value.get("wait")), _seconds(value.get("run"))
+    wait, run = value.get("wait"), value.get("run")
+    # As nearly all are.
+    if type(wait) is type(run) is float and 0 <= wait < _LONGEST_TIME and 0 <= run < _LONGEST_TIME:
+        return wait, run
+    timing = _seconds(wait), _seconds(run)
     return None if timing == (None, None) else timing
 
 
