@@ -1,7 +1,7 @@
 """A relay on a `Clock` and a broker in memory, with clients on both sides of it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -91,6 +91,9 @@ class Wire(StringTransport):
         self._buffered += len(data)
         if self.capacity is not None and self._buffered > self.capacity and self.producer:
             self.producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
 
     def drain(self) -> None:
         """The client has taken what was in the buffer."""
