@@ -124,6 +124,8 @@ class Relay:
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
         self._table = HeldTable()
+        #: Bytes of bodies that are coming in; the front's.
+        self.receiving = 0
         # Before the outbox's own: nothing is pushed for a node that is not on the list.
         broker.on_up(self._up)
         self._outbox = Outbox(broker, clock=clock, refuse=self._refuse)
@@ -212,13 +214,15 @@ class Relay:
     async def _stop(self, loops: list[Deferred[None]]) -> None:
         for ended in loops:
             await ended
+        self._refusals.sweep(self._clock.seconds(), last=True)
         with suppress(BrokerError):
             await self._broker.leave(self.id)
 
     @property
     def room(self) -> int:
         """Bytes that more requests may weigh."""
-        return self._config.max_held_bytes - self._table.bytes - self.senders.waiting
+        taken = self._table.bytes + self.receiving + self.senders.waiting
+        return self._config.max_held_bytes - taken
 
     def fits(self, size: int) -> bool:
         """Whether there is room for an answer of `size` bytes that may have to wait for its client;

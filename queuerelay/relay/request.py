@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker import eager
-from queuerelay.errors import BodyTooLarge, InternalError, Refusal, TooManyHeld
+from queuerelay.errors import InternalError, Refusal, TooManyHeld
 from queuerelay.relay.accesslog import Entry
 from queuerelay.relay.framing import Framing, has_body, without_body
 from queuerelay.relay.held import Held
@@ -118,14 +118,15 @@ class FrontRequest:
     def gotLength(self, length: int | None) -> None:
         """The header section is complete; the body has `length` bytes, None for chunked."""
         self._name()
-        if length is not None and length > self._front.max_body:
-            self._refuse_early(BodyTooLarge(f"more than {self._front.max_body} bytes"))
+        if length and length > self._front.relay.room:
+            # Else all of it might come before there is too much of it.
+            self._refuse_early(TooManyHeld("no room for another body"))
 
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body."""
         if self.channel.deaf:
             return
-        front = self._front
+        relay = self._front.relay
         # Most bodies come in one piece; a list of many small ones would weigh a multiple of them.
         if not self._body:
             self._body = data
@@ -133,10 +134,8 @@ class FrontRequest:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
-        front.receiving += len(data)
-        if len(self._body) > front.max_body:
-            self._refuse_early(BodyTooLarge(f"more than {front.max_body} bytes"))
-        elif front.receiving > front.relay.room:
+        relay.receiving += len(data)
+        if relay.room < 0:
             self._refuse_early(TooManyHeld("no room for another body"))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -197,11 +196,10 @@ class FrontRequest:
 
     def _take_body(self) -> bytes:
         body, self._body = bytes(self._body), b""
-        self._front.receiving -= len(body)
+        self._front.relay.receiving -= len(body)
         return body
 
     def _refuse_early(self, refusal: Refusal) -> None:
-        self._take_body()
         self.channel.answer_early(self, refusal)
 
     # What the relay calls
@@ -284,6 +282,7 @@ class FrontRequest:
 
     def early_answer(self, refusal: Refusal) -> bytes:
         """An error as bytes, for a request that is still being read."""
+        self._take_body()
         self.method, self.uri, self.clientproto = self.channel.request_line()
         if not self._id:
             self._name()

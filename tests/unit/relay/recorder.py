@@ -44,6 +44,7 @@ class RecordingRelay:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.room = 2**30
+        self.receiving = 0
         self.trust = Trust((), RelayConfig().proxy_fields)
 
     def hold(self, client: object, **request: Any) -> None:
