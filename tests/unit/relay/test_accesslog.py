@@ -245,6 +245,9 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     stage.connect().send(request("POST", "/half", body=b"x" * 9)[:-1]).leave()
     stage.connect().send(b"nonsense\r\n\r\n")
     stage.connect().send(b"GET /bad HTTP/1.1\r\nno colon\r\n\r\n")
+    slow = stage.connect().send(b"GET /slow HTTP/1.1\r\nHost: a\r\n")
+    stage.turn(stage.front.connections.limits.header_time + 1.1)
+    assert slow.response().status == 408
     # A connection without a request has no line.
     stage.connect().leave()
     garbled = stage.connect().send(request("HEAD", "/garbled"))
@@ -270,6 +273,7 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
         (b"/half", b"499", b"gone", b"-"),
         (b"-", b"400", b"early", b"-"),
         (b"/bad", b"400", b"early", b"-"),
+        (b"/slow", b"408", b"early", b"-"),
         (b"/garbled", b"502", b"refused", b"requests"),
         (b"/cut", b"201", b"aborted", b"requests"),
         (b"/full/2", b"503", b"refused", b"-"),
@@ -280,8 +284,8 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     assert found[0].group(9, 10) == (b"0.250", b"0.500")
     assert 1 <= float(found[0][11]) < 1.2
     assert found[2].group(9, 10, 11) == (b"-", b"-", b"-")
-    assert found[7][5] == b"0", "HEAD has no body"
-    assert 5 <= float(found[10][11]) < 5.5
+    assert found[8][5] == b"0", "HEAD has no body"
+    assert 5 <= float(found[11][11]) < 5.5
 
 
 def test_a_large_answer_has_its_line_when_it_has_left(make_stage, log, path):
