@@ -80,6 +80,14 @@ FIELDS: dict[str, Fields] = {
         ("Content-Range", "bytes 0-9/*"),
     ],
     "location": [("Location", "/a b/%C3%BC?x=1&y=%zz#frag"), ("Retry-After", "120")],
+    # PEP 3333 forbids an application the first three; servers drop them.
+    "hop-by-hop": [
+        ("Connection", "close, X-Kept"),
+        ("Keep-Alive", "timeout=1"),
+        ("Proxy-Authenticate", "Basic"),
+        ("X-Kept", "1"),
+        ("Content-Type", "text/plain"),
+    ],
     "policy": [
         ("Content-Security-Policy", "default-src 'self'; img-src *"),
         ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
