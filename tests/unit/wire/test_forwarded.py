@@ -395,6 +395,9 @@ class TestXForwarded:
         """No more than what real chains have is looked at."""
         hops = ["192.0.2.7", *["10.0.0.1"] * 3000]
         assert told(x("For", ",".join(hops)))[0] == "10.0.0.1"
+        hops = ["for=6.6.6.6"] * 100 + ["for=192.0.2.7", "for=10.0.0.1"]
+        field = (b"Forwarded", [",".join(hops).encode()])
+        assert told(field, believed=(FORWARDED,))[0] == "192.0.2.7"
 
 
 class TestForwarded:

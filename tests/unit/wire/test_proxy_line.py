@@ -76,6 +76,7 @@ BAD = [
     b"PROXY TCP4 1.2.3.4 1.2.3.4 1_0 2\r\n",
     b"PROXY TCP4 1.2.3.4 evil 1 2\r\n",
     b"PROXY TCP4 1.2.3 1.2.3.4 1 2\r\n",
+    b"PROXY TCP4 1.2.3.4 1.2.3 1 2\r\n",
     b"PROXY TCP4 1.2.3.004 1.2.3.4 1 2\r\n",
     b"PROXY TCP4 ::1 ::1 1 2\r\n",
     b"PROXY TCP6 1.2.3.4 ::1 1 2\r\n",
