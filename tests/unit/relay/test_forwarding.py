@@ -246,6 +246,7 @@ def test_without_a_proxy_line_a_connection_is_closed(proxied, line):
     # What comes before it is closed is not looked at, either.
     connection.protocol.dataReceived(LINE + request("GET", "/"))
     stage.turn()
+    assert stage.counter("gone") == 0
     assert connection.wire.lost
     assert connection.raw == b""
     assert stage.waiting() == []
