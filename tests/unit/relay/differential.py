@@ -100,8 +100,11 @@ def by_httptools(data: bytes) -> Reading:
     listener = _Listener()
     try:
         listener.parser.feed_data(data)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+    except httptools.HttpParserError:
         return Reading(tuple(listener.messages), "stopped")
+    except httptools.HttpParserUpgrade:
+        # It leaves what comes behind the head to the new protocol, a body among it.
+        return Reading(tuple(listener.messages[:-1]), "stopped")
     why = "stopped" if listener.closing else "partial" if listener.begun else "end"
     return Reading(tuple(listener.messages), why)
 
