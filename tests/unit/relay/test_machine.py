@@ -52,9 +52,11 @@ class Relaying(RuleBasedStateMachine):
             self.stage.relay.gone(self.helds[id])
 
     @rule()
-    @precondition(lambda self: self.stage.waiting())
+    @precondition(lambda self: self.waiting())
     def take(self) -> None:
-        self.taken.append(self.stage.take()["node_id"])
+        self.stage.turn()
+        if self.stage.waiting():
+            self.taken.append(self.stage.take()["node_id"])
 
     @rule(choice=st.integers(0), kind=st.sampled_from(["good", "twice", "bad", "legacy"]))
     @precondition(lambda self: self.taken)
@@ -71,23 +73,31 @@ class Relaying(RuleBasedStateMachine):
 
     @rule(
         choice=st.integers(0),
-        place=st.sampled_from(["first", "first", "next", "next", "last"]),
+        places=st.lists(st.sampled_from(["first", "next", "next", "last"]), max_size=3),
         numbered=st.booleans(),
+        together=st.booleans(),
     )
     @precondition(lambda self: self.taken)
-    def stream(self, choice: int, place: str, numbered: bool) -> None:
-        id = self.taken[choice % len(self.taken)]
-        # Tries of two workers at the same message: each has its own body, and its own numbers.
-        attempt = self.attempts[id] = self.attempts.get(id, 0) + (place == "first")
-        body = f"{id} {attempt}.".encode()
-        self.frames[id] = number = self.frames.get(id, 0) + 1
-        n = attempt * 1000 + number if numbered else None
-        if place == "first":
-            self.frames[id] = 0
-            raw = encode_reply(node_id=id, body=body, more=True, number=n)
+    def stream(self, choice: int, places: list[str], numbered: bool, together: bool) -> None:
+        alive = [id for id in self.taken if self.waits(id)] or self.taken
+        id = alive[choice % len(alive)]
+        frames = []
+        for place in ["next" if id in self.attempts else "first", *places]:
+            # Tries of several workers at one message: each has its own body, and its own numbers.
+            attempt = self.attempts[id] = self.attempts.get(id, 0) + (place == "first")
+            number = self.frames[id] = 0 if place == "first" else self.frames[id] + 1
+            body = f"{id} {attempt}.".encode()
+            n = attempt * 1000 + number if numbered else None
+            if place == "first":
+                frames.append(encode_reply(node_id=id, body=body, more=True, number=n))
+            else:
+                more = place == "next"
+                frames.append(encode_frame(node_id=id, body=body, more=more, number=n))
+        if together:
+            self.stage.push_reply(*frames)
         else:
-            raw = encode_frame(node_id=id, body=body, more=place == "next", number=n)
-        self.stage.broker.store.append(f"queuerelay:inbox:{self.stage.relay.id}", [raw])
+            for frame in frames:
+                self.stage.push_reply(frame)
 
     @rule(choice=st.integers(0), behind=st.sampled_from([0, 1000, 2 << 20]))
     def fall_behind(self, choice: int, behind: int) -> None:

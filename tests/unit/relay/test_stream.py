@@ -1,13 +1,16 @@
 """Streamed answers: frames of a worker in, the bytes of one answer out, or a break."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from queuerelay.relay.held import State
 from queuerelay.relay.stream import TOLD_EVERY
-from queuerelay.wire.reply import encode_frame, encode_reply
-from tests.unit.relay.stage import FakeClient
+from queuerelay.wire.reply import Reply, encode_frame, encode_reply
+from tests.unit.relay.stage import FakeClient, Stage
 from tests.unit.relay.strict import Broken, request
 
 MIB = 1024 * 1024
@@ -301,8 +304,9 @@ def test_a_reply_on_the_old_list_breaks_it_off(make_stage):
 # Promise 6
 def test_promise_6_a_worker_that_stops_in_the_middle_is_an_abort_and_never_an_end(make_stage):
     stage = make_stage(frame_timeout=20.0, deadline=5.0)
-    connection, taken = begun(stage)
+    # The one that goes on came first.
     other, other_taken = begun(stage)
+    connection, taken = begun(stage)
     stage.turn(19)
     # The deadline is for the first frame only.
     assert not connection.wire.aborted
@@ -617,3 +621,71 @@ def test_promise_2_a_front_that_fails_in_the_middle_costs_no_other_client(stage,
     assert good.ended
     assert not bad.writes
     assert stage.relay.snapshot().held == 0
+
+
+# Promise 2: any number of tries at one message, whose frames come in any order
+
+
+@dataclass
+class Try:
+    """The frames of one worker's one try; the last of them may never come."""
+
+    bodies: list[bytes]
+    numbered: bool
+    #: How many of them it sends before it dies.
+    sent: int
+
+    def frames(self, id, number):
+        last = len(self.bodies) - 1
+        found = []
+        for place, body in enumerate(self.bodies):
+            n = number * 1000 + place if self.numbered else None
+            if place == 0:
+                found.append(encode_reply(node_id=id, body=body, more=last > 0, number=n))
+            else:
+                found.append(encode_frame(node_id=id, body=body, more=place < last, number=n))
+        return found[: self.sent]
+
+
+@st.composite
+def tries(draw):
+    found = []
+    for number in range(draw(st.integers(1, 3))):
+        size = draw(st.integers(1, 4))
+        bodies = [b"%d.%d " % (number, place) for place in range(size)]
+        sent = size - draw(st.sampled_from([0, 0, 1, 2]))
+        found.append(Try(bodies, draw(st.booleans()), max(1, sent)))
+    return found
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(tries=tries(), data=st.data())
+def test_promise_2_an_answer_is_of_one_try_in_order_and_ends_only_where_that_ended(tries, data):
+    stage = Stage()
+    client = FakeClient()
+    held = stage.hold(client)
+    stage.turn()
+    left = [one.frames(held.id, number) for number, one in enumerate(tries)]
+    batch = []
+    while any(left):
+        which = data.draw(st.sampled_from([n for n, frames in enumerate(left) if frames]))
+        batch.append(left[which].pop(0))
+        if tries[which].numbered and data.draw(st.integers(0, 3)) == 0:
+            batch.append(batch[-1])
+        if data.draw(st.booleans()):
+            stage.push_reply(*batch)
+            batch = []
+    if batch:
+        stage.push_reply(*batch)
+    whole = [b"".join(one.bodies) for one in tries]
+    if client.writes:
+        got = b"".join(part for parts in client.writes for part in parts)
+        assert any(one.startswith(got) for one in whole)
+        assert not client.ended or got in whole
+        assert client.ended or client.aborted or held.alive
+        assert not (client.ended and client.aborted)
+    elif client.told:
+        assert not isinstance(client.told[0], Reply) or client.told[0].body in whole
+    stage.turn(61)
+    assert not held.alive
+    stage.close()
