@@ -51,8 +51,10 @@ def test_the_reason_phrase_is_the_registered_one(status, phrase):
 
 def every_refusal(cls=Refusal):
     for one in cls.__subclasses__():
-        yield one
-        yield from every_refusal(one)
+        # Other tests have some of their own.
+        if one.__module__ == Refusal.__module__:
+            yield one
+            yield from every_refusal(one)
 
 
 def test_each_error_has_a_word_of_its_own_and_the_readme_has_it_with_its_status():
