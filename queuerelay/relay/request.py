@@ -181,7 +181,7 @@ class FrontRequest:
         self._take_body()
         held = self._held
         if held is None and channel is not None:
-            self.method, self.uri, self.clientproto = channel.request_line()
+            self._learn(channel)
         self._log_access("aborted" if self.aborted else "gone")
         if self._sender is not None:
             self._sender.stop()
@@ -283,13 +283,19 @@ class FrontRequest:
     def early_answer(self, refusal: Refusal) -> bytes:
         """An error as bytes, for a request that is still being read."""
         self._take_body()
-        self.method, self.uri, self.clientproto = self.channel.request_line()
+        self._learn(self.channel)
         if not self._id:
             self._name()
         fields, body = self._refusal_fields(self._front.relay.count(refusal))
         self._status, self._length = refusal.status, len(body)
         self._log_access("early")
         return self._front.head(refusal.status, fields, self._id, close=True) + body
+
+    def _learn(self, channel: "FrontChannel") -> None:
+        """See what is known of a request that is not complete, and of its client."""
+        self.method, self.uri, self.clientproto = channel.request_line()
+        met = channel.met or channel.meet()
+        self.client = met.client_address(self.requestHeaders.fields)
 
     def _refusal_fields(self, refusal: Refusal) -> tuple[Fields, bytes]:
         accept = self.requestHeaders.getRawHeaders(b"accept") or ()

@@ -217,6 +217,10 @@ class Peer:
                 break
         return headers, address, scheme
 
+    def client_address(self, fields: Fields) -> str:
+        """The address of the client whose request has these header fields; "" for none."""
+        return self._client(fields, "1.1").address if self.trusted else self.address
+
     def _client(self, fields: Fields, http_version: str) -> "ProxiedClient":
         written = self._trust.fields
         said = [(name, tuple(values)) for raw, values in fields if (name := raw.lower()) in written]

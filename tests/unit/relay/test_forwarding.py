@@ -278,9 +278,17 @@ def test_the_access_log_has_the_client(make_stage, tmp_path):
     for hop in ("203.0.113.9", "2001:DB8::9", "unknown"):
         connection.send(request("GET", "/", ("X-Forwarded-For", hop)))
         stage.reply(stage.take())
+    connection.send(
+        request("POST", "/", ("X-Forwarded-For", "203.0.113.10"), ("Content-Length", "9" * 18))
+    )
+    # Nothing is known of who does not speak HTTP.
+    stage.connect().send(b"\0\r\n\r\n")
+    stage.turn(5.0)
     log.close()
     assert [line.split(" ", 1)[0] for line in path.read_text().splitlines()] == [
         "203.0.113.9",
         "2001:db8::9",
         "-",
+        "203.0.113.10",
+        "192.168.1.1",
     ]
