@@ -14,7 +14,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.web.resource import Resource
+from twisted.web.resource import IResource, Resource
 
 from queuerelay import __version__
 from queuerelay.broker import url
@@ -23,10 +23,12 @@ from queuerelay.broker.base import Broker
 from queuerelay.broker.embedded import find_server
 from queuerelay.config import Config, describe, load
 from queuerelay.pool.pools import Pools, check_command
+from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.listeners import Listeners, endpoints
 from queuerelay.relay.pages import load_pages
 from queuerelay.relay.resource import RelayResource
+from queuerelay.relay.site import Site
 
 _log = Logger()
 
@@ -51,11 +53,26 @@ class RelayService(Service):
     _log = Logger()
 
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
+        self._config = config
         self._reactor = reactor
         self._backend = _backend(config, reactor, broker)
         self.relay = Relay(config.relay, self._backend.broker, prefix=config.prefix, clock=reactor)
         #: To be mounted anywhere in a twisted.web Site.
         self.resource: Resource = _resource(config, self.relay)
+
+    def site(self, resource: IResource, **options: Any) -> Site:
+        """A Site for `resource` that treats clients as the daemon does, by the limits of the
+        configuration: where the relay's Resource is among its own. `options` are those of
+        twisted.web's Site.
+        """
+        relay = self._config.relay
+        return Site(
+            resource,
+            limits=Limits.of(relay),
+            max_bodies=relay.max_held_bytes,
+            reactor=self._reactor,
+            **options,
+        )
 
     @classmethod
     def with_options(cls, *, reactor: Any, **options: object) -> "RelayService":

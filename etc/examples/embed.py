@@ -10,7 +10,6 @@ from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from queuerelay.relay.site import Site
 from queuerelay.service import RelayService
 
 
@@ -27,4 +26,4 @@ root = Resource()
 root.putChild(b"hello", Hello())
 root.putChild(b"app", relay.resource)
 endpoint = serverFromString(reactor, "tcp:8000")
-StreamServerEndpointService(endpoint, Site(root)).setServiceParent(application)
+StreamServerEndpointService(endpoint, relay.site(root)).setServiceParent(application)
