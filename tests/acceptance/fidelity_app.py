@@ -119,6 +119,16 @@ def _undeclared(*blocks: bytes) -> Callable[[Say, Environ], Iterable[bytes]]:
     return say
 
 
+def _streamed(*blocks: bytes) -> Callable[[Say, Environ], Iterable[bytes]]:
+    """No list, so a server cannot know that this is all."""
+
+    def say(start: Say, environ: Environ) -> Iterable[bytes]:
+        start()
+        return iter(blocks)
+
+    return say
+
+
 def _generator(start: Say, environ: Environ) -> Iterable[bytes]:
     start()
     return (block for block in BLOCKS)
@@ -184,16 +194,17 @@ def _closed(start: Say, environ: Environ) -> Iterable[bytes]:
 BODIES: dict[str, Callable[[Say, Environ], Iterable[bytes]]] = {
     "text": _declared(TEXT.encode()),
     "nothing": _undeclared(),
+    "nothing-streamed": _streamed(),
     "zero": _declared(b""),
     "latin": _declared("Grüße\xa0\x85".encode("latin-1")),
     "binary": _declared(EVERYTHING),
     "mebi": _declared(MEBI),
-    "mebi-blocks": _undeclared(*(MEBI[at : at + 50000] for at in range(0, len(MEBI), 50000))),
+    "mebi-blocks": _streamed(*(MEBI[at : at + 50000] for at in range(0, len(MEBI), 50000))),
     "gzip": _declared(gzip.compress(MEBI[:5000], mtime=0), ("Content-Encoding", "gzip")),
     "one-block": _undeclared(TEXT.encode()),
     "blocks": _undeclared(*BLOCKS),
-    "empty-blocks": _undeclared(b"", b"a", b"", b"", b"b", b""),
-    "single-bytes": _undeclared(*(EVERYTHING[at : at + 1] for at in range(256))),
+    "empty-blocks": _streamed(b"", b"a", b"", b"", b"b", b""),
+    "single-bytes": _streamed(*(EVERYTHING[at : at + 1] for at in range(256))),
     "generator": _generator,
     "late": _late,
     "counted": _counted,
