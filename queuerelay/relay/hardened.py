@@ -351,18 +351,11 @@ class HardenedChannel(http.HTTPChannel):
         self.due = inf if period is None else self.factory.connections.seconds() + period
         return before
 
-    def resetTimeout(self) -> None:
-        """The time that `setTimeout` gave begins anew."""
-        if self.due != inf and self.timeOut is not None:
-            self.due = self.factory.connections.seconds() + self.timeOut
-
     def expire(self, now: float) -> None:
         """The time for what this connection is doing is over."""
         limits = self.factory.connections.limits
-        if self.deaf:
+        if self.deaf or self._handlingRequest:
             self.abort()
-        elif self._handlingRequest:
-            self.timeoutConnection()
         elif self.idle:
             self._close_idle()
         elif self._waitingForTransport and not self._excused:
@@ -376,7 +369,3 @@ class HardenedChannel(http.HTTPChannel):
             self.due = now + limits.body_time
         else:
             self.answer_early(self.requests[-1], RequestTimeout("its body"))
-
-    def timeoutConnection(self) -> None:
-        """Who got its answer has not read it in time."""
-        self.abort()

@@ -117,6 +117,7 @@ def test_beyond_the_limit_clients_are_refused_over_tls_too(secure, authority, wo
         client.close()
         return None
 
+    assert "max-connections 1 connections" in one.log
     served = eventually(admitted)
     worker.serve()
     assert served.response().status == 200
@@ -141,6 +142,7 @@ def test_beyond_the_limit_clients_are_refused_over_tls_too(secure, authority, wo
 
 def test_without_open_files_clients_wait_and_nobody_suffers(relay, worker):
     one = relay("--max-connections", "100000")
+    assert "max-connections 100000 connections" in one.log
     served = one.connect().send("GET", "/one")
     worker.serve()
     assert served.response().status == 200
