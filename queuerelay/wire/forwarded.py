@@ -65,8 +65,8 @@ _PAIR: Final = re.compile(
 )
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
-#: What we call ourselves in Via (RFC 9110 7.6.3). Workers must get it; answers need not have it, and
-#: go without.
+#: What we call ourselves in Via (RFC 9110 7.6.3): a worker must be told, a client need not be, and
+#: is not.
 _PSEUDONYM: Final = "queuerelay"
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
