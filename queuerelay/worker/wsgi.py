@@ -176,7 +176,7 @@ class Handler(BaseHandler):
         self._size += len(data)
         if self._stream.begun:
             self._stream.send(data)
-        elif self._size <= self._max_reply and (hold or self._has_length(self.headers)):
+        elif self._size <= self._max_reply and (hold or self._may_be_held(self.headers)):
             self._blocks.append(data)
         elif self._request.method == "HEAD" or int(self.status[:3]) in NO_BODY_STATUSES:
             # It may never end, and nobody is to see it.
@@ -186,14 +186,17 @@ class Handler(BaseHandler):
             held, self._blocks = self._blocks, []
             self._stream.begin(int(self.status[:3]), self.headers.items(), b"".join([*held, data]))
 
-    def _has_length(self, headers: Headers) -> bool:
-        """Whether the application said how long the answer is, and that it may be held."""
+    def _may_be_held(self, headers: Headers) -> bool:
+        length = self._length(headers)
+        return length is not None and length <= self._max_reply
+
+    @staticmethod
+    def _length(headers: Headers) -> int | None:
+        """How long the application says that the answer is, None where it does not."""
         length = headers["content-length"]
-        return (
-            length is not None
-            and _LENGTH.fullmatch(length) is not None
-            and int(length) <= self._max_reply
-        )
+        if length is None or _LENGTH.fullmatch(length) is None:
+            return None
+        return int(length)
 
     # What `BaseHandler` asks of its kind.
 
@@ -206,11 +209,14 @@ class Handler(BaseHandler):
             return
         headers = self.headers.items()
         body = b"".join(self._blocks)
+        length = self._length(self.headers)
         if self._request.method == "HEAD":
             # The client learns the length that GET would have (RFC 9110 8.6), and no more.
             if body and "content-length" not in self.headers:
                 headers.append(("Content-Length", str(len(body))))
             body = b""
+        elif length not in (None, len(body)) and int(self.status[:3]) not in NO_BODY_STATUSES:
+            raise NotWSGI(f"Content-Length {length}, and a body of {len(body)} bytes")
         self._answer = Answer(int(self.status[:3]), headers, body)
 
     def get_scheme(self) -> str:

@@ -291,7 +291,6 @@ def test_an_answer_without_its_end_is_not_taken_for_one(pair: Pair, server: str)
     assert b"3\r\none\r\n3\r\ntwo\r\n".startswith(body)
 
 
-@pytest.mark.xfail(reason="the worker sends a held answer whatever length was declared")
 @pytest.mark.parametrize(("kind", "sends"), [("short", b"onetwo"), ("long", b"onet")])
 def test_an_answer_of_another_length_than_declared_is_none(
     pair: Pair, kind: str, sends: bytes

@@ -310,6 +310,8 @@ NONSENSE = {
     "header name with a space": _with("200 OK", [("a b", "c")]),
     "header name empty": _with("200 OK", [("", "c")]),
     "header name not ASCII": _with("200 OK", [("\xe9", "c")]),
+    "body shorter than declared": _with("200 OK", [("Content-Length", "2")]),
+    "body longer than declared": _with("200 OK", [("Content-Length", "0")]),
 }
 
 
