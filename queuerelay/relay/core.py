@@ -328,7 +328,7 @@ class Relay:
         if not self._table.end(held, state):
             return False
         self._counters[state.value] += 1
-        if self._streams:
+        if self._streams.active:
             self._streams.forget(held)
         if self._drained is not None and not len(self._table) and not self._drained.called:
             # After this turn: the last answer is to be written before anybody goes on.

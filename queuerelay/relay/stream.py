@@ -104,24 +104,24 @@ class Streams:
         self._crowded = crowded
         self._count = count
         self._tell = tell
-        #: By id, the one whose last frame is oldest first.
-        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        #: Those under way by id, the one whose last frame is oldest first; for others to look at.
+        self.active: OrderedDict[str, _Stream] = OrderedDict()
         self._touched: dict[str, _Stream] = {}
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self.active)
 
     def take(self, held: Held, reply: Reply, now: float) -> bool:
         """A reply for `held`, which waits or has a streamed answer; what it gives is for `flush`.
 
         False where it is no part of a stream, but the whole answer.
         """
-        stream = self._streams.get(held.id)
+        stream = self.active.get(held.id)
         if stream is None:
             if not (isinstance(reply, Frame) and reply.more):
                 return False
             if reply.opens:
-                stream = self._streams[held.id] = self._touched[held.id] = _Stream(held, reply, now)
+                stream = self.active[held.id] = self._touched[held.id] = _Stream(held, reply, now)
             else:
                 self._refuse(held, BadReply("more: a first frame without status and headers"))
             return True
@@ -141,7 +141,7 @@ class Streams:
             stream.at = now
             if expected is not None:
                 stream.expected = expected + 1
-            self._streams.move_to_end(held.id)
+            self.active.move_to_end(held.id)
             self._touched[held.id] = stream
         return True
 
@@ -151,12 +151,12 @@ class Streams:
             return
         touched, self._touched = self._touched, {}
         for stream in touched.values():
-            if self._streams.get(stream.held.id) is stream:
+            if self.active.get(stream.held.id) is stream:
                 self._send(stream)
 
     def broken(self, held: Held, why: Break, particulars: str) -> None:
         """Break the answer to `held` off; where it has not begun, an error can still be said."""
-        stream = self._streams[held.id]
+        stream = self.active[held.id]
         if stream.opening is not None:
             self._refuse(held, BadReply(particulars))
         else:
@@ -164,26 +164,26 @@ class Streams:
 
     def taken(self, held: Held, now: float) -> None:
         """Its client has taken something that it was behind with."""
-        stream = self._streams.get(held.id)
+        stream = self.active.get(held.id)
         if stream is not None:
             stream.at = now
-            self._streams.move_to_end(held.id)
+            self.active.move_to_end(held.id)
             self._tell_taken(stream)
 
     def forget(self, held: Held) -> None:
         """It has ended."""
-        self._streams.pop(held.id, None)
+        self.active.pop(held.id, None)
 
     def sweep(self, now: float) -> None:
         """Break off what has been silent for too long; `now` in clock seconds."""
         due = now - self._timeout
-        while self._streams:
-            stream = next(iter(self._streams.values()))
+        while self.active:
+            stream = next(iter(self.active.values()))
             if stream.at > due:
                 break
             if stream.held.client.backlog:
                 stream.at = now
-                self._streams.move_to_end(stream.held.id)
+                self.active.move_to_end(stream.held.id)
             else:
                 self._cut(stream.held, Break.TIMEOUT, f"no frame for {self._timeout:g} s")
 
