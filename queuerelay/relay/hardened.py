@@ -137,9 +137,8 @@ class HardenedChannel(http.HTTPChannel):
         self._busy = True
         try:
             # Who does not read answers gets no further ones either.
-            while self._pending and not (
-                self._handlingRequest or self.deaf or self._waitingForTransport
-            ):
+            # Nothing is pending once nothing more is to be looked at.
+            while self._pending and not (self._handlingRequest or self._waitingForTransport):
                 data, self._pending = self._pending, b""
                 if self._head is None:
                     self._read_head(data)

@@ -28,8 +28,6 @@ from queuerelay.wire.reply import Reply
 if TYPE_CHECKING:
     from queuerelay.relay.channel import FrontChannel
 
-#: Seconds that a client may take for the last answer on its connection.
-LAST: Final = 60.0
 #: Longest body, in bytes, that is copied behind its header section to go out in one write.
 COPIED: Final = 64 * 1024
 
@@ -325,9 +323,6 @@ class FrontRequest:
         channel = self.channel
         if self._front.draining:
             channel.persistent = False
-        if not channel.persistent:
-            # The last answer on its connection: a client that does not read it must not keep it.
-            channel.setTimeout(LAST)
         if self._front.access_log is not None:
             held = self._held
             self._log_access("refused" if held is None else held.state.value)
