@@ -24,6 +24,8 @@ _SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*)"
     % (TOKEN, TOKEN, _QUOTED)
 )
+#: What nearly every size is.
+_PLAIN_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 
 
 class _State(Enum):
@@ -77,11 +79,26 @@ class ChunkedDecoder:
                     break
                 at += 2
                 self._state = _State.SIZE
+            elif end := self._whole_chunk(data, at, parts):
+                at = end
             else:
                 at = self._read_line(data, at)
                 if not at:
                     break
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _whole_chunk(self, data: bytes, start: int, parts: list[bytes]) -> int:
+        """The short way for a chunk that is there as a whole: where it ends; 0 for any other."""
+        found = _PLAIN_SIZE.match(data, start) if self._state is _State.SIZE else None
+        if found is None:
+            return 0
+        size = int(found[1], 16)
+        end = found.end() + size
+        if not 0 < size <= self._room or data[end : end + 2] != b"\r\n":
+            return 0
+        parts.append(data[found.end() : end])
+        self._room -= size
+        return end + 2
 
     def _read_line(self, data: bytes, start: int) -> int:
         """Where the line at `start` ends; 0 where its end is to come, and it is kept."""

@@ -124,8 +124,8 @@ def read(data: bytes, limits: HeadLimits) -> tuple[Head, int] | None:
     The short way for what nearly every request is: whole, valid, and of moderate size. None for
     all else, which is a `HeadReader`'s.
     """
-    found = _WHOLE.match(data)
-    if found is None or found.end() > limits.max_line:
+    found = _WHOLE.match(data, 0, limits.max_line)
+    if found is None:
         return None
     method, target, minor, section = found.groups()
     fields = _FIELD.findall(section)
