@@ -4,8 +4,8 @@ The application is `fidelity_app`. It is served twice: by the relay, a real Valk
 worker; and by gunicorn, which speaks HTTP/1.1, keeps connections, and leaves the names, values and
 order of header fields as they are (wsgiref does none of the three). Each case is one request's raw
 bytes to both; the header section of the answer, the body, and the application's record of the
-request must be equal, but for `EXCLUDED`, `OWN`, what `same_answer` says of a length, and the reason
-phrase, which is always the relay's.
+request must be equal, but for `EXCLUDED`, `OWN`, what `same_answer` says of a length, and the
+reason phrase, which is always the relay's.
 
 Statuses and methods meet in full, all else pairwise. On the same connection a second request
 follows in the same write: its answer begins where the first one's ends.
