@@ -117,7 +117,7 @@ class HardenedChannel(http.HTTPChannel):
         if self.deaf:
             return
         self._pending = self._pending + data if self._pending else data
-        if not self._handlingRequest:
+        if not (self._handlingRequest or self._waitingForTransport):
             if not self._busy:
                 self._advance()
         elif len(self._pending) > EAGER and not self._paused:
@@ -127,8 +127,11 @@ class HardenedChannel(http.HTTPChannel):
     def resumeProducing(self) -> None:
         """The transport has sent what was written."""
         super().resumeProducing()
-        if self._pending and not self._handlingRequest and not self._busy:
-            self._advance()
+        if not self._handlingRequest:
+            # And then it reads again, too.
+            self._paused = False
+            if self._pending and not self._busy:
+                self._advance()
 
     # Reading
 

@@ -183,6 +183,24 @@ def test_what_is_read_ahead_is_bounded(stage):
     assert [one["url"] for one in stage.waiting()] == ["/more"]
 
 
+def test_who_does_not_read_its_answer_is_not_read_from_either(stage):
+    connection = stage.connect().send(request("GET", "/first"))
+    # The answer fills the transport while the request is still being answered.
+    connection.protocol.pauseProducing()
+    stage.reply(stage.take())
+    more = request("GET", "/more") * 400
+    for start in range(0, len(more), 1000):
+        if connection.wire.producerState == "producing":
+            connection.send(more[start : start + 1000])
+    assert connection.wire.producerState == "paused"
+    assert len(connection.protocol._pending) <= EAGER + 1000
+    assert stage.waiting() == []
+    connection.protocol.resumeProducing()
+    stage.turn()
+    assert connection.wire.producerState == "producing"
+    assert [one["url"] for one in stage.waiting()] == ["/more"]
+
+
 def test_who_reads_no_answers_gets_no_further_ones(make_stage):
     stage = make_stage(max_held=1)
     stage.hold()
