@@ -631,7 +631,8 @@ OPTIONS: Final = (
         name="max-unsent",
         help="How far the client of a streamed answer may be behind",
         type=int,
-        check=_whole("bytes", 1, 2**40),
+        # Workers that wait for their clients are up to 768 KiB ahead of them.
+        check=_whole("bytes", _MiB, 2**40),
         unit="bytes",
         limit=True,
     ),
