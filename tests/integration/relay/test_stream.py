@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+import ssl
 import struct
 import time
 from io import BytesIO
@@ -10,9 +11,10 @@ from io import BytesIO
 import pytest
 
 from queuerelay.wire.reply import encode_frame, encode_reply
-from tests.integration.relay.daemon import eventually
+from tests.integration.broker.certificates import Authority
+from tests.integration.relay.daemon import eventually, listens
 from tests.unit.relay.strict import Broken, read, request
-from tests.valkey import PATIENCE
+from tests.valkey import PATIENCE, free_port
 
 MIB = 1024 * 1024
 
@@ -240,3 +242,52 @@ def test_the_first_frame_may_be_in_the_batch_of_the_last(relay, worker, raw):
     )
     client.until(b"0\r\n\r\n")
     assert client.received.endswith(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+def test_over_tls(relay, worker, tmp_path):
+    authority = Authority(tmp_path, "authority")
+    pem, port = authority.issue("127.0.0.1"), free_port()
+    listen = f"ssl:{port}:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
+    one = relay("--listen", listen, "--send-stall", "1")
+    eventually(lambda: listens(port))
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    body = bytes(range(256)) * 4096 * 6
+    with context.wrap_socket(plain, server_hostname="127.0.0.1") as client:
+        client.sendall(request())
+        taken = worker.take()
+        begin(worker, taken, b"one")
+        file = client.makefile("rb")
+        while b"one" not in file.readline():
+            pass
+        frame(worker, taken, b"two", more=False)
+        assert [file.readline() for _ in range(4)] == [b"3\r\n", b"two\r\n", b"0\r\n", b"\r\n"]
+        client.sendall(request())
+        worker.serve(body=body)
+        received = b""
+        # It reads slowly for longer than nothing may be taken, as far as TLS lets it.
+        for _ in range(75):
+            time.sleep(0.02)
+            received += file.read1(4000)
+        while len(received) < len(body):
+            received += file.read1(1 << 20)
+        while not received.endswith(body[-4096:]):
+            received += file.read1(1 << 20)
+        assert read(BytesIO(received), "GET").body == body
+        stuck = tls_stuck(context, port)
+        worker.serve(body=body)
+        eventually(lambda: "an answer was broken off (stalled)" in one.log)
+        stuck.close()
+        assert one.log.count("an answer was broken off") == 1
+        file.close()
+
+
+def tls_stuck(context, port):
+    """A client over TLS that asks and reads nothing."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.settimeout(PATIENCE)
+    plain.connect(("127.0.0.1", port))
+    client = context.wrap_socket(plain, server_hostname="127.0.0.1")
+    client.sendall(request())
+    return client
