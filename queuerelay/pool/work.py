@@ -19,10 +19,10 @@ from queuerelay.pool.confine import Limits, prefix
 from queuerelay.pool.exits import Exit, ExitRules, Outcome, decide
 from queuerelay.pool.output import Capture
 from queuerelay.wire import exact
-from queuerelay.wire.cgi import cgi_environment, parse_cgi_output
+from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
 from queuerelay.wire.failure import encode_failure
-from queuerelay.wire.message import Attempt, Message, decode_message
-from queuerelay.wire.reply import encode_reply
+from queuerelay.wire.message import Attempt, Message, Request, decode_message
+from queuerelay.wire.reply import NO_BODY_STATUSES, encode_reply
 
 #: May be an integer that orjson would make a float of.
 _LONG: Final = re.compile(rb"[0-9]{19}")
@@ -191,6 +191,10 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer |
         reply = encode_reply(node_id=_node_id(work), body=printed, timing=timing)
     else:
         parsed = parse_cgi_output(printed)
+        if len(parsed.body) < (parsed.declared or 0) and not _without_body(message.request, parsed):
+            raise ReplyError(
+                f"Content-Length says {parsed.declared} bytes, and {len(parsed.body)} were printed"
+            )
         reply = encode_reply(
             node_id=message.request.node_id,
             status=parsed.status,
@@ -199,6 +203,11 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer |
             timing=timing,
         )
     return Answer(reply_to=message.reply_to, reply=reply)
+
+
+def _without_body(request: Request, answer: CgiReply) -> bool:
+    """Whether a length stands for a body that is not sent (RFC 9110 8.6)."""
+    return request.method == "HEAD" or answer.status in NO_BODY_STATUSES
 
 
 #: What the relay is to make of a status of ours.

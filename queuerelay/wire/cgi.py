@@ -120,6 +120,8 @@ class CgiReply:
     #: it, as the script gave it: the relay uses it for the answer to HEAD and nothing else.
     headers: Sequence[tuple[str, str]]
     body: bytes
+    #: Content-Length, None where the script gave none.
+    declared: int | None = None
 
 
 def parse_cgi_output(output: bytes) -> CgiReply:
@@ -155,7 +157,7 @@ def parse_cgi_output(output: bytes) -> CgiReply:
     body = output[end.end() :]
     if body and "content-type" not in cgi:
         headers.append(_DEFAULT_TYPE)
-    return CgiReply(status=_status(cgi), headers=headers, body=body)
+    return CgiReply(status=_status(cgi), headers=headers, body=body, declared=declared)
 
 
 def _lines(block: bytes) -> list[tuple[str, str]]:

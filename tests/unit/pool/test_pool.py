@@ -447,6 +447,27 @@ def test_a_message_that_is_too_large_for_exec_is_not_put_back_for_ever(make):
     assert stage.pool.snapshot().resting == ""
 
 
+@pytest.mark.parametrize(
+    ("method", "header", "status"),
+    [
+        ("GET", "Content-Length: 9", 502),
+        ("GET", "Content-Length: 4", 200),
+        # What echo adds to the end of it is no harm.
+        ("GET", "Content-Length: 3", 200),
+        ("HEAD", "Content-Length: 9", 200),
+        ("GET", "Status: 304\nContent-Length: 9", 304),
+    ],
+)
+def test_less_than_a_script_has_declared_is_no_answer(make, method, header, status):
+    stage = make()
+    stage.request(method=method)
+    stage.processes.started[0].print(f"Content-Type: a/b\n{header}\n\nbody".encode())
+    stage.processes.started[0].exit(0)
+    stage.turns()
+    assert [reply["status"] for reply in stage.replies] == [status]
+    assert len(stage.failed) == (status == 502)
+
+
 # Starting
 
 
