@@ -515,6 +515,8 @@ class Relay:
             "at": self._wall_clock(),
             "held": snapshot.held,
             "held_bytes": snapshot.held_bytes,
+            "streaming": snapshot.streaming,
+            "unsent_bytes": snapshot.unsent_bytes,
             "draining": snapshot.draining,
             "counters": snapshot.counters,
             "refusals": snapshot.refusals,
