@@ -7,7 +7,7 @@ except that a body is in memory, within limits, and forms are parsed only where 
 from io import BytesIO
 from typing import Any, BinaryIO, Final
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -97,6 +97,12 @@ class SiteChannel(HardenedChannel):
         """The client has left, or was sent away."""
         self._release()
         super().connectionLost(reason)
+
+    def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
+        """It is no HTTP from here on, and nobody tells us when it ends."""
+        self._release()
+        self.site.connections.left(self)
+        super()._protocolUpgradeForWebsockets(protocol)
 
     def _release(self) -> None:
         self.site.receiving -= self._counted

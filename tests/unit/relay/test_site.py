@@ -2,6 +2,7 @@
 
 import pytest
 from twisted.internet import error
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -177,6 +178,34 @@ def test_it_has_the_relay_among_its_resources(connect, stage):
     stage.reply(taken, body=b"done", headers=[("Server", "mine")])
     response = connection.response("POST")
     assert (response.body, response.get("server")) == (b"done", b"mine")
+
+
+def test_a_connection_may_become_a_websocket(connect, stage):
+    class Talk(Protocol):
+        heard = b""
+        lost = False
+
+        def dataReceived(self, data):
+            self.heard += data
+
+        def connectionLost(self, reason):
+            self.lost = True
+
+    class Upgrade(Resource):
+        isLeaf = True
+        talk = Talk()
+
+        def render(self, request):
+            request.channel._protocolUpgradeForWebsockets(self.talk)
+            return NOT_DONE_YET
+
+    connection = connect(Site(Upgrade(), reactor=stage.clock)).send(request("GET"), b"\x81\x00")
+    stage.turn(200)
+    assert Upgrade.talk.heard == b"\x81\x00"
+    assert not connection.wire.disconnecting
+    connection.leave()
+    assert Upgrade.talk.lost
+    assert connection.site.connections.channels == set()
 
 
 def test_http_1_1_is_what_is_spoken(connect):
