@@ -5,6 +5,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -78,7 +79,7 @@ class RelayResource(Resource):
             exchange.refuse(self.failed("a request could not be held"))
         else:
             exchange.held = held
-            self._watch(request, held)
+            self._watch(request, exchange, held)
         return NOT_DONE_YET
 
     def failed(self, what: str) -> Refusal:
@@ -86,9 +87,13 @@ class RelayResource(Resource):
         self._log.failure("{what}", what=what)
         return self.relay.count(InternalError(what))
 
-    def _watch(self, request: Request, held: Held) -> None:
+    def _watch(self, request: Request, exchange: "_Exchange", held: Held) -> None:
+        def left(_: Failure) -> None:
+            exchange.stop()
+            self.relay.gone(held)
+
         finished = request.notifyFinish()
-        finished.addErrback(lambda _: self.relay.gone(held))
+        finished.addErrback(left)
         finished.addErrback(lambda failure: self._log.failure("a client's leaving", failure))
 
 
@@ -162,10 +167,14 @@ class _Exchange:
         """Bytes of a streamed answer that the client has not taken yet."""
         return 0 if self._sender is None else self._sender.waiting
 
-    def abort(self) -> None:
-        """An answer could not be sent: what may have gone out of it must not pass for one."""
+    def stop(self) -> None:
+        """Send nothing more."""
         if self._sender is not None:
             self._sender.stop()
+
+    def abort(self) -> None:
+        """An answer could not be sent: what may have gone out of it must not pass for one."""
+        self.stop()
         transport: Any = self._request.transport
         transport.abortConnection()
 

@@ -94,6 +94,16 @@ def test_promise_2_what_is_not_finished_is_aborted_and_never_ended(mounted, how)
     assert stage.relay.snapshot().held == 0
 
 
+def test_a_client_that_leaves_a_large_answer_leaves_nothing(mounted):
+    connection, taken = asked(mounted)
+    connection.wire.capacity = 64 * 1024
+    mounted.stage.reply(taken, body=b"x" * MIB)
+    assert mounted.stage.relay.snapshot().unsent_bytes > 0
+    connection.leave()
+    assert mounted.stage.relay.snapshot().unsent_bytes == 0
+    assert len(mounted.stage.relay.senders) == 0
+
+
 def test_a_client_that_leaves_is_told_to_its_worker(mounted):
     stage = mounted.stage
     connection, taken = asked(mounted)
