@@ -430,11 +430,22 @@ class Relay:
         taken, self._taken = self._taken, {}
         # A worker that says nothing for longer is told again when it does.
         life = self._config.frame_timeout + GONE_MARGIN
+
+        def lost(failure: Failure) -> None:
+            # A worker that waits for its client would wait for nothing: `_sweep` says it again.
+            self._broker_failed(failure)
+            self._unwanted = {**unwanted, **self._unwanted}
+            under_way = self._streams.active
+            self._taken = {id: taken[id] for id in taken if id in under_way} | self._taken
+
+        said = []
         if unwanted:
-            self._broker.mark_gone([*unwanted], life=life).addErrback(self._broker_failed)
+            said.append(self._broker.mark_gone([*unwanted], life=life))
         if taken:
             life = self._config.send_stall + GONE_MARGIN
-            self._broker.tell_taken(taken, life=life).addErrback(self._broker_failed)
+            said.append(self._broker.tell_taken(taken, life=life))
+        for one in said:
+            one.addErrback(lost)
 
     def _take_off_leaving(self) -> None:
         leaving, self._leaving = self._leaving, {}
@@ -473,6 +484,8 @@ class Relay:
         self._refusals.sweep(now)
         self._outbox.sweep(now)
         self._streams.sweep(now)
+        if (self._unwanted or self._taken) and self._broker.is_up:
+            self._tell_workers()
         self.senders.sweep(now)
         due = self._table.due(now)
         for held in due:

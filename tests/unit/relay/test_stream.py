@@ -511,6 +511,26 @@ def test_a_worker_can_know_how_much_its_client_has_taken(stage):
     assert 620_003 - TOLD_EVERY < counts[-1] <= 620_003
 
 
+@pytest.mark.parametrize("what", ["taken", "gone"])
+def test_what_a_worker_is_to_know_is_said_again_where_redis_was_away(stage, what):
+    connection, taken = begun(stage)
+    connection.wire.capacity = 0
+    stage.frame(taken, b"x" * 300_000)
+    known = stage.broker.store.pool.taken.get(taken["node_id"], (0, 0))[0]
+    stage.broker.disconnect()
+    if what == "gone":
+        connection.leave()
+    for _ in range(5):
+        connection.wire.drain()
+    stage.turn(3)
+    stage.broker.reconnect()
+    stage.turn(0.5)
+    if what == "gone":
+        assert gone(stage, taken)
+    else:
+        assert stage.broker.store.pool.taken[taken["node_id"]][0] > max(known, 200_000)
+
+
 def test_while_a_client_is_behind_its_worker_may_be_silent(make_stage):
     stage = make_stage(send_stall=60.0, frame_timeout=10.0)
     connection, taken = slow(stage)
