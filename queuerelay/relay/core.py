@@ -442,7 +442,7 @@ class Relay:
         if unwanted:
             said.append(self._broker.mark_gone([*unwanted], life=life))
         if taken:
-            life = self._config.send_stall + GONE_MARGIN
+            life += self._config.send_stall
             said.append(self._broker.tell_taken(taken, life=life))
         for one in said:
             one.addErrback(lost)

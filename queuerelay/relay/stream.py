@@ -26,8 +26,10 @@ from queuerelay.errors import BadReply, Refusal, ReplyError
 from queuerelay.relay.held import Held, HeldTable
 from queuerelay.wire.reply import Frame, Reply
 
-#: Bytes of a body between two words to its worker of how much was taken.
+#: Bytes of a body, or seconds, between two words to its worker of how much was taken: then it knows
+#: that there is still a relay.
 TOLD_EVERY: Final = 64 * 1024
+TOLD_AFTER: Final = 30.0
 
 
 class Break(Enum):
@@ -52,7 +54,18 @@ class Break(Enum):
 class _Stream:
     """One streamed answer."""
 
-    __slots__ = ("at", "expected", "first", "held", "last", "opening", "parts", "size", "told")
+    __slots__ = (
+        "at",
+        "expected",
+        "first",
+        "held",
+        "last",
+        "opening",
+        "parts",
+        "size",
+        "told",
+        "told_at",
+    )
 
     def __init__(self, held: Held, frame: Frame, now: float) -> None:
         self.held = held
@@ -69,6 +82,7 @@ class _Stream:
         #: Bytes of its body so far, and how many the worker was told to be taken.
         self.size = len(frame.body)
         self.told = 0
+        self.told_at = now
 
 
 class Streams:
@@ -219,6 +233,8 @@ class Streams:
 
     def _tell_taken(self, stream: _Stream) -> None:
         taken = stream.size - stream.held.client.backlog
-        if taken - stream.told >= TOLD_EVERY:
-            stream.told = taken
+        if taken - stream.told >= TOLD_EVERY or (
+            taken > stream.told and stream.at - stream.told_at >= TOLD_AFTER
+        ):
+            stream.told, stream.told_at = taken, stream.at
             self._tell(stream.held.id, taken)

@@ -30,9 +30,11 @@ log = logging.getLogger(__name__)
 FRAME: Final = 256 * 1024
 #: Bytes that the application may be ahead of the client.
 WINDOW: Final = 512 * 1024
-#: Seconds for which a client may take nothing, or Redis not answer, before a stream is given up.
-#: The relay gives up earlier; this is for when there is no relay any more.
+#: Seconds for which nobody may take anything, or Redis not answer, before a stream is given up. The
+#: relay gives up earlier; this is for when there is no relay any more.
 PATIENCE: Final = 150.0
+#: Seconds for which the silence between two frames counts at most.
+SILENCE: Final = 30.0
 #: Seconds between two looks at how much the client has taken: the first, and the longest.
 LOOK: Final = (0.002, 0.1)
 #: First numbers are below this; what follows stays a number that any JSON carries.
@@ -69,7 +71,12 @@ class Stream:
         self.stopped = ""
         #: Bytes of the body so far.
         self.size = 0
+        #: Bytes that the client has taken, those that were out at the last look, the time of that,
+        #: and for how long it has taken none of them.
         self._taken = 0
+        self._seen = 0
+        self._looked = 0.0
+        self._starved = 0.0
 
     def begin(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
         """Send status, header fields and the first part of the body; raises `Stopped`."""
@@ -110,17 +117,11 @@ class Stream:
 
     def _wait(self) -> None:
         """Until the client has taken enough."""
-        until = time.monotonic() + PATIENCE
         pause, longest = LOOK
         while self.size - self._taken > WINDOW:
             time.sleep(pause)
             pause = min(2 * pause, longest)
-            before = self._taken
             self._push(b"")
-            if self._taken > before:
-                until = time.monotonic() + PATIENCE
-            elif time.monotonic() > until:
-                self._stop(f"its client took nothing for {PATIENCE:g} s")
 
     def _push(self, frame: bytes) -> None:
         """Push `frame` once, and see how things stand; an empty one only looks."""
@@ -146,7 +147,17 @@ class Stream:
             self._stop("the lease was lost")
         if state == 2:
             self._stop("its client has left")
+        now = time.monotonic()
+        if taken > self._taken or self._taken >= self._seen:
+            self._starved = 0.0
+        else:
+            # Of a long silence of the application not all: the relay speaks when it gets a frame.
+            self._starved += min(now - self._looked, SILENCE)
+            if self._starved > PATIENCE:
+                self._stop(f"nobody took anything for {PATIENCE:g} s")
         self._taken = max(self._taken, taken)
+        self._seen = self.size
+        self._looked = now
 
     def _stop(self, why: str) -> None:
         self.stopped = why

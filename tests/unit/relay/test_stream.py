@@ -511,6 +511,22 @@ def test_a_worker_can_know_how_much_its_client_has_taken(stage):
     assert 620_003 - TOLD_EVERY < counts[-1] <= 620_003
 
 
+def test_a_worker_of_few_bytes_knows_from_time_to_time_that_there_is_a_relay(stage):
+    _, taken = begun(stage)
+    told = stage.broker.store.pool.taken
+    for _ in range(4):
+        stage.turn(25)
+        stage.frame(taken, b"event")
+    # After 30 s each, so with every other one.
+    assert [count for count, _ in told.values()] == [23]
+    stage.turn(25)
+    stage.frame(taken, b"")
+    stage.turn(10)
+    stage.frame(taken, b"")
+    # Nothing new.
+    assert [count for count, _ in told.values()] == [23]
+
+
 @pytest.mark.parametrize("what", ["taken", "gone"])
 def test_what_a_worker_is_to_know_is_said_again_where_redis_was_away(stage, what):
     connection, taken = begun(stage)

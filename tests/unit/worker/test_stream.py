@@ -1,0 +1,165 @@
+"""Frames on their way, with a Redis and a time that are the test's."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from queuerelay.broker.keys import Keys
+from queuerelay.worker import stream as module
+from queuerelay.worker.commands import Commands
+from queuerelay.worker.stream import FRAME, PATIENCE, WINDOW, Stopped, Stream
+from tests.unit.worker.requests import NODE_ID, request
+
+
+class Redis:
+    """What `Link.send` gives, and a clock that only waiting moves."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.frames = []
+        self.answer = [1, 0]
+        self.down = 0
+        #: Whether the client takes all that is sent, at once.
+        self.takes = True
+        self.looks = 0
+
+    def send(self, command):
+        if self.down:
+            self.down -= 1
+            raise RedisConnectionError("away")
+        frame = command[-2]
+        if frame:
+            self.frames.append(json.loads(frame))
+        else:
+            self.looks += 1
+        if self.takes and self.answer[0] == 1:
+            self.answer = [1, sum(len(one.get("body", "")) for one in self.frames)]
+        return [list(self.answer)]
+
+    def delay(self):
+        return 1.0
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def redis(monkeypatch):
+    one = Redis()
+    time = SimpleNamespace(monotonic=lambda: one.now, sleep=one.sleep)
+    monkeypatch.setattr(module, "time", time)
+    return one
+
+
+@pytest.fixture
+def stream(redis):
+    commands = Commands(keys=Keys(), queues=("q",), lease_ms=1000, holder="h:1")
+    return Stream(commands, redis, request(), queue="q", token="t", timing={"wait": 0.5})
+
+
+def test_frames_are_numbered_from_the_first_on(stream, redis):
+    assert not stream.begun
+    stream.begin(201, [("X", "y")], b"one")
+    stream.send(b"two")
+    last = json.loads(stream.last())
+    first, second = redis.frames
+    number = first.pop("n")
+    assert first == {
+        "node_id": NODE_ID,
+        "status": 201,
+        "headers": [["X", "y"]],
+        "body": "one",
+        "body_encoding": "utf-8",
+        "timing": {"wait": 0.5},
+        "more": True,
+    }
+    assert (second["body"], second["more"], second["n"]) == ("two", True, number + 1)
+    assert last == {"node_id": NODE_ID, "more": False, "n": number + 2}
+    assert stream.size == 6
+
+
+def test_what_is_large_goes_out_in_several_frames(stream, redis):
+    data = b"x" * (2 * FRAME + 1)
+    stream.begin(200, [], data)
+    assert [len(one["body"]) for one in redis.frames] == [FRAME, FRAME, 1]
+    numbers = [one["n"] for one in redis.frames]
+    assert numbers == list(range(numbers[0], numbers[0] + 3))
+    assert stream.size == len(data)
+
+
+@pytest.mark.parametrize(("state", "why"), [(0, "the lease was lost"), (2, "its client has left")])
+def test_a_stream_that_is_not_wanted_stays_stopped(stream, redis, state, why):
+    stream.begin(200, [], b"one")
+    redis.answer = [state, 0]
+    for _ in range(2):
+        with pytest.raises(Stopped, match=why):
+            stream.send(b"two")
+    assert stream.stopped == why
+    # It was asked once.
+    assert len(redis.frames) == 2
+
+
+def test_a_frame_is_pushed_until_redis_has_answered(stream, redis):
+    redis.down = 20
+    stream.begin(200, [], b"one")
+    assert len(redis.frames) == 1
+    redis.down = 1000
+    with pytest.raises(Stopped, match="Redis"):
+        stream.send(b"two")
+    assert redis.now < 1000 + 2 * PATIENCE
+
+
+def test_it_waits_for_a_client_that_is_behind(stream, redis):
+    redis.takes = False
+    stream.begin(200, [], b"x" * WINDOW)
+    assert redis.looks == 0
+
+    def sleep(seconds):
+        redis.now += seconds
+        if redis.now > 1100:
+            redis.answer = [1, FRAME]
+
+    redis.sleep = sleep
+    module.time.sleep = sleep
+    stream.send(b"y" * FRAME)
+    assert 1100 < redis.now < 1101
+    assert redis.looks > 100
+
+
+def test_a_client_that_takes_nothing_is_given_up(stream, redis):
+    redis.takes = False
+    with pytest.raises(Stopped, match="nobody took anything"):
+        stream.begin(200, [], b"x" * 2 * WINDOW)
+    assert PATIENCE < redis.now - 1000 < PATIENCE + 1
+
+
+def test_events_for_a_relay_that_is_gone_are_given_up_and_others_never(stream, redis):
+    stream.begin(200, [], b"event")
+    for _ in range(100):
+        # Longer than the patience between two, and each is taken.
+        redis.now += PATIENCE + 1
+        stream.send(b"event")
+    redis.takes = False
+    began = redis.now
+
+    def go_on():
+        while redis.now < began + 10 * PATIENCE:
+            redis.now += 10
+            stream.send(b"event")
+
+    with pytest.raises(Stopped, match="nobody took anything"):
+        go_on()
+    assert PATIENCE < redis.now - began <= PATIENCE + 30
+
+
+def test_the_relay_is_late_with_its_word_after_a_long_silence(stream, redis):
+    redis.takes = False
+    stream.begin(200, [], b"event")
+    for number in range(1, 100):
+        redis.now += 10 * PATIENCE
+        stream.send(b"event")
+        # What it says when it got a frame is known with the next one.
+        redis.answer = [1, 5 * number]
+    assert not stream.stopped
