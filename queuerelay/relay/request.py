@@ -18,7 +18,7 @@ from queuerelay.broker import eager
 from queuerelay.errors import InternalError, Refusal, TooManyHeld
 from queuerelay.relay.accesslog import Entry
 from queuerelay.relay.framing import Framing, has_body, without_body
-from queuerelay.relay.held import Held
+from queuerelay.relay.held import Held, State
 from queuerelay.relay.request_id import request_id
 from queuerelay.relay.response import Fields, for_refusal, for_reply
 from queuerelay.relay.sender import Sender
@@ -325,7 +325,12 @@ class FrontRequest:
             channel.persistent = False
         if self._front.access_log is not None:
             held = self._held
-            self._log_access("refused" if held is None else held.state.value)
+            if held is None:
+                end = "refused"
+            else:
+                # The relay notes the end of a streamed answer when all of it was written.
+                end = State.ANSWERED.value if held.alive else held.state.value
+            self._log_access(end)
         self._held = None
         self.channel = None
         channel.requestDone(self)

@@ -11,7 +11,7 @@ from twisted.web.http_headers import Headers
 
 from queuerelay.relay import accesslog
 from queuerelay.relay.accesslog import AccessLog, Entry, escape
-from queuerelay.wire.reply import encode_reply
+from queuerelay.wire.reply import encode_frame, encode_reply
 from tests.unit.relay.log_line import LINE, lines
 from tests.unit.relay.strict import request
 
@@ -286,6 +286,27 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     assert found[2].group(9, 10, 11) == (b"-", b"-", b"-")
     assert found[8][5] == b"0", "HEAD has no body"
     assert 5 <= float(found[11][11]) < 5.5
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("GET", 204)])
+@pytest.mark.parametrize("batches", [1, 2], ids=["in one batch", "frame by frame"])
+def test_a_streamed_answer_that_is_whole_is_an_answer(
+    make_stage, log, path, method, status, batches
+):
+    stage = make_stage(access_log=log)
+    stage.connect().send(request(method, "/stream"))
+    id = stage.take()["node_id"]
+    first = encode_reply(node_id=id, status=status, body=b"abc", more=True)
+    last = encode_frame(node_id=id, body=b"de", more=False)
+    if batches == 1:
+        stage.push_reply(first, last)
+    else:
+        stage.push_reply(first)
+        stage.push_reply(last)
+    log.flush()
+    (line,) = lines(path)
+    has_body = method == "GET" and status == 200
+    assert (line[4], line[12], line[5]) == (b"%d" % status, b"answered", b"5" if has_body else b"0")
 
 
 def test_a_large_answer_has_its_line_when_it_has_left(make_stage, log, path):
