@@ -147,7 +147,7 @@ def test_a_client_that_leaves_is_told_to_the_worker(relay, worker, raw):
 
 
 def test_a_stream_at_the_end_of_the_drain_is_reset(relay, worker, raw):
-    one = relay("--drain", "0.5")
+    one = relay("--drain", "2")
     client, fine = (raw(one.port, "GET", f"/{number}") for number in range(2))
     requests = {taken["url"]: taken for taken in (worker.take(), worker.take())}
     for number, each in enumerate((client, fine)):
@@ -188,7 +188,7 @@ def test_promise_6_who_reads_nothing_of_a_stream_is_cut_and_others_are_not(relay
 # Promise 6
 @pytest.mark.parametrize("streamed", [False, True])
 def test_promise_6_a_slow_reader_is_served_and_one_that_stalls_is_not(relay, worker, raw, streamed):
-    one = relay("--send-stall", "1", "--frame-timeout", "1", "--max-unsent", str(64 * MIB))
+    one = relay("--send-stall", "2", "--frame-timeout", "1", "--max-unsent", str(64 * MIB))
     slow, stuck = (raw(one.port, "GET", f"/{number}") for number in range(2))
     body = bytes(range(256)) * 4096 * 6
     for _ in range(2):
@@ -201,7 +201,7 @@ def test_promise_6_a_slow_reader_is_served_and_one_that_stalls_is_not(relay, wor
     # 200 kB/s. The kernel's buffer is so large that the relay cannot write for seconds, and still
     # it is told apart from the other, which takes nothing at all.
     cut = eventually_reading(slow, lambda: "an answer was broken off (stalled)" in one.log)
-    for _ in range(100):
+    for _ in range(110):
         slow.throttled()
     assert cut < len(slow.received) < len(body)
     slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -248,7 +248,7 @@ def test_over_tls(relay, worker, tmp_path):
     authority = Authority(tmp_path, "authority")
     pem, port = authority.issue("127.0.0.1"), free_port()
     listen = f"ssl:{port}:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
-    one = relay("--listen", listen, "--send-stall", "1")
+    one = relay("--listen", listen, "--send-stall", "2")
     eventually(lambda: listens(port))
     context = ssl.create_default_context(cafile=str(authority.ca))
     plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -266,7 +266,7 @@ def test_over_tls(relay, worker, tmp_path):
         worker.serve(body=body)
         received = b""
         # It reads slowly for longer than nothing may be taken, as far as TLS lets it.
-        for _ in range(75):
+        for _ in range(110):
             time.sleep(0.02)
             received += file.read1(4000)
         while len(received) < len(body):
