@@ -14,7 +14,7 @@ from tests.integration.relay.daemon import Client, eventually, listens
 from tests.unit.relay.strict import read, request
 from tests.valkey import PATIENCE, free_port
 
-LARGE = 8 * 1024 * 1024
+LARGE = 4 * 1024 * 1024
 
 
 @pytest.fixture
