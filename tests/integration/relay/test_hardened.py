@@ -28,7 +28,8 @@ def tls(authority, port, *protocols):
     if protocols:
         context.set_alpn_protocols(list(protocols))
     plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
-    return context.wrap_socket(plain, server_hostname="127.0.0.1")
+    # An end that TLS was not told of is an error, as it might be anybody's.
+    return context.wrap_socket(plain, server_hostname="127.0.0.1", suppress_ragged_eofs=False)
 
 
 @pytest.fixture
