@@ -132,12 +132,16 @@ class Streams:
         """
         stream = self.active.get(held.id)
         if stream is None:
-            if not (isinstance(reply, Frame) and reply.more):
+            # A number is a frame's: without those before it, the last one is no answer either.
+            if not (
+                isinstance(reply, Frame)
+                and (reply.more or (reply.number is not None and not reply.opens))
+            ):
                 return False
             if reply.opens:
                 stream = self.active[held.id] = self._touched[held.id] = _Stream(held, reply, now)
             else:
-                self._refuse(held, BadReply("more: a first frame without status and headers"))
+                self._refuse(held, BadReply("a first frame without status and headers"))
             return True
         number = reply.number if isinstance(reply, Frame) else None
         expected = stream.expected

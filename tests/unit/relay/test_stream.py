@@ -185,6 +185,16 @@ def test_a_first_frame_has_a_status_or_header_fields(stage):
     assert connection.response(streamed=True).status == 200
 
 
+@pytest.mark.parametrize("more", [True, False, None], ids=["more", "the last", "the last, unsaid"])
+def test_promise_2_a_numbered_frame_without_the_first_is_no_answer(stage, more):
+    connection, taken = asked(stage)
+    # The frames before it got lost with an old master.
+    frame = {"node_id": taken["node_id"], "body": "the end", "n": 71, "more": more}
+    stage.push_reply(json.dumps({k: v for k, v in frame.items() if v is not None}).encode())
+    assert connection.response().status == 502
+    assert b"the end" not in connection.raw
+
+
 # Promise 2: who begins anew
 
 
