@@ -6,7 +6,7 @@ nobody knows. What ends a claim is repeated over lost connections, until Redis a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -96,6 +96,45 @@ class FailurePage:
     items: Sequence[Failure]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeBeat:
+    """What a node on the list has said."""
+
+    #: Seconds since its last beat, by the clock of Redis.
+    age: float
+    #: What it published, None where that is too long ago.
+    snapshot: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What Redis knows of everybody. A part that Redis did not tell is as if there were none."""
+
+    #: Seconds that the first round trip took.
+    latency: float = 0.0
+    #: ``Redis 7.0.15``, ``Valkey 9.1.0``; None where it does not say.
+    version: str | None = None
+    #: Bytes, None where it does not say.
+    memory_used: int | None = None
+    #: Bytes, None where it has no limit.
+    memory_max: int | None = None
+    nodes: Mapping[str, NodeBeat] = field(default_factory=dict)
+    #: Queues that somebody has ever pushed to, sorted.
+    queues: Sequence[str] = ()
+    #: Ids of Resque workers, sorted.
+    workers: Sequence[str] = ()
+    #: How many workers there are, and how many of `workers` run something.
+    workers_total: int = 0
+    working: int = 0
+    #: Jobs, ever.
+    processed: int = 0
+    failed: int = 0
+    #: Dead letters.
+    failures: int = 0
+    #: Whether all workers are paused.
+    paused: bool = False
+
+
 class Bell(Protocol):
     """Tells when a queue may have a message. It takes none, and many may wait for it."""
 
@@ -165,6 +204,9 @@ class Broker(Protocol):
 
     def leave(self, node_id: str) -> Deferred[None]:
         """Take the node off the list, and delete its inbox."""
+
+    def survey(self) -> Deferred[Survey]:
+        """What Redis knows of everybody, the depths of queues and the dead letters apart."""
 
     def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Deferred[Claim | None]:
         """Take the first message of the first of `queues` that has one, for `lease` seconds."""

@@ -32,7 +32,9 @@ from queuerelay.broker.base import (
     Claim,
     FailurePage,
     InboxHandler,
+    NodeBeat,
     QueueDepth,
+    Survey,
 )
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
@@ -243,6 +245,27 @@ class MemoryStore:
         return {
             name: node.snapshot if node.beat > old else None for name, node in self._nodes.items()
         }
+
+    def survey(self) -> Survey:
+        """`Broker.survey`."""
+        now, snapshots, pool = self._clock.seconds(), self.nodes(), self.pool
+        prefix = self.keys.queue("")
+        lists = [key for key in self._lists.content if key.startswith(prefix)]
+        return Survey(
+            version="memory",
+            nodes={
+                name: NodeBeat(age=now - node.beat, snapshot=snapshots[name])
+                for name, node in self._nodes.items()
+            },
+            queues=sorted(key.removeprefix(prefix) for key in lists),
+            workers=sorted(pool.workers),
+            workers_total=len(pool.workers),
+            working=len(pool.working),
+            processed=pool.stats.get(("processed", None), 0),
+            failed=pool.stats.get(("failed", None), 0),
+            failures=len(self.items(self.keys.failed)),
+            paused=pool.paused,
+        )
 
     def leave(self, node_id: str, legacy: str | None) -> None:
         """`Broker.leave`."""
@@ -574,6 +597,10 @@ class MemoryBroker:
     def nodes(self) -> Deferred[dict[str, bytes | None]]:
         """The snapshots of all listed nodes, None where one is silent."""
         return self._ask(self.store.nodes)
+
+    def survey(self) -> Deferred[Survey]:
+        """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+        return self._ask(self.store.survey)
 
     def leave(self, node_id: str) -> Deferred[None]:
         """Take the node off the list, and delete its inbox."""

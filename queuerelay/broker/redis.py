@@ -24,6 +24,7 @@ from queuerelay.broker.base import (
     FailurePage,
     InboxHandler,
     QueueDepth,
+    Survey,
 )
 from queuerelay.broker.bell import RedisBell
 from queuerelay.broker.connection import RedisConnection
@@ -35,11 +36,14 @@ from queuerelay.broker.keys import Keys
 from queuerelay.broker.outage import OutageLog
 from queuerelay.broker.protocol import Answer
 from queuerelay.broker.registry import Registry
+from queuerelay.broker.survey import Surveyor
 from queuerelay.broker.url import RedisUrl
 from queuerelay.errors import BrokerError
 
 #: Most take-offs sent in one go: each may walk a whole queue.
 _TAKE_OFF_BATCH = 100
+#: Most queues looked at in one go.
+_DEPTHS_BATCH = 100
 
 
 class RedisBroker:
@@ -72,6 +76,7 @@ class RedisBroker:
         self._delayed = Delayed(self._commands, self._keys)
         self._failures = Failures(self._commands, self._keys)
         self._registry = Registry(self._commands, self._keys, clock=reactor, wall_clock=wall_clock)
+        self._surveyor = Surveyor(self._commands, self._keys, clock=reactor)
 
     def _connection(self, name: str) -> RedisConnection:
         return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
@@ -155,17 +160,23 @@ class RedisBroker:
         return Deferred.fromCoroutine(self._depths(queues))
 
     async def _depths(self, queues: Sequence[str]) -> list[QueueDepth]:
-        depths = []
-        for queue in queues:
-            keys = self._keys
-            length, oldest, delayed, inflight = await self._commands.script(
-                "depth", [keys.queue(queue), keys.delayed(queue), keys.inflight(queue)], []
-            )
-            depths.append(
-                QueueDepth(
-                    length=length, oldest_at=_seconds(oldest), delayed=delayed, inflight=inflight
+        depths: list[QueueDepth] = []
+        keys = self._keys
+        for start in range(0, len(queues), _DEPTHS_BATCH):
+            calls = [
+                ([keys.queue(queue), keys.delayed(queue), keys.inflight(queue)], ())
+                for queue in queues[start : start + _DEPTHS_BATCH]
+            ]
+            for answer in await self._commands.scripts("depth", calls):
+                length, oldest, delayed, inflight = _checked(answer)
+                depths.append(
+                    QueueDepth(
+                        length=length,
+                        oldest_at=_seconds(oldest),
+                        delayed=delayed,
+                        inflight=inflight,
+                    )
                 )
-            )
         return depths
 
     # Nodes and their inboxes
@@ -257,6 +268,10 @@ class RedisBroker:
         await self._bury(node_id, -1000, REPLY_LIFE)
         keys = self._keys
         await self._commands.call("DEL", keys.node(node_id), keys.inbox(node_id))
+
+    def survey(self) -> Deferred[Survey]:
+        """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+        return self._surveyor.survey()
 
     # Leases
 
