@@ -58,6 +58,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A paused queue: its messages are not claimed, and relays keep new ones for themselves."""
+
+    #: Unix seconds, by Redis, since when; 0 where unknown.
+    since: float
+    #: Who paused it, as they named themselves; "" where unknown.
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """A dead letter: one entry of ``resque:failed``."""
 
@@ -136,7 +146,10 @@ class Survey:
 
 
 class Bell(Protocol):
-    """Tells when a queue may have a message. It takes none, and many may wait for it."""
+    """Tells when a queue may have a message. It takes none, and many may wait for it.
+
+    What waits on a paused queue rings when it is resumed, 0.5 s later at most.
+    """
 
     def wait(self) -> Deferred[None]:
         """Fires when one of the queues may have a message, at once where one has; may be cancelled.
@@ -209,7 +222,10 @@ class Broker(Protocol):
         """What Redis knows of everybody, the depths of queues and the dead letters apart."""
 
     def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Deferred[Claim | None]:
-        """Take the first message of the first of `queues` that has one, for `lease` seconds."""
+        """Take the first message of the first of `queues` that has one, for `lease` seconds.
+
+        Paused queues are left out: after `pause` has been answered nothing is taken from there.
+        """
 
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
         """Prolong leases to `lease` seconds from now; False for those no longer held."""
@@ -232,6 +248,21 @@ class Broker(Protocol):
 
     def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired, for `lease` seconds."""
+
+    # The gate: operators pause queues, and it is kept until they are resumed
+
+    def pause(self, queue: str, *, by: str) -> Deferred[bool]:
+        """Let nobody claim from `queue` any more, and relays push no more to it.
+
+        Claims obey at once, relays within a second. Fires with False where it was paused already,
+        which stays as it is. Not repeated, but twice does no harm; so with `resume`.
+        """
+
+    def resume(self, queue: str) -> Deferred[bool]:
+        """Undo `pause`; fires with False where the queue was not paused."""
+
+    def gates(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues` that are paused; without `queues`, of all that there are."""
 
     # What pools need
 

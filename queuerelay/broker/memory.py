@@ -31,6 +31,7 @@ from queuerelay.broker.base import (
     Bell,
     Claim,
     FailurePage,
+    Gate,
     InboxHandler,
     NodeBeat,
     QueueDepth,
@@ -38,6 +39,7 @@ from queuerelay.broker.base import (
 )
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
+from queuerelay.broker.memory_gate import GateStore
 from queuerelay.broker.memory_pool import MemoryBell, PoolStore
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 
@@ -136,6 +138,8 @@ class MemoryStore:
         self._nodes: dict[str, _Node] = {}
         #: What only pools and operators use.
         self.pool = PoolStore(self, clock)
+        #: The paused queues.
+        self.gate = GateStore(self._wall_clock, lambda queue: self._tell(self.keys.queue(queue)))
 
     # To look at
 
@@ -284,7 +288,7 @@ class MemoryStore:
         """`Broker.claim`."""
         for queue in queues:
             waiting = self._lists.get(self.keys.queue(queue))
-            if waiting:
+            if waiting and queue not in self.gate.paused:
                 claim = Claim(
                     queue=queue,
                     token=secrets.token_hex(16),
@@ -295,6 +299,10 @@ class MemoryStore:
                 self._lease(claim, lease)
                 return claim
         return None
+
+    def offers(self, key: str) -> bool:
+        """Whether a claim would find something in the queue's list `key`."""
+        return key not in map(self.keys.queue, self.gate.paused) and bool(self._lists.get(key))
 
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> list[bool]:
         """`Broker.renew`."""
@@ -675,13 +683,27 @@ class MemoryBroker:
         """Take over messages whose lease has expired, for `lease` seconds."""
         return self._ask(lambda: self.store.reap(queue, lease=lease, most=most))
 
+    # The gate
+
+    def pause(self, queue: str, *, by: str) -> Deferred[bool]:
+        """Let nobody claim from `queue` any more, and relays push no more to it."""
+        return self._ask(lambda: self.store.gate.pause(queue, by))
+
+    def resume(self, queue: str) -> Deferred[bool]:
+        """Undo `pause`; fires with False where the queue was not paused."""
+        return self._ask(lambda: self.store.gate.resume(queue))
+
+    def gates(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues` that are paused; without `queues`, of all that there are."""
+        return self._ask(lambda: self.store.gate.gates(queues))
+
     # What pools need
 
     def bell(self, queues: Sequence[str]) -> Bell:
         """A bell for `queues`."""
         bell = MemoryBell(
             map(self.store.keys.queue, queues),
-            filled=self.store.items,
+            filled=self.store.offers,
             wake=self._wake,
             clock=self._clock,
         )

@@ -1,7 +1,7 @@
 """The broker on Redis: two connections (three with a legacy list), our keys and our scripts.
 
 What pools need beyond claims is in modules of its own: `bell` (which has connections of its own),
-`delayed`, `failures` and `registry`.
+`delayed`, `failures`, `gate` and `registry`.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from queuerelay.broker.base import (
     Bell,
     Claim,
     FailurePage,
+    Gate,
     InboxHandler,
     QueueDepth,
     Survey,
@@ -30,6 +31,7 @@ from queuerelay.broker.bell import RedisBell
 from queuerelay.broker.connection import RedisConnection
 from queuerelay.broker.delayed import Delayed
 from queuerelay.broker.failures import Failures
+from queuerelay.broker.gate import GateHash
 from queuerelay.broker.inbox import InboxReader
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
@@ -75,6 +77,7 @@ class RedisBroker:
         self._peeks = itertools.count(1)
         self._delayed = Delayed(self._commands, self._keys)
         self._failures = Failures(self._commands, self._keys)
+        self._gate = GateHash(self._commands, self._keys)
         self._registry = Registry(self._commands, self._keys, clock=reactor, wall_clock=wall_clock)
         self._surveyor = Surveyor(self._commands, self._keys, clock=reactor)
 
@@ -278,7 +281,6 @@ class RedisBroker:
     def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Deferred[Claim | None]:
         """Take the first message of the first of `queues` that has one, for `lease` seconds."""
         token = secrets.token_hex(16)
-        names = [key for queue in queues for key in (self._keys.queue(queue), *self._lease(queue))]
 
         def claimed(answer: Answer) -> Claim | None:
             if answer is None:
@@ -293,7 +295,7 @@ class RedisBroker:
             )
 
         return self._commands.script(
-            "claim", names, [token, int(lease * 1000), holder]
+            "claim", self._keys.claim(queues), [token, int(lease * 1000), holder, *queues]
         ).addCallback(claimed)
 
     def claim_many(
@@ -301,7 +303,6 @@ class RedisBroker:
     ) -> Deferred[list[Claim]]:
         """Take the first `most` messages, in the order of `queues`, in one step; as `claim`."""
         tokens = [secrets.token_hex(16) for _ in range(most)]
-        names = [key for queue in queues for key in (self._keys.queue(queue), *self._lease(queue))]
 
         def claimed(answer: Answer) -> list[Claim]:
             now, *found = answer
@@ -317,7 +318,9 @@ class RedisBroker:
             ]
 
         return self._commands.script(
-            "claim_many", names, [int(lease * 1000), holder, *tokens]
+            "claim_many",
+            self._keys.claim(queues),
+            [int(lease * 1000), holder, *queues, *tokens],
         ).addCallback(claimed)
 
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
@@ -376,12 +379,27 @@ class RedisBroker:
             "reap", self._lease(queue), [prefix, int(lease * 1000), most]
         ).addCallback(reaped)
 
+    # The gate
+
+    def pause(self, queue: str, *, by: str) -> Deferred[bool]:
+        """Let nobody claim from `queue` any more, and relays push no more to it."""
+        return self._gate.pause(queue, by=by)
+
+    def resume(self, queue: str) -> Deferred[bool]:
+        """Undo `pause`; fires with False where the queue was not paused."""
+        return self._gate.resume(queue)
+
+    def gates(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues` that are paused; without `queues`, of all that there are."""
+        return self._gate.gates(queues)
+
     # What pools need
 
     def bell(self, queues: Sequence[str]) -> Bell:
         """A bell for `queues`, with a connection for each from the first wait on."""
         bell = RedisBell(
-            [self._keys.queue(queue) for queue in queues],
+            queues,
+            keys=self._keys,
             connect=lambda: self._connection(f"bell-{next(self._peeks)}"),
             clock=self._reactor,
         )

@@ -19,6 +19,7 @@ NAMES: Final = (
     "fail",
     "failures",
     "move",
+    "pause",
     "peek",
     "promote",
     "reap",
