@@ -77,17 +77,23 @@ class Refusal(QueuerelayError):
     """a request that gets no worker's answer, and why
 
     `status` is the HTTP status the client sees, `reason` a short stable word for logs and
-    counters, `retry_after` whole seconds for the Retry-After field (RFC 9110 10.2.3) or None.
+    counters, `retry_after` whole seconds for the Retry-After field (RFC 9110 10.2.3) or None,
+    `allow` the value of the Allow field (RFC 9110 10.2.1) or None.
     """
 
     status: int = 500
     reason: str = "internal"
     retry_after: int | None = None
+    allow: str | None = None
 
     def __init__(self, particulars: str = "", *, retry_after: int | None = None) -> None:
         super().__init__(particulars)
         if retry_after is not None:
             self.retry_after = retry_after
+
+
+class InternalError(Refusal):
+    """this server failed"""
 
 
 class BadRequest(Refusal):

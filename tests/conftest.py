@@ -1,8 +1,8 @@
-"""What all tests share: the janitor, and real servers."""
+"""What all tests share: the janitor, real servers, a real browser."""
 
 import hypothesis
 
-pytest_plugins = ["tests.janitor", "tests.valkey"]
+pytest_plugins = ["tests.janitor", "tests.valkey", "tests.browser"]
 
 # No test depends on how fast the machine is, and a failure tells how to repeat it.
 hypothesis.settings.register_profile("queuerelay", deadline=None, print_blob=True)

@@ -6,6 +6,7 @@ nobody knows. What ends a claim is repeated over lost connections, until Redis a
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -265,6 +266,11 @@ class Broker(Protocol):
         """Those of `queues` that are paused; without `queues`, of all that there are."""
 
     # What pools need
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is asked for within goes to Redis in one write, which costs both sides less. Each
+        has an answer of its own all the same.
+        """
 
     def claim_many(
         self, queues: Sequence[str], *, holder: str, lease: float, most: int

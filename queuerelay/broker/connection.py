@@ -7,6 +7,7 @@ connection drops while it is still being prepared, and reports every single atte
 import random
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -154,6 +155,10 @@ class RedisConnection:
         if self._protocol is None:
             return fail(NotConnected(self._url.redacted))
         return self._protocol.pipeline(*commands, bound=bound)
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is sent within goes out in one write, where there is a connection."""
+        return self._protocol.together() if self._protocol is not None else nullcontext()
 
     def script(self, name: str, keys: Sequence[str], args: Sequence[object]) -> Deferred[Answer]:
         """One of our Lua scripts, with its KEYS and ARGV."""

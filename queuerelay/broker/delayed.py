@@ -25,7 +25,7 @@ class Delayed:
         def send() -> Deferred[bool]:
             return self._commands.script("delay", names, args).addCallback(lambda held: held == 1)
 
-        return Deferred.fromCoroutine(insist(send, self._commands.when_up))
+        return insist(send, self._commands.when_up)
 
     def promote(self, queues: Sequence[str], *, most: int) -> Deferred[int]:
         """See `Broker.promote`."""

@@ -16,6 +16,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -620,6 +621,10 @@ class MemoryBroker:
         """Take the first message of the first of `queues` that has one, for `lease` seconds."""
         return self._ask(lambda: self.store.claim(queues, holder=holder, lease=lease))
 
+    def together(self) -> AbstractContextManager[None]:
+        """Nothing: there is nothing between us and the queues."""
+        return nullcontext()
+
     def claim_many(
         self, queues: Sequence[str], *, holder: str, lease: float, most: int
     ) -> Deferred[list[Claim]]:
@@ -783,4 +788,4 @@ class MemoryBroker:
         return self._ask(effect, adds=True).addErrback(swallow)
 
     def _insist(self, effect: Callable[[], bool]) -> Deferred[bool]:
-        return Deferred.fromCoroutine(insist(lambda: self._ask(effect), self.when_up))
+        return insist(lambda: self._ask(effect), self.when_up)

@@ -13,7 +13,8 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import hiredis
@@ -57,6 +58,8 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         self._late: IDelayedCall | None = None
         self._heard = 0.0
         self._usable = False
+        # What is held back to go out with what comes next; None where nothing is.
+        self._corked: list[bytes] | None = None
         #: Fires once, when the connection is gone.
         self.lost: Deferred[None] = Deferred()
         #: Why it is gone, or going.
@@ -130,7 +133,25 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         # What is large may take longer to arrive.
         due = self._clock.seconds() + bound + len(packed) / SLOWEST
         self._waiting.extend([(answered, due)] * answers)
-        eager.write(self.transport, packed)
+        if self._corked is None:
+            eager.write(self.transport, packed)
+        else:
+            self._corked.append(packed)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent within goes out in one write at the end of it."""
+        if self._corked is not None:
+            yield
+            return
+        corked: list[bytes] = []
+        self._corked = corked
+        try:
+            yield
+        finally:
+            self._corked = None
+            if corked and self._usable:
+                eager.write(self.transport, b"".join(corked))
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Bytes of one or more answers."""

@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -395,6 +396,10 @@ class RedisBroker:
 
     # What pools need
 
+    def together(self) -> AbstractContextManager[None]:
+        """What is asked for within goes to Redis in one write."""
+        return self._commands.together()
+
     def bell(self, queues: Sequence[str]) -> Bell:
         """A bell for `queues`, with a connection for each from the first wait on."""
         bell = RedisBell(
@@ -481,7 +486,7 @@ class RedisBroker:
         def send() -> Deferred[bool]:
             return self._commands.script(name, keys, args).addCallback(lambda held: held == 1)
 
-        return Deferred.fromCoroutine(insist(send, self.when_up))
+        return insist(send, self.when_up)
 
 
 def _checked(answer: Any) -> Any:

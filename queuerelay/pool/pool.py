@@ -97,6 +97,8 @@ class Pool:
         self._filling: Deferred[None] | None = None
         #: What `_fill` waits for; cancelled to let it look again.
         self._waiting: Deferred[None] | None = None
+        #: What it waits for where no slot is free.
+        self._no_room: Deferred[None] | None = None
         #: Messages that are not settled yet, those of slots and those that go straight back.
         self._runs: set[Deferred[None]] = set()
         #: Fires when there are none.
@@ -243,8 +245,13 @@ class Pool:
         room = self._room
         if not room:
             left = self._runner.rest.left
-            # Without a rest somebody wakes us when there is room.
-            await self._wait(deferLater(self._clock, left) if left else Deferred())
+            if left:
+                await self._wait(deferLater(self._clock, left))
+            elif not self._stopping:
+                # Somebody wakes us when there is room: after each job, so it is not by a cancel,
+                # which costs an exception.
+                self._no_room = Deferred()
+                await self._no_room
             return
         claims = await self._broker.claim_many(
             order(self.config.queues, self.config.weights),
@@ -278,7 +285,10 @@ class Pool:
         return True
 
     def _wake(self) -> None:
-        if self._waiting is not None:
+        no_room, self._no_room = self._no_room, None
+        if no_room is not None:
+            no_room.callback(None)
+        elif self._waiting is not None:
             self._waiting.cancel()
 
     def _begin(self, claim: Claim) -> None:

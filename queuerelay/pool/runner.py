@@ -17,7 +17,6 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.logger import Logger
 
@@ -75,6 +74,7 @@ class Runner:
         holder: str,
     ) -> None:
         self._config = config
+        self._broker = broker
         self._processes = processes
         self._clock = clock
         self._wall_clock = wall_clock
@@ -242,7 +242,8 @@ class Runner:
         outcome = self._workshop.outcome(work, exit, output)
         if outcome is not Outcome.MISCONFIGURED:
             self.rest.proved(started)
-        self._add(work, exit, outcome, errors.tail())
+        stderr = errors.tail()
+        self._add(work, exit, outcome, stderr)
         attempt = Attempt(
             started_at=started_at,
             run=exit.run,
@@ -250,7 +251,7 @@ class Runner:
             worker=self._holder,
             exit=exit.code,
             signal=exit.signal_name or "",
-            stderr=errors.tail(),
+            stderr=stderr,
         )
         if outcome is Outcome.SUCCESS:
             await self._succeed(slot, work, output, attempt)
@@ -283,10 +284,11 @@ class Runner:
         except ReplyError as error:
             await self._fail(work, reason=str(error), last=attempt)
             return
-        acknowledged = Deferred.fromCoroutine(self.settler.acknowledge(work.claim, answer))
-        # The next message is asked for in the same turn, without waiting for Redis in between.
-        slot.settling = True
-        self.on_settling()
+        with self._broker.together():
+            acknowledged = self.settler.acknowledge(work.claim, answer)
+            # The next message is asked for in the same write, without waiting for Redis in between.
+            slot.settling = True
+            self.on_settling()
         if not await acknowledged:
             self._log.warn(
                 "pool {pool}: {message} was no longer ours when its script had ended",

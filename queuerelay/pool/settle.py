@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker, Claim
 from queuerelay.broker.outage import Seldom
@@ -41,30 +42,26 @@ class Settler:
         #: What is waited for, by what waits for it.
         self._waiting: dict[Deferred[Any], Deferred[Any]] = {}
 
-    async def acknowledge(self, claim: Claim, answer: Answer | None = None) -> bool:
+    def acknowledge(self, claim: Claim, answer: Answer | None = None) -> Deferred[bool]:
         """It is done; `answer` goes out in the same step."""
         if answer is None:
-            return await self._until_answered(lambda: self._broker.ack(claim))
+            return self._until_answered(lambda: self._broker.ack(claim))
         reply_to, reply = answer.reply_to, answer.reply
-        return await self._until_answered(
-            lambda: self._broker.ack(claim, reply_to=reply_to, reply=reply)
-        )
+        return self._until_answered(lambda: self._broker.ack(claim, reply_to=reply_to, reply=reply))
 
-    async def put_back(self, claim: Claim) -> bool:
+    def put_back(self, claim: Claim) -> Deferred[bool]:
         """Back on its queue, as if never taken."""
-        return await self._until_answered(lambda: self._broker.retry(claim, claim.message))
+        return self._until_answered(lambda: self._broker.retry(claim, claim.message))
 
-    async def delay(self, claim: Claim, message: bytes, seconds: float) -> bool:
+    def delay(self, claim: Claim, message: bytes, seconds: float) -> Deferred[bool]:
         """Again as `message`, in `seconds`."""
-        return await self._until_answered(
-            lambda: self._broker.delay(claim, message, seconds=seconds)
-        )
+        return self._until_answered(lambda: self._broker.delay(claim, message, seconds=seconds))
 
-    async def fail(self, claim: Claim, entry: bytes, answer: Answer | None) -> bool:
+    def fail(self, claim: Claim, entry: bytes, answer: Answer | None) -> Deferred[bool]:
         """Into ``resque:failed`` as `entry`; `answer` goes out in the same step."""
         reply_to = answer.reply_to if answer is not None else None
         reply = answer.reply if answer is not None else None
-        return await self._until_answered(
+        return self._until_answered(
             lambda: self._broker.fail(claim, entry, reply_to=reply_to, reply=reply)
         )
 
@@ -83,22 +80,30 @@ class Settler:
         for waiter in waiting.values():
             waiter.errback(GivenUp())
 
-    async def _until_answered(self, send: Callable[[], Deferred[bool]]) -> bool:
+    def _until_answered(self, send: Callable[[], Deferred[bool]]) -> Deferred[bool]:
+        # Nearly always this is all of it, so only what comes after a refusal is a coroutine.
+        return self._unless_given_up(send()).addErrback(
+            lambda failure: Deferred.fromCoroutine(self._again(send, failure))
+        )
+
+    async def _again(self, send: Callable[[], Deferred[bool]], failure: Failure) -> bool:
         pause = FIRST_PAUSE
         while True:
-            try:
-                return await self._unless_given_up(send())
-            except Refused as error:
-                if self._seldom.due(str(error)):
-                    self._log.warn(
-                        "a message cannot be settled yet, it is tried again: {reason}",
-                        reason=str(error),
-                    )
-            except NotConnected as error:
+            if failure.check(NotConnected):
                 # The broker itself has stopped.
-                raise GivenUp from error
+                raise GivenUp from failure.value
+            failure.trap(Refused)
+            if self._seldom.due(str(failure.value)):
+                self._log.warn(
+                    "a message cannot be settled yet, it is tried again: {reason}",
+                    reason=str(failure.value),
+                )
             await self.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
+            try:
+                return await self._unless_given_up(send())
+            except (Refused, NotConnected):
+                failure = Failure()
 
     def _unless_given_up(self, step: Deferred[_T]) -> Deferred[_T]:
         """Fires as `step` does, which is not cancelled: nothing that Redis was asked is."""

@@ -176,9 +176,14 @@ class _Input(FileDescriptor):
         """Write what the pipe takes at once, which is mostly all, and keep the rest."""
         idle = not self.dataBuffer and not self._tempDataLen and self.producer is None
         if data and idle and self.connected and not self.disconnecting:
-            # A broken pipe is no error here: the event that tells of it closes it.
-            with suppress(OSError):
+            try:
                 written = os.write(self._fd, data)
+            except BrokenPipeError:
+                # No error here: the event that tells of it closes it, and nobody will read this.
+                return
+            except OSError:
+                pass
+            else:
                 if written == len(data):
                     return
                 # Not a slice: a body may have many megabytes.

@@ -184,9 +184,9 @@ class Relay:
         """Bytes that more requests may weigh."""
         return self._config.max_held_bytes - self._table.bytes
 
-    def count(self, refusal: Refusal) -> None:
-        """A front has refused a request by itself."""
-        self._counted(refusal)
+    def count(self, refusal: Refusal) -> Refusal:
+        """A front has refused a request by itself; gives `refusal`."""
+        return self._counted(refusal)
 
     def snapshot(self) -> Snapshot:
         """What this relay is doing now."""
@@ -249,7 +249,12 @@ class Relay:
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
         table.add(held, patience)
-        self._outbox.add(held)
+        try:
+            self._outbox.add(held)
+        except BaseException:
+            # Whoever called will answer; nobody else may.
+            self._end(held, State.REFUSED)
+            raise
         return held
 
     def gone(self, held: Held) -> None:

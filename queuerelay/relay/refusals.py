@@ -1,4 +1,11 @@
-"""The reasons of our own errors, told in the log without flooding it."""
+"""The reasons of our own errors: all of them counted, those of ours told in the log.
+
+Invariants:
+
+1. Every 5xx that a client got from us is in the log: its reason at once, or as one of a number
+   within `QUIET` seconds. A client's own mistake (4xx) is only counted; the access log has it.
+2. The log of a flood is one line for each reason and `QUIET` seconds.
+"""
 
 from collections import Counter
 from typing import Final
@@ -21,15 +28,20 @@ class RefusalLog:
         self._clock = clock
         self._since: dict[str, float] = {}
         self._more: Counter[str] = Counter()
-        #: Refusals by reason since the start.
+        self._last: dict[str, str] = {}
+        #: Refusals by `Refusal.reason` since the start.
         self.counts: Counter[str] = Counter()
 
     def add(self, refusal: Refusal) -> None:
         """A client was answered with `refusal`."""
         reason = refusal.reason
         self.counts[reason] += 1
+        if refusal.status < 500:
+            return
         if reason in self._since:
             self._more[reason] += 1
+            # Its text: the error itself may keep the request alive by its traceback.
+            self._last[reason] = str(refusal)
             return
         self._since[reason] = self._clock.seconds()
         self._log.warn(
@@ -49,8 +61,9 @@ class RefusalLog:
             if more:
                 self._since[reason] = now
                 self._log.warn(
-                    "{more} more of ({reason}) in {seconds:.0f} s",
+                    "{more} more of ({reason}) in {seconds:.0f} s, the last: {error}",
                     more=more,
                     reason=reason,
                     seconds=now - since,
+                    error=self._last.pop(reason),
                 )

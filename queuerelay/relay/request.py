@@ -8,10 +8,11 @@ Invariants:
 
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker import eager
-from queuerelay.errors import BodyTooLarge, Refusal, TooManyHeld
+from queuerelay.errors import BodyTooLarge, InternalError, Refusal, TooManyHeld
 from queuerelay.relay.accesslog import Entry
 from queuerelay.relay.held import Held
 from queuerelay.relay.request_id import request_id
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 LAST: Final = 60.0
 #: Longest body, in bytes, that is copied behind its header section to go out in one write.
 COPIED: Final = 64 * 1024
+
+_log = Logger()
 
 
 class FieldList:
@@ -137,6 +140,8 @@ class FrontRequest:
             )
         except Refusal as refusal:
             self.refuse(refusal)
+        except Exception:
+            self._failed("a request could not be held")
         else:
             if self._front.access_log is None:
                 # All that is wanted of them from now on; ten fields weigh more than their message.
@@ -167,16 +172,18 @@ class FrontRequest:
 
     def _refuse_early(self, refusal: Refusal) -> None:
         self._take_body()
-        if refusal.status >= 500:
-            self._front.relay.count(refusal)
         self.channel.answer_early(self, refusal)
 
     # What the relay calls
 
     def answer(self, reply: Reply) -> None:
         """Send the worker's answer."""
-        fields, body = for_reply(reply, self.method)
-        self._send(reply.status, fields, body)
+        try:
+            fields, body = for_reply(reply, self.method)
+        except Exception:
+            self._failed("an answer could not be made")
+        else:
+            self._send(reply.status, fields, body)
 
     def refuse(self, refusal: Refusal) -> None:
         """Send an error of our own."""
@@ -188,12 +195,17 @@ class FrontRequest:
         if self.channel is not None:
             self.channel.abort()
 
+    def _failed(self, what: str) -> None:
+        """A bug of ours, and nothing has been sent yet."""
+        _log.failure("{what}", what=what)
+        self.refuse(self._front.relay.count(InternalError(what)))
+
     def early_answer(self, refusal: Refusal) -> bytes:
         """An error as bytes, for a request that is still being read."""
         self.method, self.uri, self.clientproto = self.channel.request_line()
         if not self._id:
             self._name()
-        fields, body = self._refusal_fields(refusal)
+        fields, body = self._refusal_fields(self._front.relay.count(refusal))
         self._log_access(refusal.status, len(body))
         return self._front.head(refusal.status, fields, self._id, close=True) + body
 

@@ -8,7 +8,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from queuerelay.errors import BodyTooLarge, Refusal
+from queuerelay.errors import BodyTooLarge, InternalError, Refusal
 from queuerelay.relay.core import Relay
 from queuerelay.relay.held import Held
 from queuerelay.relay.request_id import request_id
@@ -46,7 +46,7 @@ class RelayResource(Resource):
             # One byte more than may be, to notice that it is too many.
             body = b"" if request.content is None else request.content.read(self._max_body + 1)
             if len(body) > self._max_body:
-                raise BodyTooLarge(f"more than {self._max_body} bytes")
+                raise relay.count(BodyTooLarge(f"more than {self._max_body} bytes"))
             held = relay.hold(
                 exchange,
                 method=request.method.decode("latin-1"),
@@ -59,6 +59,9 @@ class RelayResource(Resource):
             )
         except Refusal as refusal:
             exchange.refuse(refusal)
+        except Exception:
+            self._log.failure("a request could not be held")
+            exchange.refuse(relay.count(InternalError()))
         else:
             self._watch(request, held)
         return NOT_DONE_YET

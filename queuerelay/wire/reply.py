@@ -2,6 +2,9 @@
 
 Only ``node_id`` is required. A reply that cannot be understood ends its request with 502, so
 `decode_reply` says precisely what is wrong, and `salvage_node_id` finds whom it was for.
+
+A streamed reply comes in frames. Whether one is the first, a further one or the last, only whoever
+has seen those before it can tell (`queuerelay.relay.stream`); here each is merely decoded.
 """
 
 import re
@@ -17,6 +20,10 @@ from queuerelay.wire.headers import reply_headers
 
 _DEFAULT_HEADERS: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
 _NODE_ID: Final = re.compile(rb'"node_id"\s*:\s*"([0-9a-f]+-[0-9a-f]{32})"')
+#: Seconds; a worker that measured more has measured something else.
+_LONGEST_TIME: Final = 1e6
+#: Highest number of a frame: what every language's JSON carries exactly (RFC 8259 6).
+LAST_NUMBER: Final = 2**53 - 1
 #: Statuses without a body (RFC 9110 15.3.5, 15.4.5).
 NO_BODY_STATUSES: Final = frozenset({204, 304})
 
@@ -37,17 +44,31 @@ class Reply:
     body: bytes
     #: Content-Length as the worker gave it: the answer to HEAD may say it (RFC 9110 8.6).
     declared_length: int | None = None
+    #: Seconds in the queue and in the worker, None for what the worker did not measure.
+    timing: tuple[float | None, float | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(Reply):
+    """A reply that may be a part of a streamed one, or the whole."""
+
+    #: Whether it has a status or header fields, as the first frame has and no other.
+    opens: bool = False
+    #: Whether more frames follow.
+    more: bool = False
+    #: Its number, one more than that of the frame before it; None where the worker gives none.
+    number: int | None = None
 
 
 def decode_reply(raw: bytes) -> Reply:
-    """The reply in `raw`, or `ReplyError` that says which part is wrong."""
+    """The reply in `raw`, a `Frame` where it may be part of a streamed one, or `ReplyError` that
+    says which part is wrong.
+    """
     value, node_id = _load(raw)
     status = value.get("status", 200)
     if type(status) is not int or not 200 <= status <= 599:
         got = status if type(status) is int else type(status).__name__
         raise ReplyError(f"status: got {got}, expected a whole number from 200 to 599")
-    if value.get("more"):
-        raise ReplyError("more: streamed replies are not supported yet")
     fields = value.get("headers")
     headers: Sequence[tuple[bytes, bytes]]
     if fields is None:
@@ -55,7 +76,24 @@ def decode_reply(raw: bytes) -> Reply:
     else:
         headers, declared = reply_headers(fields)
     body = _body(value.get("body"), value.get("body_encoding"))
-    return Reply(node_id, status, headers, body, declared)
+    timing = value.get("timing")
+    if timing is not None:
+        timing = _timing(timing)
+    if "status" not in value or "more" in value or "n" in value:
+        opens = "status" in value or fields is not None
+        return Frame(node_id, status, headers, body, declared, timing, opens, *_place(value))
+    return Reply(node_id, status, headers, body, declared, timing)
+
+
+def _place(value: dict[str, Any]) -> tuple[bool, int | None]:
+    """Whether more frames follow, and the number of this one."""
+    more, number = value.get("more"), value.get("n")
+    if more is not None and type(more) is not bool:
+        raise ReplyError(f"more: expected true or false, got {type(more).__name__}")
+    if number is not None and not (type(number) is int and 0 <= number <= LAST_NUMBER):
+        got = number if type(number) is int else type(number).__name__
+        raise ReplyError(f"n: got {got}, expected a whole number from 0 to {LAST_NUMBER}")
+    return bool(more), number
 
 
 def decode_legacy_reply(raw: bytes) -> Reply:
@@ -66,6 +104,21 @@ def decode_legacy_reply(raw: bytes) -> Reply:
     """
     value, node_id = _load(raw)
     return Reply(node_id, 200, _DEFAULT_HEADERS, _body(value.get("body"), "percent"))
+
+
+def _timing(value: object) -> tuple[float | None, float | None] | None:
+    """What of it is a time; the rest is left out: nobody's answer fails for a measurement."""
+    if not isinstance(value, dict):
+        return None
+    timing = _seconds(value.get("wait")), _seconds(value.get("run"))
+    return None if timing == (None, None) else timing
+
+
+def _seconds(value: object) -> float | None:
+    # Not isinstance: True is an int for Python. Neither NaN nor infinity gets through orjson.
+    if (type(value) is float or type(value) is int) and 0 <= value < _LONGEST_TIME:
+        return float(value)
+    return None
 
 
 def _load(raw: bytes) -> tuple[dict[str, Any], str]:
@@ -95,10 +148,13 @@ def encode_reply(
     headers: Sequence[tuple[str, str]] | None = None,
     body: bytes = b"",
     timing: Mapping[str, float] | None = None,
+    more: bool = False,
+    number: int | None = None,
 ) -> bytes:
     """The reply as a worker pushes it; header values are ISO-8859-1 text.
 
-    `timing` has seconds under ``wait`` (in the queue) and ``run`` (in the worker).
+    `timing` has seconds under ``wait`` (in the queue) and ``run`` (in the worker). With `more` it
+    is the first frame of a streamed reply, numbered `number`.
     """
     value: dict[str, Any] = {"node_id": node_id, "status": status}
     if headers is not None:
@@ -107,6 +163,20 @@ def encode_reply(
         value["body"], value["body_encoding"] = encode_body(body)
     if timing:
         value["timing"] = timing
+    if more:
+        value["more"] = True
+    if number is not None:
+        value["n"] = number
+    return orjson.dumps(value)
+
+
+def encode_frame(*, node_id: str, body: bytes, more: bool, number: int | None = None) -> bytes:
+    """A further frame of a streamed reply; without `more` the last."""
+    value: dict[str, Any] = {"node_id": node_id, "more": more}
+    if body:
+        value["body"], value["body_encoding"] = encode_body(body)
+    if number is not None:
+        value["n"] = number
     return orjson.dumps(value)
 
 

@@ -2,7 +2,7 @@
 
 from twisted.internet.task import Clock
 
-from queuerelay.errors import NoReply, QueueFull
+from queuerelay.errors import BadRequest, BodyTooLarge, NoReply, QueueFull
 from queuerelay.relay.refusals import QUIET, RefusalLog
 
 
@@ -21,7 +21,9 @@ def test_the_first_is_told_at_once_and_the_others_as_one_line(log_lines):
     assert len(log_lines()) == 2
     clock.advance(0.2)
     log.sweep(clock.seconds())
-    assert log_lines()[2:] == ["99 more of (queue-limit) in 10 s"]
+    assert log_lines()[2:] == [
+        "99 more of (queue-limit) in 10 s, the last: the queue is full: number 99"
+    ]
     assert log.counts == {"queue-limit": 100, "deadline-started": 1}
 
 
@@ -42,6 +44,17 @@ def test_what_goes_on_is_told_now_and_then_and_what_is_over_is_forgotten(log_lin
     assert log_lines()[before:] == [
         "answered 504 (deadline-started): no reply came before the deadline: again"
     ]
+
+
+def test_a_clients_mistakes_are_counted_and_not_told(log_lines):
+    clock = Clock()
+    log = RefusalLog(clock)
+    for refusal in (BadRequest("x"), BodyTooLarge("y"), BadRequest("z")):
+        log.add(refusal)
+    clock.advance(2 * QUIET)
+    log.sweep(clock.seconds())
+    assert log_lines() == []
+    assert log.counts == {"malformed": 2, "body-too-large": 1}
 
 
 def test_foreign_text_is_a_field_and_never_the_format(log_lines):

@@ -39,6 +39,14 @@ def mounted(stage):
     return Mounted(stage)
 
 
+def test_a_bug_of_ours_is_500(mounted, monkeypatch, logged_failures):
+    monkeypatch.setattr(mounted.stage.relay, "hold", lambda *args, **fields: 1 / 0)
+    response = mounted.send(request("GET", "/app")).response()
+    assert (response.status, response.get("retry-after")) == (500, None)
+    assert response.body == b"500 Internal Server Error: this server failed.\n"
+    assert len(logged_failures.flush(ZeroDivisionError)) == 1
+
+
 def test_it_is_mounted_beside_others_and_sends_the_whole_target(mounted):
     connection = mounted.send(
         request("POST", "/app/things/1?x=1", ("X-A", "1"), ("X-a", "2"), body=b"a=1")

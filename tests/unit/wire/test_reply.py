@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from queuerelay.errors import ReplyError
 from queuerelay.wire.reply import (
+    LAST_NUMBER,
+    Frame,
     Reply,
     decode_legacy_reply,
     decode_reply,
+    encode_frame,
     encode_reply,
     salvage_node_id,
 )
@@ -58,15 +61,67 @@ def test_round_trip(status, headers, body):
 
 def test_node_id_is_enough():
     decoded = decode_reply(reply())
-    assert decoded == Reply(NODE_ID, 200, decoded.headers, b"")
+    # It may be the last frame of a streamed reply.
+    assert decoded == Frame(NODE_ID, 200, decoded.headers, b"")
     assert list(decoded.headers) == DEFAULT_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("raw", "opens", "more", "number"),
+    [
+        (encode_reply(node_id=NODE_ID, more=True), True, True, None),
+        (encode_reply(node_id=NODE_ID, more=True, number=LAST_NUMBER), True, True, LAST_NUMBER),
+        (encode_reply(node_id=NODE_ID, number=0), True, False, 0),
+        (encode_frame(node_id=NODE_ID, body=b"", more=True), False, True, None),
+        (encode_frame(node_id=NODE_ID, body=b"", more=False, number=7), False, False, 7),
+        (reply(body="a"), False, False, None),
+        (reply(headers=[]), True, False, None),
+        (reply(headers=None, more=None, n=None), False, False, None),
+        (reply(status=200, more=False), True, False, None),
+    ],
+)
+def test_what_may_be_a_part_of_a_streamed_reply_is_a_frame(raw, opens, more, number):
+    decoded = decode_reply(raw)
+    assert isinstance(decoded, Frame)
+    assert (decoded.opens, decoded.more, decoded.number) == (opens, more, number)
+
+
+def test_what_is_whole_for_sure_is_no_frame():
+    assert type(decode_reply(encode_reply(node_id=NODE_ID))) is Reply
+    assert type(decode_legacy_reply(reply(body="a", more=True))) is Reply
+
+
+@given(body=st.binary(), more=st.booleans(), number=st.none() | st.integers(0, LAST_NUMBER))
+def test_round_trip_of_a_frame(body, more, number):
+    decoded = decode_reply(encode_frame(node_id=NODE_ID, body=body, more=more, number=number))
+    assert decoded == Frame(NODE_ID, 200, decoded.headers, body, more=more, number=number)
 
 
 def test_unknown_keys_and_timing_are_no_harm():
     raw = encode_reply(node_id=NODE_ID, timing={"wait": 0.012, "run": 0.34})
     assert json.loads(raw)["timing"] == {"wait": 0.012, "run": 0.34}
     assert decode_reply(raw).body == b""
+    assert decode_reply(raw).timing == (0.012, 0.34)
     assert decode_reply(reply(timing="odd", other=[])).status == 200
+
+
+@pytest.mark.parametrize(
+    ("timing", "kept"),
+    [
+        (b"null", None),
+        (b"[1,2]", None),
+        (b"{}", None),
+        (b'{"wait":0,"run":2}', (0.0, 2.0)),
+        (b'{"run":1.5}', (None, 1.5)),
+        (b'{"wait":-0.001,"run":1e300}', None),
+        (b'{"wait":true,"run":"1"}', None),
+        (b'{"wait":999999,"run":1e6}', (999999.0, None)),
+        (b'{"wait":18446744073709551615,"run":[]}', None),
+    ],
+)
+def test_of_a_timing_only_times_are_kept(timing, kept):
+    raw = b'{"node_id":"%b","timing":%b}' % (NODE_ID.encode(), timing)
+    assert decode_reply(raw).timing == kept
 
 
 @pytest.mark.parametrize(
@@ -134,7 +189,12 @@ def test_wrong_status(status, got):
         (b'{"node_id":""}', "node_id: expected a text, got str"),
         (b'{"node_id":1}', "node_id: expected a text, got int"),
         (b'{"node_id":["a"]}', "node_id: expected a text, got list"),
-        (b'{"node_id":"a","more":true}', "more: "),
+        (b'{"node_id":"a","more":1}', "more: expected true or false, got int"),
+        (b'{"node_id":"a","more":"true"}', "more: expected true or false, got str"),
+        (b'{"node_id":"a","status":200,"n":-1}', "n: got -1, expected a whole number from 0"),
+        (b'{"node_id":"a","status":200,"n":9007199254740992}', "n: got 9007199254740992, expected"),
+        (b'{"node_id":"a","n":1.0}', "n: got float, expected"),
+        (b'{"node_id":"a","n":true}', "n: got bool, expected"),
         (b'{"node_id":"a","headers":"A: b"}', "headers: expected a list or an object, got str"),
         (b'{"node_id":"a","headers":{"A":1.5}}', "header 'A': expected a text, got float"),
         (b'{"node_id":"a","headers":{"A":"\\r\\n"}}', "header 'A' has a control character"),
