@@ -25,6 +25,9 @@ from queuerelay.pool.pools import Pools, check_command
 from queuerelay.relay.core import Relay
 from queuerelay.relay.listeners import Listeners, endpoints
 from queuerelay.relay.resource import RelayResource
+from queuerelay.status.listener import StatusListener, endpoint_from
+from queuerelay.status.resource import StatusResource
+from queuerelay.status.status import Status
 
 _log = Logger()
 
@@ -131,6 +134,7 @@ class Daemon(Service):
     def __init__(self, config: Config, *, reactor: Any) -> None:
         self._config = config
         self._reactor = reactor
+        self._stopping = False
         self._backend = _backend(config, reactor, None)
         broker = self._backend.broker
         self.relay: Relay | None = None
@@ -141,12 +145,31 @@ class Daemon(Service):
         self.pools: Pools | None = None
         if "pool" in config.role:
             self.pools = Pools(config.pools, broker, reactor=reactor)
+        self.status: Status | None = None
+        self._status_listener: StatusListener | None = None
+        if "status" in config.role and config.status.listen is not None:
+            self.status = self._made_status(config)
+            resource = StatusResource(self.status, hosts=config.status.hosts)
+            self._status_listener = StatusListener(config.status.listen, resource, reactor=reactor)
+
+    def _made_status(self, config: Config) -> Status:
+        parts = [part for part in (self.relay, self.pools) if part is not None]
+        return Status(
+            self._backend.broker,
+            address=url.parse(config.redis).redacted,
+            clock=self._reactor,
+            local=[part.published for part in parts],
+            loops=[part.loops for part in parts],
+            draining=lambda: self._stopping,
+        )
 
     def privilegedStartService(self) -> None:
         """Open the access log and the listeners."""
         super().privilegedStartService()
         if self._listeners is not None:
             self._listeners.open()
+        if self._status_listener is not None:
+            self._status_listener.open()
 
     def startService(self) -> None:
         """Start what the roles name, and say what is in force.
@@ -179,6 +202,9 @@ class Daemon(Service):
                     queues=",".join(pool.queues) or "its own",
                     redis=url.parse(self._config.redis).redacted,
                 )
+        if self.status is not None:
+            self.status.start()
+            self._log.info("status at {endpoint}", endpoint=self._config.status.listen)
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, drain, stop; fires when nothing is left running."""
@@ -186,6 +212,7 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._stopping = True
         drain = self._config.relay.drain
         began = self._reactor.seconds()
         if self.relay is not None and self._listeners is not None:
@@ -200,6 +227,11 @@ class Daemon(Service):
             await self._listeners.finish()
         if self.pools is not None:
             await self.pools.stop(max(0.0, drain - (self._reactor.seconds() - began)))
+        # The last to go: it shows how the others stop.
+        if self._status_listener is not None:
+            await self._status_listener.close()
+        if self.status is not None:
+            await self.status.stop()
         await self._backend.stop()
         self._log.info("stopped")
 
@@ -228,6 +260,8 @@ def check(config: Config, *, reactor: Any) -> None:
     if "pool" in config.role:
         for pool in config.pools:
             check_command(pool)
+    if "status" in config.role and config.status.listen is not None:
+        endpoint_from(config.status.listen, reactor=reactor)
     if url.parse(config.redis).kind == "embedded":
         find_server()
 

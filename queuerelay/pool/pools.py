@@ -148,8 +148,13 @@ class Pools:
         """What each pool is doing now, in the order of the configuration."""
         return [pool.snapshot() for pool in self._pools.values()]
 
-    def _beat(self) -> Deferred[None]:
-        node = {
+    def loops(self) -> list[Loop]:
+        """What it and its pools do again and again."""
+        return [self._beat_loop]
+
+    def published(self) -> dict[str, Any]:
+        """What it tells others about itself; `queuerelay.status.nodes` reads it."""
+        return {
             "role": "pool",
             "id": self.id,
             "version": __version__,
@@ -157,5 +162,8 @@ class Pools:
             "pid": os.getpid(),
             "at": self._wall_clock(),
             "pools": published(self.snapshot()),
+            "loops": [(loop.name, loop.still, loop.limit) for loop in self.loops()],
         }
-        return self._broker.beat(self.id, orjson.dumps(node), inbox_life=_LIFE)
+
+    def _beat(self) -> Deferred[None]:
+        return self._broker.beat(self.id, orjson.dumps(self.published()), inbox_life=_LIFE)

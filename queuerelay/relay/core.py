@@ -360,9 +360,14 @@ class Relay:
         removed.addCallbacks(answered, failed)
         removed.addErrback(lambda failure: self._log.failure("an expiry failed", failure))
 
-    def _beat(self) -> Deferred[None]:
+    def loops(self) -> list[Loop]:
+        """What it does again and again."""
+        return self._loops
+
+    def published(self) -> dict[str, Any]:
+        """What it tells others about itself; `queuerelay.status.nodes` reads it."""
         snapshot = self.snapshot()
-        published: dict[str, Any] = {
+        return {
             "role": "relay",
             "id": self.id,
             "version": __version__,
@@ -374,8 +379,12 @@ class Relay:
             "draining": snapshot.draining,
             "counters": snapshot.counters,
             "refusals": snapshot.refusals,
+            "loops": [(loop.name, loop.still, loop.limit) for loop in self._loops],
         }
-        return self._broker.beat(self.id, orjson.dumps(published), inbox_life=self._inbox_life)
+
+    def _beat(self) -> Deferred[None]:
+        snapshot = orjson.dumps(self.published())
+        return self._broker.beat(self.id, snapshot, inbox_life=self._inbox_life)
 
     def _look_at_depths(self) -> Deferred[None]:
         def seen(depths: Sequence[QueueDepth]) -> None:

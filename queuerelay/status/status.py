@@ -1,0 +1,64 @@
+"""The status room of one process: what it knows, for whoever answers questions about it."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from queuerelay.broker.base import Broker
+from queuerelay.broker.loop import Loop
+from queuerelay.status.collect import Collector, Local
+from queuerelay.status.snapshot import Snapshot
+
+#: What a part of this process does again and again.
+Loops = Callable[[], Sequence[Loop]]
+
+
+class Status:
+    """`start` and `stop` once each.
+
+    `local` and `loops` are the other parts of this process, `draining` tells whether they stop.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        address: str,
+        clock: IReactorTime,
+        local: Sequence[Local] = (),
+        loops: Sequence[Loops] = (),
+        draining: Callable[[], bool] = lambda: False,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.broker = broker
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self.collector = Collector(
+            broker, local=local, address=address, clock=clock, wall_clock=wall_clock
+        )
+        self._loops = loops
+        self._draining = draining
+
+    def start(self) -> None:
+        """Begin to collect."""
+        self.collector.start()
+
+    def stop(self) -> Deferred[None]:
+        """Fires when nothing is left running."""
+        return self.collector.stop()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The last one; never waits for anything."""
+        return self.collector.snapshot
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process takes no more work."""
+        return self._draining()
+
+    def loops(self) -> list[Loop]:
+        """All loops of this process."""
+        return [self.collector.loop, *(loop for loops in self._loops for loop in loops())]
