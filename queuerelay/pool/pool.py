@@ -202,12 +202,16 @@ class Pool:
         return Deferred.fromCoroutine(self._resized())
 
     async def _resized(self) -> None:
-        if not self._takes:
+        queues = self._upkeep.open_queues
+        if not (self._takes and queues):
             # More slots would not help.
             return
         self.set_size(
             await self._auto_size.ask(
-                lambda: self._size, lambda: self.busy, self._clock.seconds() - self._idle_since
+                queues,
+                lambda: self._size,
+                lambda: self.busy,
+                self._clock.seconds() - self._idle_since,
             )
         )
 
@@ -347,6 +351,8 @@ class Pool:
         """What it is doing now."""
         now, tally = self._clock.seconds(), self._runner.tally
         resting = self._runner.rest.reason
+        if not self._upkeep.open_queues:
+            resting = "all its queues are paused"
         if self._upkeep.paused:
             resting = "all workers are paused"
         if self._draining or self._stopping:
