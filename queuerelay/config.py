@@ -10,12 +10,14 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from typing import Any, Final
 
 from queuerelay.broker import url
 from queuerelay.errors import ConfigError
 from queuerelay.pool.command import Template, split_command
 from queuerelay.pool.exits import CONFIGURABLE, Outcome
+from queuerelay.wire.forwarded import FORWARDED, UNIX, X_FORWARDED
 from queuerelay.wire.headers import is_token
 
 _KiB: Final = 1024
@@ -63,10 +65,38 @@ class RelayConfig:
     max_body: int = 16 * _MiB
     #: Messages on one queue.
     max_queue: int = 50_000
+    #: Clients connected at a time, None for what the open files allow.
+    max_connections: int | None = None
+    #: Bytes of a request line or a header field.
+    max_line: int = 8 * _KiB
+    #: Bytes of request line and header section.
+    max_header: int = 32 * _KiB
+    #: Header fields of one request.
+    max_fields: int = 100
+    #: Seconds from the first byte of a request to the end of its header section.
+    header_time: float = 10.0
+    #: Seconds in which a body must get on.
+    body_time: float = 30.0
+    #: Seconds between two requests of a connection.
+    idle: float = 60.0
     #: Seconds that held requests get at shutdown.
     drain: float = 25.0
+    #: Seconds between two frames of a streamed reply.
+    frame_timeout: float = 60.0
+    #: Seconds for which a client may take nothing of its answer.
+    send_stall: float = 60.0
+    #: Bytes by which the client of a streamed answer may be behind.
+    max_unsent: int = _MiB
     #: File, or None for none.
     access_log: str | None = None
+    #: Directory with pages for errors, or None for none.
+    error_pages: str | None = None
+    #: Whether answers tell how long they took.
+    server_timing: bool = True
+    #: Networks of proxies that say who the client is, and ``unix`` for Unix sockets.
+    trusted_proxies: tuple[str, ...] = ()
+    #: The header fields in which they say it, lower-case.
+    proxy_fields: tuple[str, ...] = X_FORWARDED[:3]
     #: Redis list that old workers answer on, or None for none.
     legacy_replies: str | None = None
     #: First match wins.
@@ -242,6 +272,7 @@ _queue: Final = _text(
 _prefix: Final = _text("1 to 128 characters without blanks, such as 'queuerelay:'")
 _list_name: Final = _text("the name of a Redis list, such as 'responses'")
 _file: Final = _text("the path of a file", re.compile(r"[\x00-\x1f\x7f]"), 4096)
+_directory: Final = _text("the path of a directory", re.compile(r"[\x00-\x1f\x7f]"), 4096)
 _deadline: Final = _seconds(0.001, 86400)
 
 _path: Final = _text(
@@ -297,10 +328,44 @@ def _several(check: Check, expected: str) -> Check:
     return check_all
 
 
+def _network(value: object, name: str) -> str:
+    if value == UNIX:
+        return UNIX
+    if isinstance(value, str) and len(value) <= 64:
+        try:
+            # Of the whole Internet nothing could be believed.
+            if ip_network(value).prefixlen > 0:
+                return value
+        except ValueError:
+            pass
+    raise ConfigError.of(
+        name, value, "a network such as '10.0.0.0/8', not the whole Internet, or 'unix'"
+    )
+
+
+def _proxy_field(value: object, name: str) -> str:
+    lowered = value.lower() if isinstance(value, str) else value
+    return str(_proxy_field_name(lowered, name))
+
+
+def _proxy_fields(value: object, name: str) -> tuple[str, ...]:
+    fields: tuple[str, ...] = _several(_proxy_field, "header fields such as X-Forwarded-For")(
+        value, name
+    )
+    if FORWARDED in fields and len(fields) > 1:
+        raise ConfigError.of(name, value, "either Forwarded or X-Forwarded-*: which would be true?")
+    return fields
+
+
 def _flag(value: object, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigError.of(name, value, "true or false")
     return value
+
+
+def _truth(text: str) -> object:
+    """What the command line's text means for `_flag`; as TOML has it."""
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _command(value: object, name: str) -> tuple[str, ...]:
@@ -346,6 +411,7 @@ def _weights(value: object, name: str) -> tuple[float, ...]:
 
 
 _outcome: Final = _one_of(*(one.value for one in CONFIGURABLE))
+_proxy_field_name: Final = _one_of(*X_FORWARDED, FORWARDED)
 _role: Final = _several(_one_of(*ROLES), "roles: relay, pool, status")
 _hosts: Final = _several(_host, "host names")
 _queues: Final = _several(_queue, "queue names")
@@ -507,6 +573,63 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="max-connections",
+        help="How many clients may be connected at a time",
+        type=int,
+        check=_whole("connections", 1, 2**20),
+        unit="connections",
+        otherwise="what the open files allow",
+        limit=True,
+    ),
+    Option(
+        name="max-line",
+        help="How long a request line or a header field may be",
+        type=int,
+        check=_whole("bytes", 256, _MiB),
+        unit="bytes",
+        limit=True,
+    ),
+    Option(
+        name="max-header",
+        help="How large request line and header section may be together",
+        type=int,
+        check=_whole("bytes", 256, 16 * _MiB),
+        unit="bytes",
+        limit=True,
+    ),
+    Option(
+        name="max-fields",
+        help="How many header fields a request may have",
+        type=int,
+        check=_whole("fields", 1, 10_000),
+        unit="fields",
+        limit=True,
+    ),
+    Option(
+        name="header-time",
+        help="How long a client may take for the header section, from its first byte",
+        type=float,
+        check=_seconds(1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="body-time",
+        help="How long a body may come at less than 1 KiB a second",
+        type=float,
+        check=_seconds(1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="idle",
+        help="How long a connection may be without a request",
+        type=float,
+        check=_seconds(1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
         name="drain",
         help="How long a shutdown waits for answers",
         type=float,
@@ -514,7 +637,59 @@ OPTIONS: Final = (
         unit="seconds",
         limit=True,
     ),
+    Option(
+        name="frame-timeout",
+        help="How long a streamed answer waits for its next part",
+        type=float,
+        check=_seconds(0.1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="send-stall",
+        help="How long a client may take nothing of its answer",
+        type=float,
+        check=_seconds(0.1, 86400),
+        unit="seconds",
+        limit=True,
+    ),
+    Option(
+        name="max-unsent",
+        help="How far the client of a streamed answer may be behind",
+        type=int,
+        check=_whole("bytes", 1, 2**40),
+        unit="bytes",
+        limit=True,
+    ),
     Option(name="access-log", help="File that gets a line for each request", check=_file),
+    Option(
+        name="error-pages",
+        help="Directory with pages for errors: 502.html, 503.html, 504.html",
+        check=_directory,
+    ),
+    Option(
+        name="server-timing",
+        help="Whether answers tell how long they waited and took, true or false",
+        type=_truth,
+        check=_flag,
+        otherwise="true",
+    ),
+    Option(
+        name="trusted-proxies",
+        help="Networks of proxies that say who the client is, and unix for those on Unix sockets; "
+        "with commas",
+        check=_several(_network, "networks"),
+        separated=True,
+        otherwise="none",
+    ),
+    Option(
+        name="proxy-fields",
+        help="The header fields that these proxies set in every request: X-Forwarded-For, -Proto, "
+        "-Host, -Port, or Forwarded; with commas",
+        check=_proxy_fields,
+        separated=True,
+        otherwise="X-Forwarded-For, -Proto, -Host",
+    ),
     Option(
         name="legacy-replies",
         help="Redis list on which old workers answer, such as responses",
@@ -599,7 +774,7 @@ _POOL: Final[Mapping[str, Check]] = {
     "resident": _flag,
     "status": _one_of("exit", "stdout"),
     "client_gone": _one_of("finish", "kill"),
-    "cwd": _text("the path of a directory", re.compile(r"[\x00-\x1f\x7f]"), 4096),
+    "cwd": _directory,
     "env": _env,
     "pass_env": _several(_variable, "names of environment variables"),
     "weights": _weights,
@@ -683,6 +858,12 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
             names["relay.max_held_bytes"],
             relay.max_held_bytes,
             f"at least the {relay.max_body} bytes of {names['relay.max_body']}",
+        )
+    if relay.max_header < relay.max_line:
+        raise ConfigError.of(
+            names["relay.max_header"],
+            relay.max_header,
+            f"at least the {relay.max_line} bytes of {names['relay.max_line']}",
         )
     if "pool" in config.role and not config.pools:
         raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
@@ -839,9 +1020,10 @@ def _with_default_pool(
 def describe(config: Config) -> list[tuple[str, str]]:
     """The limits in force, ``(name, value with its unit)``, for the start log."""
     return [
-        (option.name, _with_unit(getattr(config.relay, option.key), option.unit))
+        (option.name, option.otherwise if value is None else _with_unit(value, option.unit))
         for option in OPTIONS
         if option.limit
+        for value in (getattr(config.relay, option.key),)
     ]
 
 

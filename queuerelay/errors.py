@@ -110,6 +110,65 @@ class BodyTooLarge(Refusal):
     reason = "body-too-large"
 
 
+class MethodNotAllowed(Refusal):
+    """this method is not allowed here"""
+
+    status = 405
+    reason = "method"
+    # Any other is the worker's to judge; these are what RFC 9110 and RFC 5789 define.
+    allow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+class RequestTimeout(Refusal):
+    """the request did not arrive in time"""
+
+    status = 408
+    reason = "slow"
+
+
+class TargetTooLong(Refusal):
+    """the request line is longer than this server accepts"""
+
+    status = 414
+    reason = "target-too-long"
+
+
+class ExpectationFailed(Refusal):
+    """this server knows no expectation but 100-continue"""
+
+    status = 417
+    reason = "expectation"
+
+
+class HeaderTooLarge(Refusal):
+    """the header section is larger than this server accepts"""
+
+    status = 431
+    reason = "header-too-large"
+
+
+class NotSupported(Refusal):
+    """this server does not do what the request asks for"""
+
+    status = 501
+    reason = "not-supported"
+
+
+class VersionNotSupported(Refusal):
+    """this server speaks HTTP/1.1 and HTTP/1.0"""
+
+    status = 505
+    reason = "version"
+
+
+class TooManyConnections(Refusal):
+    """too many clients are connected"""
+
+    status = 503
+    reason = "connection-limit"
+    retry_after = 5
+
+
 class TooManyHeld(Refusal):
     """too many requests are waiting"""
 

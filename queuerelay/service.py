@@ -8,6 +8,7 @@ relay behind listeners of its own.
 This module imports txredisapi and with it the global reactor.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import Service
@@ -184,12 +185,14 @@ class Daemon(Service):
         if self.relay is not None and self._listeners is not None:
             self.relay.start()
             self._listeners.start()
+            relay = replace(self._config.relay, max_connections=self._listeners.max_connections)
+            in_force = replace(self._config, relay=relay)
             self._log.info(
                 "queuerelay {version}, relay {relay}: Redis {redis}, limits: {limits}",
                 version=__version__,
                 relay=self.relay.id,
                 redis=url.parse(self._config.redis).redacted,
-                limits=", ".join(f"{name} {value}" for name, value in describe(self._config)),
+                limits=", ".join(f"{name} {value}" for name, value in describe(in_force)),
             )
         if self.pools is not None:
             self.pools.start()

@@ -255,7 +255,10 @@ class Pool:
                 # Somebody wakes us when there is room: after each job, so it is not by a cancel,
                 # which costs an exception.
                 self._no_room = Deferred()
-                await self._no_room
+                try:
+                    await self._no_room
+                finally:
+                    self._no_room = None
             return
         claims = await self._broker.claim_many(
             order(self.config.queues, self.config.weights),

@@ -36,7 +36,7 @@ from queuerelay.pool.exits import (
     next_step,
 )
 from queuerelay.pool.output import Capture, Lines
-from queuerelay.pool.rest import PROOF, Rest
+from queuerelay.pool.rest import FIRST_REST, LONGEST_REST, PROOF, Rest
 from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.snapshot import Tally, exit_snapshot
@@ -46,6 +46,9 @@ from queuerelay.wire.recovery import unreadable
 
 #: Seconds before a message that we ourselves failed on gives up its slot.
 _STUMBLE: Final = 1.0
+
+#: How many messages are remembered whose script said that it cannot run.
+MISFITS: Final = 1024
 
 _REASONS: Final = {
     400: "400 Bad Request",
@@ -84,6 +87,8 @@ class Runner:
         self.settler = Settler(broker, clock)
         self.rest = Rest(clock)
         self.tally = Tally()
+        #: How often each has said so, the latest last.
+        self._misfits: dict[str, int] = {}
         #: Called when the process of a slot is gone and its message is being acknowledged.
         self.on_settling: Callable[[], object] = lambda: None
 
@@ -315,9 +320,10 @@ class Runner:
                     await self._fail(work, reason=str(error), last=attempt)
                     return
                 await self.settler.delay(work.claim, message, max(0.0, when - self._wall_clock()))
+            case PutBack() if outcome is Outcome.MISCONFIGURED:
+                reason = f"{exit}; {attempt.stderr[-200:].strip()}".rstrip("; ")
+                await self._misfit(work, reason)
             case PutBack():
-                if outcome is Outcome.MISCONFIGURED:
-                    self._take_a_rest(f"{exit}; {attempt.stderr[-200:].strip()}".rstrip("; "))
                 await self.settler.put_back(work.claim)
             case Dead(reason=reason):
                 await self._fail(work, reason=reason, last=attempt, status=exit.reply_status)
@@ -327,6 +333,25 @@ class Runner:
         self._take_a_rest(reason)
         self._add(work, Exit(not_started=reason), Outcome.MISCONFIGURED, "")
         await self.settler.put_back(work.claim)
+
+    async def _misfit(self, work: Work, reason: str) -> None:
+        """The script says that it cannot run: back, without using a try.
+
+        Mostly that is the script's affair, and the pool rests. Where the same message says so
+        again it may be the message's: then it waits, so that the others behind it get their turn,
+        and the pool goes on where they succeed.
+        """
+        again = self._misfits.pop(work.id, 0)
+        while len(self._misfits) >= MISFITS:
+            del self._misfits[next(iter(self._misfits))]
+        self._misfits[work.id] = again + 1
+        if not again or self.rest.reason:
+            self._take_a_rest(reason)
+        if again:
+            pause = min(LONGEST_REST, FIRST_REST * 2.0 ** min(again, 16))
+            await self.settler.delay(work.claim, work.claim.message, pause)
+        else:
+            await self.settler.put_back(work.claim)
 
     async def _too_big(self, work: Work) -> None:
         reason = "it is more than a process can be given in arguments and environment"

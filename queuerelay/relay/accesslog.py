@@ -1,10 +1,16 @@
 """The access log: one line for each request, in the combined format and a little more.
 
+Behind what the combined format has come ``queue``, ``wait``, ``run``, ``total``, ``end`` and
+``id``, each as ``name=value`` without blanks, in this order; ``-`` is what is not known. Programs
+that know the combined format stop before them.
+
 Invariants:
 
-1. Foreign text is escaped: no control character and no quote of a client's reaches a line.
+1. Foreign text is escaped: no control character and no quote of a client's reaches a line, and no
+   blank gets into a field that is not quoted.
 2. Lines wait in memory until `FLUSH_BYTES` or one second, and never more than `BUFFER_BYTES`: where
    the disk does not keep up, lines are dropped and counted, and requests go on.
+3. A line is whole in one file, whenever that is renamed and `reopen` is called.
 """
 
 import re
@@ -20,6 +26,8 @@ from twisted.logger import Logger
 FLUSH_BYTES: Final = 64 * 1024
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 _UNSAFE: Final = re.compile(rb'[^\x20-\x7e]|["\\]')
+#: Longest address or queue, in characters.
+_LONGEST_NAME: Final = 256
 #: Longest foreign text in a line, in bytes.
 _LONGEST: Final = 2048
 
@@ -33,8 +41,9 @@ class Fields(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Entry:
-    """One answered request."""
+    """One request that is over."""
 
+    #: Its address as text, "" where it has none, or the peer of its connection.
     client: Any
     method: bytes
     target: bytes
@@ -45,11 +54,33 @@ class Entry:
     headers: Fields
     #: X-Request-Id.
     id: bytes
+    #: How it ended: ``answered``, ``expired``, ``gone``, ``refused``, ``aborted`` (the values of
+    #: `queuerelay.relay.held.State`), or ``early``, answered before it was complete.
+    end: str
+    #: "" where it came to none.
+    queue: str = ""
+    #: Seconds in the queue and in the worker, as the worker measured them; None where it did not.
+    wait: float | None = None
+    run: float | None = None
+    #: Seconds from the complete request to the end of the answer, None where it was never complete
+    #: or not held.
+    total: float | None = None
 
 
 def escape(text: bytes) -> bytes:
     """`text` without anything that could end its field or its line."""
     return _UNSAFE.sub(lambda found: b"\\x%02x" % found.group()[0], text[:_LONGEST])
+
+
+def _word(text: str) -> bytes:
+    """`text` as one word."""
+    return escape(text[:_LONGEST_NAME].encode()).replace(b" ", b"\\x20") or b"-"
+
+
+def _times(*seconds: float | None) -> bytes:
+    return b"wait=%b run=%b total=%b" % tuple(
+        b"-" if one is None else b"%.3f" % one for one in seconds
+    )
 
 
 class AccessLog:
@@ -64,6 +95,8 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._size = 0
         self._failing = False
+        #: Whether the first of the lines that wait is only the rest of one.
+        self._torn = False
         self._second = -1
         self._time = b""
         #: Lines that were dropped.
@@ -73,18 +106,40 @@ class AccessLog:
         """Open the file to append to it; raises `OSError`."""
         self._file = self._path.open("ab", buffering=0)
 
+    def reopen(self) -> None:
+        """Write what waits to the file that is open, and go on in the one of that name now."""
+        self.flush()
+        try:
+            file = self._path.open("ab", buffering=0)
+        except OSError as error:
+            self._log.warn(
+                "the access log cannot be opened again, it goes on in the old file: {reason}",
+                reason=str(error),
+            )
+            return
+        if self._file is not None:
+            self._file.close()
+        self._file = file
+        if self._torn:
+            # The disk was full: the beginning of this line is in the old file.
+            _, _, rest = b"".join(self._lines).partition(b"\n")
+            self._lines, self._size = [rest] if rest else [], len(rest)
+            self._torn = False
+            self.dropped += 1
+
     def add(self, entry: Entry) -> None:
         """Note `entry`; it is written a little later."""
         now = int(self._wall_clock())
         if now != self._second:
             self._second = now
             self._time = strftime("%d/%b/%Y:%H:%M:%S +0000", gmtime(now)).encode("ascii")
-        peer = entry.client
-        host = peer.host.encode() if isinstance(peer, IPv4Address | IPv6Address) else b"-"
+        client = entry.client
+        if isinstance(client, IPv4Address | IPv6Address):
+            client = client.host
         referer = entry.headers.getRawHeaders(b"referer") or (b"-",)
         agent = entry.headers.getRawHeaders(b"user-agent") or (b"-",)
-        line = b'%b - - [%b] "%b %b %b" %d %d "%b" "%b" id=%b\n' % (
-            escape(host),
+        line = b'%b - - [%b] "%b %b %b" %d %d "%b" "%b" queue=%b %b end=%b id=%b\n' % (
+            _word(client if isinstance(client, str) else ""),
             self._time,
             escape(entry.method),
             escape(entry.target),
@@ -93,6 +148,9 @@ class AccessLog:
             entry.length,
             escape(referer[0]),
             escape(agent[0]),
+            _word(entry.queue),
+            _times(entry.wait, entry.run, entry.total),
+            entry.end.encode("ascii"),
             escape(entry.id),
         )
         if self._size + len(line) > BUFFER_BYTES:
@@ -119,6 +177,8 @@ class AccessLog:
                 self._log.warn("the access log cannot be written: {reason}", reason=str(error))
             return
         rest = waiting[written:]
+        if written:
+            self._torn = waiting[written - 1 : written] != b"\n"
         self._lines = [rest] if rest else []
         self._size = len(rest)
         if self._failing and not rest:

@@ -10,6 +10,7 @@ Invariants:
 2. Replies are matched by id alone; the first complete one wins.
 3. A refusal is either raised by `hold`, and then nothing is held, or given to the client's
    `refuse`; never both.
+4. Once an answer has begun (`State.ANSWERING`), it ends or is broken off; nothing is refused.
 """
 
 import os
@@ -47,8 +48,12 @@ from queuerelay.relay.held import Client, Held, HeldTable, State
 from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.refusals import RefusalLog
 from queuerelay.relay.routes import Routes
+from queuerelay.relay.sender import Senders
+from queuerelay.relay.stream import Break, Streams
+from queuerelay.wire.forwarded import Trust
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.reply import (
+    Frame,
     Reply,
     decode_legacy_reply,
     decode_reply,
@@ -74,6 +79,10 @@ class Snapshot:
     held: int
     #: Bytes of their messages.
     held_bytes: int
+    #: How many of them have a streamed answer under way.
+    streaming: int
+    #: Bytes of answers that wait for slow clients.
+    unsent_bytes: int
     #: Whether no more requests are taken.
     draining: bool
     #: Ends by name (`State`), and replies that found nobody, since the start.
@@ -105,6 +114,8 @@ class Relay:
         #: Names this process on the wire; another one each time it starts.
         self.id = os.urandom(4).hex()
         self._reply_to = f"{prefix}inbox:{self.id}"
+        #: Who may say who a client is.
+        self.trust = Trust(config.trusted_proxies, config.proxy_fields)
         self._routes = Routes(config.routes, config.queue, config.deadline)
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
@@ -112,7 +123,19 @@ class Relay:
         # Before the outbox's own: nothing is pushed for a node that is not on the list.
         broker.on_up(self._up)
         self._outbox = Outbox(broker, clock=clock, refuse=self._refuse)
+        #: Answers that do not go out in one write.
+        self.senders = Senders(stall=config.send_stall)
+        self._streams = Streams(
+            self._table,
+            frame_timeout=config.frame_timeout,
+            max_unsent=config.max_unsent,
+            refuse=self._refuse,
+            answered=self._streamed,
+            cut=self._cut,
+            crowded=lambda: self.room < 0,
+        )
         self._leaving: dict[str, list[Held]] = {}
+        self._unwanted: dict[str, None] = {}
         self._counters: Counter[str] = Counter()
         self._refusals = RefusalLog(clock)
         self._seldom = Seldom(clock)
@@ -163,7 +186,10 @@ class Relay:
         rest = self._table.all()
         queued = [held for held in rest if held.state is State.QUEUED]
         for held in rest:
-            self._refuse(held, Draining("it is stopping"))
+            if held.state is State.ANSWERING:
+                self._cut(held, Break.STOPPING, "the relay stops")
+            else:
+                self._refuse(held, Draining("it is stopping"))
         for queue, batch in _by_queue(queued).items():
             self._take_off_gone(queue, batch)
 
@@ -182,7 +208,17 @@ class Relay:
     @property
     def room(self) -> int:
         """Bytes that more requests may weigh."""
-        return self._config.max_held_bytes - self._table.bytes
+        return self._config.max_held_bytes - self._table.bytes - self.senders.waiting
+
+    def fits(self, size: int) -> bool:
+        """Whether there is room for an answer of `size` bytes that may have to wait for its client;
+        the only one that waits always has it.
+        """
+        return not self.senders.waiting or size <= self.room
+
+    def seconds_since(self, held: Held) -> float:
+        """How long it has been held, or was."""
+        return self._clock.seconds() - held.accepted_at
 
     def count(self, refusal: Refusal) -> Refusal:
         """A front has refused a request by itself; gives `refusal`."""
@@ -193,6 +229,8 @@ class Relay:
         return Snapshot(
             held=len(self._table),
             held_bytes=self._table.bytes,
+            streaming=len(self._streams),
+            unsent_bytes=self.senders.waiting,
             draining=self.draining,
             counters=dict(self._counters),
             refusals=dict(self._refusals.counts),
@@ -244,7 +282,7 @@ class Relay:
             accepted_at=accepted_at,
             deadline=accepted_at + patience,
         )
-        if table.bytes + len(message) > config.max_held_bytes:
+        if len(message) > self.room:
             raise self._counted(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
@@ -259,11 +297,15 @@ class Relay:
 
     def gone(self, held: Held) -> None:
         """The client has left; its request is taken off the queue if nobody has started on it."""
-        queued = held.state is State.QUEUED
-        if self._end(held, State.GONE) and queued:
+        state = held.state
+        if not self._end(held, State.GONE):
+            return
+        if state is State.QUEUED:
             if not self._leaving:
                 self._clock.callLater(0, self._take_off_leaving)
             self._leaving.setdefault(held.queue, []).append(held)
+        elif state is State.ANSWERING:
+            self._unwant(held.id)
 
     # Ends
 
@@ -271,6 +313,8 @@ class Relay:
         if not self._table.end(held, state):
             return False
         self._counters[state.value] += 1
+        if self._streams:
+            self._streams.forget(held)
         if self._drained is not None and not len(self._table) and not self._drained.called:
             # After this turn: the last answer is to be written before anybody goes on.
             self._clock.callLater(0, self._all_ended)
@@ -281,7 +325,9 @@ class Relay:
             self._drained.callback(None)
 
     def _refuse(self, held: Held, refusal: Refusal, state: State = State.REFUSED) -> None:
-        if self._end(held, state):
+        if held.state is State.ANSWERING:
+            self._cut(held, Break.FAILED, str(refusal))
+        elif self._end(held, state):
             try:
                 held.client.refuse(self._counted(refusal))
             except Exception:
@@ -298,6 +344,56 @@ class Relay:
     def _counted(self, refusal: Refusal) -> Refusal:
         self._refusals.add(refusal)
         return refusal
+
+    # Streamed answers
+
+    def _streamed(self, held: Held, ended: bool) -> None:
+        """It is whole; the worker has `ended`, or goes on for nothing."""
+        self._end(held, State.ANSWERED)
+        self._outbox.left(held.queue)
+        if not ended:
+            self._unwant(held.id)
+
+    def _cut(self, held: Held, why: Break, particulars: str) -> None:
+        """Break a streamed answer off: its client must not take it for whole."""
+        if self._end(held, State.ABORTED):
+            self._broke_off(why, particulars)
+            self._unwant(held.id)
+            self._abort(held)
+
+    def _broke_off(self, why: Break, particulars: str) -> None:
+        self._counters[why.value] += 1
+        if self._seldom.due(why.value):
+            self._log.warn(
+                "an answer was broken off ({reason}): {particulars}",
+                reason=why.name.lower(),
+                particulars=particulars,
+            )
+
+    def cut_off(self, held: Held | None, client: Client, why: Break, particulars: str) -> None:
+        """A front cannot go on sending: break the answer off, whether all of it has come or not."""
+        if held is not None and held.alive:
+            self._cut(held, why, particulars)
+        else:
+            self._broke_off(why, particulars)
+            client.abort()
+
+    def _frame_for_nobody(self, id: str) -> None:
+        self._counters["frames_late"] += 1
+        if len(id) == len(self.id) + 33 and id.startswith(self.id):
+            self._unwant(id)
+
+    def _unwant(self, id: str) -> None:
+        """Its worker streams for nobody: let it know."""
+        if not self._unwanted:
+            self._clock.callLater(0, self._tell_unwanted)
+        self._unwanted[id] = None
+
+    def _tell_unwanted(self) -> None:
+        unwanted, self._unwanted = self._unwanted, {}
+        # A worker that says nothing for longer is told again when it does.
+        life = self._config.frame_timeout + GONE_MARGIN
+        self._broker.mark_gone([*unwanted], life=life).addErrback(self._broker_failed)
 
     def _take_off_leaving(self) -> None:
         leaving, self._leaving = self._leaving, {}
@@ -335,6 +431,8 @@ class Relay:
         now = self._clock.seconds()
         self._refusals.sweep(now)
         self._outbox.sweep(now)
+        self._streams.sweep(now)
+        self.senders.sweep(now)
         due = self._table.due(now)
         for held in due:
             if held.state is State.GATED:
@@ -349,12 +447,14 @@ class Relay:
 
         def answered(answers: Sequence[bool]) -> None:
             for held, was_there in zip(batch, answers, strict=True):
-                self._refuse(held, NotStarted() if was_there else NoReply(), State.EXPIRED)
+                if held.state is State.QUEUED:
+                    self._refuse(held, NotStarted() if was_there else NoReply(), State.EXPIRED)
 
         def failed(failure: Failure) -> None:
             self._broker_failed(failure)
             for held in batch:
-                self._refuse(held, NoReply("Redis did not say"), State.EXPIRED)
+                if held.state is State.QUEUED:
+                    self._refuse(held, NoReply("Redis did not say"), State.EXPIRED)
 
         removed = self._outbox.take_off(queue, batch, newest=False)
         removed.addCallbacks(answered, failed)
@@ -408,11 +508,19 @@ class Relay:
                 self._undecodable(raw, ReplyError("it cannot be decoded"))
             else:
                 self._answer(reply)
+        self._streams.flush()
 
     def _answer(self, reply: Reply) -> None:
         held = self._table.get(reply.node_id)
         if held is None:
-            self._counters[self._dropped_as(reply.node_id)] += 1
+            if type(reply) is Frame and reply.more:
+                self._frame_for_nobody(reply.node_id)
+            else:
+                self._counters[self._dropped_as(reply.node_id)] += 1
+        elif (type(reply) is Frame or held.state is State.ANSWERING) and self._streams.take(
+            held, reply, self._clock.seconds()
+        ):
+            pass
         elif self._end(held, State.ANSWERED):
             self._outbox.left(held.queue)
             try:
@@ -432,10 +540,12 @@ class Relay:
         self._counters["replies_undecodable"] += 1
         id = salvage_node_id(raw)
         held = self._table.get(id) if id is not None else None
-        if held is not None:
-            self._refuse(held, BadReply(str(error)))
-        else:
+        if held is None:
             self._log_undecodable(error)
+        elif held.state is State.ANSWERING:
+            self._cut(held, Break.BROKEN, str(error))
+        else:
+            self._refuse(held, BadReply(str(error)))
 
     def _log_undecodable(self, error: ReplyError) -> None:
         if self._seldom.due(str(error)):

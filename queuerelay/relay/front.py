@@ -1,4 +1,4 @@
-"""The daemon's own HTTP front: twisted.web's parser, and nothing between it and the relay.
+"""The daemon's own HTTP front: a hardened channel, and nothing between it and the relay.
 
 A request here is parsed (`channel`), held and answered (`request`) without traversal, sessions,
 form parsing or temporary files, and its answer goes out in one write.
@@ -6,19 +6,19 @@ form parsing or temporary files, and its answer goes out in one write.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
+from twisted.internet.protocol import Protocol
 from twisted.web import http
+from zope.interface import implementer
 
 from queuerelay.relay.accesslog import AccessLog
 from queuerelay.relay.channel import FrontChannel
+from queuerelay.relay.connections import Connections, Limits
 from queuerelay.relay.core import Relay
+from queuerelay.relay.pages import Pages
 from queuerelay.relay.response import Fields, reason_phrase
-
-#: Seconds that a connection may be idle.
-IDLE: Final = 60.0
 
 
 @cache
@@ -26,27 +26,32 @@ def _status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status))
 
 
+@implementer(IProtocolNegotiationFactory)
 class Front(http.HTTPFactory):
     """Accepts connections for one relay."""
 
-    protocol = FrontChannel  # type: ignore[assignment]  # without the switch to HTTP/2
     noisy = False
 
     def __init__(
         self,
         relay: Relay,
         *,
-        max_body: int,
+        limits: Limits,
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         access_log: AccessLog | None = None,
+        server_timing: bool = True,
     ) -> None:
-        super().__init__(timeout=IDLE, reactor=clock)
+        super().__init__(timeout=limits.idle, reactor=clock)
         self.relay = relay
+        self.connections = Connections(limits, clock=clock)
         #: Largest request body, in bytes.
-        self.max_body = max_body
+        self.max_body = limits.max_body
         self.access_log = access_log
-        self.channels: set[FrontChannel] = set()
+        #: Whether answers tell how long they took (``Server-Timing``).
+        self.server_timing = server_timing
+        #: The operator's pages for errors.
+        self.pages: Pages = {}
         #: Bytes of bodies that are not complete yet.
         self.receiving = 0
         #: Whether every answer is the last one on its connection.
@@ -54,43 +59,41 @@ class Front(http.HTTPFactory):
         self._wall_clock = wall_clock
         self._date = b""
         self._date_at = 0
-        self._closed: Deferred[None] | None = None
 
     def buildProtocol(  # type: ignore[override]  # the base's is for the switch to HTTP/2
         self, addr: IAddress | None
-    ) -> FrontChannel:
+    ) -> Protocol:
         """A channel for a new connection."""
-        channel = super().buildProtocol(addr)
-        assert isinstance(channel, FrontChannel)
-        return channel
+        channel = FrontChannel()
+        channel.factory = self
+        return self.connections.channel_for(channel)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is spoken over TLS (RFC 7301); there is no HTTP/2 here."""
+        return [b"http/1.1"]
 
     def drain(self) -> None:
         """Close what is idle, and everything else after its answer."""
         self.draining = True
-        for channel in list(self.channels):
+        for channel in list(self.connections.channels):
             channel.close_if_idle()
 
     def closed(self) -> Deferred[None]:
         """Fires when no client is connected any more; to be asked once, after `drain`."""
-        self._closed = Deferred()
-        if not self.channels:
-            self._closed.callback(None)
-        return self._closed
+        return self.connections.closed()
 
     def abort(self) -> None:
         """Close every connection at once."""
-        for channel in list(self.channels):
-            channel.abort()
+        self.connections.abort()
 
-    def left(self, channel: FrontChannel) -> None:
-        """A connection has ended."""
-        self.channels.discard(channel)
-        if not self.channels and self._closed is not None and not self._closed.called:
-            self._closed.callback(None)
-
-    def head(self, status: int, fields: Fields, id: bytes, *, close: bool) -> bytes:
+    def head(
+        self, status: int, fields: Fields, id: bytes, *, close: bool, old: bool = False
+    ) -> bytes:
         """Status line and header section. A worker's ``Date`` and ``Server`` stay (RFC 9110
         6.6.1); ``X-Request-Id`` is always ours.
+
+        `close` is whether the connection ends with this answer; an `old` client, of HTTP/1.0, is
+        told where it does not (RFC 9112 9.3).
         """
         parts = [_status_line(status)]
         dated = served = False
@@ -108,7 +111,10 @@ class Front(http.HTTPFactory):
         if not served:
             parts.append(b"server: queuerelay\r\n")
         parts.append(b"x-request-id: %b\r\n" % id)
-        parts.append(b"connection: close\r\n\r\n" if close else b"\r\n")
+        if close:
+            parts.append(b"connection: close\r\n\r\n")
+        else:
+            parts.append(b"connection: keep-alive\r\n\r\n" if old else b"\r\n")
         return b"".join(parts)
 
     def _date_line(self) -> bytes:

@@ -12,6 +12,7 @@ Invariants:
 """
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 from itertools import takewhile
 from typing import Final, Protocol
@@ -24,7 +25,7 @@ REMEMBERED: Final = 16384
 
 
 class State(Enum):
-    """Where a held request stands; the first three are alive, the last four are ends."""
+    """Where a held request stands; the first three are alive, the others are ends."""
 
     #: In memory only.
     GATED = "gated"
@@ -37,12 +38,14 @@ class State(Enum):
     EXPIRED = "expired"
     GONE = "gone"
     REFUSED = "refused"
+    #: Broken off in the middle of a streamed answer.
+    ABORTED = "aborted"
 
 
 class Client(Protocol):
     """The far end of a held request, whatever protocol it speaks.
 
-    Either `answer` or `refuse` is called, at most once.
+    One of `answer`, `refuse` and `begin` is called, at most once; `proceed` only after `begin`.
     """
 
     def answer(self, reply: Reply) -> None:
@@ -51,8 +54,26 @@ class Client(Protocol):
     def refuse(self, refusal: Refusal) -> None:
         """Send an error of our own."""
 
+    def begin(self, reply: Reply, parts: Sequence[bytes], *, last: bool) -> bool:
+        """Begin a streamed answer: the status and header fields of `reply`, and the first `parts`
+        of its body; with `last` that is all. False where the answer has no body, so that it is
+        whole already.
+
+        Raises `ReplyError` where it cannot be sent; then nothing was.
+        """
+
+    def proceed(self, parts: Sequence[bytes], *, last: bool) -> None:
+        """Send more of a streamed answer, and with `last` end it.
+
+        Raises `ReplyError` where that cannot be sent.
+        """
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of a streamed answer that the client has not taken yet."""
+
     def abort(self) -> None:
-        """`answer` or `refuse` failed halfway: break off, without another answer."""
+        """It failed halfway: break off, without another answer."""
 
 
 class Held:
@@ -130,6 +151,15 @@ class HeldTable:
             lane = self._lanes[patience] = {}
         lane[held.id] = held
         held.lane = lane
+
+    def begin(self, held: Held) -> None:
+        """Its answer is being streamed: it has no deadline any more, and needs no message."""
+        held.state = State.ANSWERING
+        self.bytes -= len(held.message)
+        held.message = b""
+        if held.lane is not None:
+            del held.lane[held.id]
+            held.lane = None
 
     def get(self, id: str) -> Held | None:
         """The held request of that id."""

@@ -14,6 +14,7 @@ from queuerelay.broker.loop import Loop
 from queuerelay.config import RelayConfig
 from queuerelay.errors import CannotListen, ConfigError
 from queuerelay.relay.accesslog import AccessLog
+from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.front import Front
 
@@ -48,9 +49,11 @@ class Listeners:
         if config.access_log is not None:
             self._access_log = AccessLog(config.access_log, wall_clock=wall_clock)
             self._flush = Loop("access log", FLUSH_INTERVAL, self._access_log.flush, clock=reactor)
+        #: Clients at a time; known once it is open.
+        self.max_connections: int | None = None
         self._front = Front(
             relay,
-            max_body=config.max_body,
+            limits=Limits.of(config),
             clock=reactor,
             wall_clock=wall_clock,
             access_log=self._access_log,
@@ -68,6 +71,7 @@ class Listeners:
                 raise ConfigError.of(
                     "--access-log", self._config.access_log, f"a writable file ({error})"
                 ) from error
+        self.max_connections = self._front.connections.settle()
         for text, endpoint in self._endpoints:
             self._listen(text, endpoint)
 

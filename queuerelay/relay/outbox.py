@@ -107,7 +107,8 @@ class Outbox:
     def _up(self) -> None:
         again, self._uncertain = self._uncertain, {}
         for queue, batch in again.items():
-            self._push(queue, [held for held in batch if held.alive])
+            # Not where the answer has begun: it was pushed, then.
+            self._push(queue, [held for held in batch if held.state is State.QUEUED])
         self._flush()
 
     def _flush(self) -> None:
@@ -133,7 +134,7 @@ class Outbox:
         pushed.addErrback(lambda failure: self._log.failure("a push failed", failure))
 
     def _failed(self, queue: str, batch: list[Held], failure: Failure) -> None:
-        alive = [held for held in batch if held.alive]
+        alive = [held for held in batch if held.state is State.QUEUED]
         if failure.check(NotConnected):
             for held in alive:
                 held.pushes -= 1

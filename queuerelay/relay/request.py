@@ -2,10 +2,13 @@
 
 Invariants:
 
-1. A request is answered at most once: `FrontRequest.channel` is None from then on.
+1. A request is answered at most once: `FrontRequest.channel` is None from then on. A large or
+   streamed answer is on its way before that, with a `Sender`.
 2. Its body counts against the relay's bytes while it is coming in.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.logger import Logger
@@ -14,10 +17,12 @@ from twisted.python.failure import Failure
 from queuerelay.broker import eager
 from queuerelay.errors import BodyTooLarge, InternalError, Refusal, TooManyHeld
 from queuerelay.relay.accesslog import Entry
+from queuerelay.relay.framing import Framing, has_body, without_body
 from queuerelay.relay.held import Held
 from queuerelay.relay.request_id import request_id
 from queuerelay.relay.response import Fields, for_refusal, for_reply
-from queuerelay.wire.headers import request_headers
+from queuerelay.relay.sender import Sender
+from queuerelay.relay.stream import Break
 from queuerelay.wire.reply import Reply
 
 if TYPE_CHECKING:
@@ -62,10 +67,17 @@ class FrontRequest:
     __slots__ = (
         "__weakref__",
         "_body",
+        "_framing",
         "_front",
         "_given_id",
         "_held",
         "_id",
+        "_length",
+        "_logged",
+        "_sender",
+        "_status",
+        "_timing",
+        "aborted",
         "channel",
         "client",
         "clientproto",
@@ -77,7 +89,10 @@ class FrontRequest:
     def __init__(self, channel: "FrontChannel", queued: object = None) -> None:
         #: None once the client has left or has its answer.
         self.channel: Any = channel
-        self.client = channel.peer
+        #: Its address as text, or the connection's peer while nothing more is known.
+        self.client: Any = channel.peer
+        #: Whether its answer was broken off.
+        self.aborted = False
         self.requestHeaders = FieldList()
         self.method = b"GET"
         self.uri = self.clientproto = b"-"
@@ -86,6 +101,14 @@ class FrontRequest:
         self._held: Held | None = None
         self._id = b""
         self._given_id = False
+        self._sender: Sender | None = None
+        self._framing: Framing | None = None
+        # For the access log. RFC 9110 has no status for a client that left without an answer; 499
+        # is what logs have used since nginx.
+        self._status = 499
+        self._length = 0
+        self._timing: tuple[float | None, float | None] | None = None
+        self._logged = False
 
     # What the channel calls, in this order
 
@@ -122,7 +145,10 @@ class FrontRequest:
         if channel.deaf:
             return
         self.method, self.uri, self.clientproto = command, path, version
-        headers = request_headers(self.requestHeaders.fields)
+        url, http_version = path.decode("latin-1"), version[5:].decode("latin-1")
+        met = channel.met or channel.meet()
+        headers, remote_addr, scheme = met.forward(self.requestHeaders.fields, url, http_version)
+        self.client = remote_addr
         if self._given_id:
             headers = [pair for pair in headers if pair[0] != "x-request-id"]
         headers.append(("x-request-id", self._id.decode("ascii")))
@@ -131,12 +157,12 @@ class FrontRequest:
             self._held = self._front.relay.hold(
                 self,
                 method=command.decode("latin-1"),
-                url=path.decode("latin-1"),
-                http_version=version[5:].decode("latin-1"),
+                url=url,
+                http_version=http_version,
                 headers=headers,
                 body=body,
-                remote_addr=channel.remote_addr,
-                scheme=channel.scheme,
+                remote_addr=remote_addr,
+                scheme=scheme,
             )
         except Refusal as refusal:
             self.refuse(refusal)
@@ -152,13 +178,17 @@ class FrontRequest:
 
     def connectionLost(self, reason: Failure) -> None:
         """The client has left."""
-        self.channel = None
+        channel, self.channel = self.channel, None
         self._take_body()
-        held, self._held = self._held, None
+        held = self._held
+        if held is None and channel is not None:
+            self.method, self.uri, self.clientproto = channel.request_line()
+        self._log_access("aborted" if self.aborted else "gone")
+        if self._sender is not None:
+            self._sender.stop()
+        self._held = None
         if held is not None:
             self._front.relay.gone(held)
-            # RFC 9110 has no status for this; 499 is what logs have used since nginx.
-            self._log_access(499, 0)
 
     def _name(self) -> None:
         given = self.requestHeaders.getRawHeaders(b"x-request-id")
@@ -179,9 +209,13 @@ class FrontRequest:
     def answer(self, reply: Reply) -> None:
         """Send the worker's answer."""
         try:
-            fields, body = for_reply(reply, self.method)
+            fields, body = for_reply(reply, self.method, timed=self._front.server_timing)
         except Exception:
             self._failed("an answer could not be made")
+            return
+        self._timing = reply.timing
+        if len(body) > COPIED and not self._front.relay.fits(len(body)):
+            self.refuse(self._front.relay.count(TooManyHeld("no room for a large answer")))
         else:
             self._send(reply.status, fields, body)
 
@@ -190,8 +224,56 @@ class FrontRequest:
         fields, body = self._refusal_fields(refusal)
         self._send(refusal.status, fields, body)
 
+    def begin(self, reply: Reply, parts: Sequence[bytes], *, last: bool) -> bool:
+        """Begin a streamed answer."""
+        timed = self._front.server_timing
+        self._timing = reply.timing
+        try:
+            fields, _ = for_reply(without_body(reply), b"HEAD", timed=timed)
+        except Exception:
+            self._failed("an answer could not be made")
+            return False
+        if not has_body(reply.status, self.method):
+            self._send(reply.status, fields, b"")
+            return False
+        length = reply.declared_length
+        # RFC 9112 7.1: HTTP/1.0 knows no chunks; there the end of the connection is the end.
+        chunked = length is None and self.clientproto == b"HTTP/1.1"
+        framing = Framing(reply.status, chunked=chunked, length=length)
+        body = framing.encode(parts, last=last)
+        if chunked:
+            fields = [*fields, (b"transfer-encoding", b"chunked")]
+        elif length is None:
+            self.channel.persistent = False
+        self._framing = framing
+        self._status = reply.status
+        sender = self._sending()
+        sender.send(self._head(reply.status, fields) + body)
+        if last:
+            sender.end()
+        return True
+
+    def proceed(self, parts: Sequence[bytes], *, last: bool) -> None:
+        """Send more of a streamed answer."""
+        sender, framing = self._sender, self._framing
+        if self.channel is None or sender is None or framing is None:
+            return
+        data = framing.encode(parts, last=last)
+        if data:
+            sender.send(data)
+        if last:
+            sender.end()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of a streamed answer that the client has not taken yet."""
+        return 0 if self._sender is None else self._sender.waiting
+
     def abort(self) -> None:
         """An answer could not be sent: what may have gone out of it must not pass for one."""
+        self.aborted = True
+        if self._sender is not None:
+            self._sender.stop()
         if self.channel is not None:
             self.channel.abort()
 
@@ -206,41 +288,97 @@ class FrontRequest:
         if not self._id:
             self._name()
         fields, body = self._refusal_fields(self._front.relay.count(refusal))
-        self._log_access(refusal.status, len(body))
+        self._status, self._length = refusal.status, len(body)
+        self._log_access("early")
         return self._front.head(refusal.status, fields, self._id, close=True) + body
 
     def _refusal_fields(self, refusal: Refusal) -> tuple[Fields, bytes]:
         accept = self.requestHeaders.getRawHeaders(b"accept") or ()
-        return for_refusal(refusal, self.method, accept)
+        return for_refusal(refusal, self.method, accept, self._id, self._front.pages)
 
     def _send(self, status: int, fields: Fields, body: bytes) -> None:
+        head = self._head(status, fields)
+        self._status, self._length = status, len(body)
+        if len(body) <= COPIED:
+            eager.write(self.channel.transport, head + body)
+            self._done()
+        else:
+            sender = self._sending()
+            sender.send(head)
+            sender.send(body)
+            sender.end()
+
+    def _head(self, status: int, fields: Fields) -> bytes:
+        channel = self.channel
+        if self._front.draining:
+            channel.persistent = False
+        old = self.clientproto == b"HTTP/1.0"
+        return self._front.head(status, fields, self._id, close=not channel.persistent, old=old)
+
+    def _done(self) -> None:
+        """The answer has left us, or is in the transport's own buffer."""
         channel = self.channel
         if self._front.draining:
             channel.persistent = False
         if not channel.persistent:
             # The last answer on its connection: a client that does not read it must not keep it.
             channel.setTimeout(LAST)
-        head = self._front.head(status, fields, self._id, close=not channel.persistent)
-        if len(body) <= COPIED:
-            eager.write(channel.transport, head + body)
-        else:
-            channel.transport.writeSequence((head, body))
-        self._log_access(status, len(body))
+        if self._front.access_log is not None:
+            held = self._held
+            self._log_access("refused" if held is None else held.state.value)
         self._held = None
         self.channel = None
         channel.requestDone(self)
 
-    def _log_access(self, status: int, length: int) -> None:
-        if self._front.access_log is not None:
-            self._front.access_log.add(
-                Entry(
-                    client=self.client,
-                    method=self.method,
-                    target=self.uri,
-                    version=self.clientproto,
-                    status=status,
-                    length=length,
-                    headers=self.requestHeaders,
-                    id=self._id,
-                )
+    # Answers that do not go out in one write
+
+    def _sending(self) -> Sender:
+        channel = self.channel
+        transport = channel.transport
+        sender = self._sender = Sender(
+            self._front.relay.senders,
+            transport,
+            write=partial(eager.write, transport),
+            done=self._sent,
+            give_up=self._stalled,
+            paused=channel._waitingForTransport,
+        )
+        channel.registerProducer(sender, True)
+        return sender
+
+    def _sent(self) -> None:
+        self.channel.unregisterProducer()
+        self._sender = None
+        self._done()
+
+    def _stalled(self) -> None:
+        self._front.relay.cut_off(self._held, self, Break.STALLED, "its client takes nothing")
+
+    def _log_access(self, end: str) -> None:
+        log = self._front.access_log
+        # Once: who got an early answer leaves as well.
+        if log is None or self._logged:
+            return
+        self._logged = True
+        length = self._length if self._framing is None else self._framing.sent
+        if self._sender is not None:
+            length = max(0, length - self._sender.waiting - self._sender.unsent)
+        held = self._held
+        wait, run = self._timing or (None, None)
+        log.add(
+            Entry(
+                client=self.client,
+                method=self.method,
+                target=self.uri,
+                version=self.clientproto,
+                status=self._status,
+                length=length,
+                headers=self.requestHeaders,
+                id=self._id,
+                end=end,
+                queue="" if held is None else held.queue,
+                wait=wait,
+                run=run,
+                total=None if held is None else self._front.relay.seconds_since(held),
             )
+        )

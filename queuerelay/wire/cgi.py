@@ -19,6 +19,7 @@ from queuerelay.errors import BadRequest, ReplyError
 from queuerelay.wire.headers import reply_headers
 from queuerelay.wire.message import Request
 from queuerelay.wire.target import native, server_of, split_target
+from queuerelay.wire.variables import field_variables
 
 #: Longest header block of a script's output with the empty line after it, in bytes.
 HEADER_BOUND: Final = 32 * 1024
@@ -30,12 +31,8 @@ ENVIRONMENT_BOUND: Final = 1024 * 1024
 
 #: With these an empty body is a body: CONTENT_LENGTH says 0 instead of being absent.
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
-#: Names that survive as variables: with ``_``, ``X_Forwarded_For`` would pass for
-#: ``X-Forwarded-For``; with ``=`` a name would write a variable of its own.
+#: Names that survive as variables: with ``=`` one would write a variable of its own.
 _VARIABLE: Final = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
-#: Not variables: the length is the body's own, and HTTP_PROXY is where many libraries look for
-#: their outgoing proxy (CVE-2016-5385, "httpoxy").
-_NO_VARIABLE: Final = frozenset({"content-length", "proxy"})
 
 #: The first empty line; a line ends with LF, and CR LF is accepted for it (RFC 3875 7.2).
 _EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
@@ -68,7 +65,9 @@ def cgi_environment(
     name = native(script_name).rstrip("/")
     if name and not (path == name or path.startswith(f"{name}/")):
         name = ""
-    fields = _fields(request.headers)
+    fields = field_variables(
+        field for field in request.headers if _VARIABLE.fullmatch(field[0]) is not None
+    )
     if authority is not None:
         # The host in the target overrules the field (RFC 9112 3.2.2).
         fields["HTTP_HOST"] = authority
@@ -106,23 +105,6 @@ def cgi_environment(
             f"the header fields are more than the {ENVIRONMENT_BOUND} bytes for a script"
         )
     return environment
-
-
-def _fields(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The header fields as variables (RFC 3875 4.1.18); repeated ones joined (RFC 9110 5.3, RFC
-    6265bis 5.8.3).
-    """
-    fields: dict[str, list[str]] = {}
-    for field, text in headers:
-        lowered = field.lower()
-        if _VARIABLE.fullmatch(field) is None or lowered in _NO_VARIABLE:
-            continue
-        name = field.upper().replace("-", "_")
-        name = name if lowered == "content-type" else f"HTTP_{name}"
-        fields.setdefault(name, []).append(native(text))
-    return {
-        name: ("; " if name == "HTTP_COOKIE" else ",").join(texts) for name, texts in fields.items()
-    }
 
 
 # --- The way back --------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 Invariants:
 
 1. Fields that belong to one connection never cross (RFC 9110 7.6.1): neither the known ones nor
-   those that a ``Connection`` field names.
+   those that a ``Connection`` field names; but nobody takes away by it what decisions rest upon.
 2. The framing of a message is ours: ``Content-Length`` and ``Transfer-Encoding`` never cross.
 3. Text here is ISO-8859-1, one character for one byte, so that any field value survives a trip
    through JSON unchanged (the same convention as WSGI's, PEP 3333).
+4. What tells who the client is comes from `queuerelay.wire.forwarded` alone.
 """
 
 import re
@@ -30,12 +31,32 @@ _NEVER_CROSS: Final = frozenset(
     }
 )
 
+#: For all recipients, whatever ``Connection`` names (RFC 9110 7.6.1 forbids to name such fields):
+#: without them a request would go elsewhere, or be another one than a proxy in front has checked.
+_END_TO_END: Final = frozenset(
+    {
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-type",
+        "cookie",
+        "host",
+        "origin",
+        "range",
+        "via",
+        "x-request-id",
+    }
+)
+
 #: RFC 9110 5.6.2: token.
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 #: RFC 9110 5.5: no controls in a field value, HTAB excepted.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 #: RFC 9110 8.6, with a bound so that no one makes us parse a number of a million digits.
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+#: Believed by applications, and written by anybody; X-Forwarded-* are such, too.
+_FORGED: Final = frozenset({"forwarded", "proxy", "x-real-ip"})
 
 #: What a lower-case field name becomes: its text, or None where it must not cross. Field names
 #: repeat, so this saves most of their cost; foreign names stop being remembered at the bound.
@@ -53,12 +74,13 @@ def _crosses(name: str) -> bool:
 
 
 def _is_forged(name: str) -> bool:
-    """Whether CGI and WSGI would show the field as something that it is not.
+    """Whether applications would take the field for something that it is not.
 
-    They write ``-`` as ``_``: ``X_Forwarded_For`` would pass for ``X-Forwarded-For``. And they
-    write ``Proxy`` as HTTP_PROXY, by which many programs choose their proxy ("httpoxy").
+    CGI and WSGI write ``-`` as ``_``: ``X_Forwarded_For`` would pass for ``X-Forwarded-For``. And
+    they write ``Proxy`` as HTTP_PROXY, by which many programs choose their proxy ("httpoxy"). The
+    others say who the client is, and anybody can write them; those that are true are set anew.
     """
-    return "_" in name or name == "proxy"
+    return "_" in name or name in _FORGED or name.startswith("x-forwarded-")
 
 
 def _request_name(raw: bytes) -> str | None:
@@ -90,6 +112,7 @@ def request_headers(fields: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[tup
         elif raw.lower() == b"connection":
             named = (named or set()) | connection_options(values)
     if named:
+        named -= _END_TO_END
         kept = [pair for pair in kept if pair[0] not in named]
     return kept
 
@@ -105,13 +128,14 @@ def reply_headers(value: object) -> tuple[list[tuple[bytes, bytes]], int | None]
 
     `value` is what the JSON had: a list of ``[name, value]`` pairs, or an object whose values are
     texts or lists of texts. Gives the pairs as bytes, and the length that the worker declared in
-    ``Content-Length``, if any: never used for framing, only to answer HEAD (RFC 9110 8.6).
+    ``Content-Length``, None where it did not or where it is no usable length: never used for
+    framing, only to answer HEAD (RFC 9110 8.6).
 
     Raises `ReplyError` for anything that is not a header section (RFC 9110 5.1, 5.5).
     """
     kept: list[tuple[bytes, bytes]] = []
     named: set[str] | None = None
-    declared: int | None = None
+    length: str | None = None
     for name, text in _pairs(value):
         lowered = name.lower()
         if _TOKEN.fullmatch(name) is None:
@@ -119,8 +143,10 @@ def reply_headers(value: object) -> tuple[list[tuple[bytes, bytes]], int | None]
         if _CONTROL.search(text) is not None:
             raise ReplyError(f"header {name[:64]!r} has a control character in its value")
         if not _crosses(lowered):
-            if lowered == "content-length" and _LENGTH.fullmatch(text) is not None:
-                declared = int(text)
+            if lowered == "content-length":
+                given = text.strip(" \t")
+                # Two that differ are none.
+                length = given if length is None or length == given else ""
             elif lowered == "connection":
                 options = connection_options([text.encode("latin-1", "replace")])
                 named = (named or set()) | options
@@ -134,7 +160,9 @@ def reply_headers(value: object) -> tuple[list[tuple[bytes, bytes]], int | None]
             ) from None
     if named:
         kept = [pair for pair in kept if pair[0].lower().decode("ascii") not in named]
-    return kept, declared
+    if length is None or _LENGTH.fullmatch(length) is None:
+        return kept, None
+    return kept, int(length)
 
 
 def _pairs(value: object) -> Iterable[tuple[str, str]]:
@@ -155,6 +183,9 @@ def _text(name: str, value: object) -> str:
     # Node sets lengths and ages as numbers, and its own server takes them so.
     if type(value) is int:
         return str(value)
+    if type(value) is float and name.lower() == "content-length":
+        # JSON has no whole numbers beyond 64 bits; as a text it would be dropped for its size.
+        return ""
     if not isinstance(value, str):
         raise ReplyError(f"header {name[:64]!r}: expected a text, got {type(value).__name__}")
     return value

@@ -8,7 +8,8 @@ _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?@]*@)?([^/?]*)(
 #: Host and port (RFC 9110 7.2), which may be empty (RFC 3986 3.2.3); an IPv6 address keeps its
 #: brackets (RFC 3875 4.1.14).
 _HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?")
-_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+#: Of each scheme that a client can come by (RFC 9110 4.2).
+DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
 def native(text: str) -> str:
@@ -36,7 +37,7 @@ def split_target(url: str) -> tuple[str | None, str]:
 
 def server_of(host: str, scheme: str) -> tuple[str, str]:
     """SERVER_NAME and SERVER_PORT; neither may be empty (RFC 3875 4.1.14, 4.1.15, PEP 3333)."""
-    default = _DEFAULT_PORTS.get(scheme, "80")
+    default = DEFAULT_PORTS.get(scheme, "80")
     found = _HOST.fullmatch(host)
     if found is None or not found[1]:
         return "localhost", default

@@ -4,12 +4,12 @@ Text in it is ISO-8859-1, one character for one byte ("native strings"), which i
 message carries header values and the request target.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from queuerelay.wire.message import Request
 from queuerelay.wire.target import native, server_of, split_target
+from queuerelay.wire.variables import field_variables
 
 #: With these an empty body is a body: CONTENT_LENGTH says 0 instead of being absent.
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -23,7 +23,7 @@ def environ_of(request: Request, *, queue: str) -> dict[str, Any]:
     """
     authority, target = split_target(request.url)
     path, _, query = target.partition("?")
-    fields = _fields(request.headers)
+    fields = field_variables(request.headers)
     if authority is not None:
         # The host in the target overrules the field (RFC 9112 3.2.2).
         fields["HTTP_HOST"] = authority
@@ -44,24 +44,9 @@ def environ_of(request: Request, *, queue: str) -> dict[str, Any]:
         "queuerelay.queue": queue,
         "queuerelay.deadline": request.deadline,
     }
+    if request.scheme == "https":
+        # PEP 3333 recommends Apache's variables beside wsgi.url_scheme.
+        environ["HTTPS"] = "on"
     if request.body or request.method in _WITH_BODY:
         environ["CONTENT_LENGTH"] = str(len(request.body))
     return environ
-
-
-def _fields(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The header fields as variables; repeated ones joined (RFC 9110 5.3, RFC 6265bis 5.8.3)."""
-    fields: dict[str, str] = {}
-    for field, text in headers:
-        name = field.upper()
-        if "_" in name or name == "CONTENT-LENGTH":
-            # X_Forwarded_For would pass for X-Forwarded-For; the length is the body's own.
-            continue
-        name = "CONTENT_TYPE" if name == "CONTENT-TYPE" else f"HTTP_{name.replace('-', '_')}"
-        value = native(text)
-        if name in fields:
-            separator = "; " if name == "HTTP_COOKIE" else ","
-            fields[name] += separator + value
-        else:
-            fields[name] = value
-    return fields

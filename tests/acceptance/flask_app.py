@@ -136,13 +136,17 @@ def echo(path: str = "") -> Response:
     """What the application is told about the request, by server and by framework.
 
     Left out, because the two differ by nature: SERVER_NAME and SERVER_PORT (each its own socket;
-    the client's view is HTTP_HOST), SERVER_SOFTWARE, REMOTE_PORT, and `wsgi.*` but the scheme.
+    the client's view is HTTP_HOST), SERVER_SOFTWARE, REMOTE_PORT, and `wsgi.*` but the scheme. And
+    what a relay sets anew for the worker, with that by which anybody may have forged it.
     """
     names = ("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE")
     names += ("CONTENT_LENGTH", "SERVER_PROTOCOL", "REMOTE_ADDR", "wsgi.url_scheme")
     environ = request.environ
     told = {name: environ[name] for name in names if name in environ}
     told.update({name: value for name, value in environ.items() if name.startswith("HTTP_")})
+    for name in [name for name in told if name.startswith("HTTP_X_FORWARDED_")]:
+        del told[name]
+    told.pop("HTTP_VIA", None)
     return jsonify(
         {
             "environ": told,

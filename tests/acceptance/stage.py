@@ -112,11 +112,13 @@ class Stage:
         self.children.append(child)
         return child
 
-    def _listening(self, name: str, command: Callable[[int], Sequence[str | Path]]) -> int:
+    def _listening(
+        self, name: str, command: Callable[[int], Sequence[str | Path]], **environment: str
+    ) -> int:
         """Start what `command` gives for a free port, until it listens there."""
         for _ in range(5):
             port = free_port()
-            child = self._start(name, *command(port))
+            child = self._start(name, *command(port), **environment)
             eventually(
                 lambda port=port, child=child: child.process.poll() is not None or _listens(port)
             )
@@ -143,7 +145,7 @@ class Stage:
         )
         return self.port
 
-    def direct(self) -> int:
+    def direct(self, *options: str, application: str = APPLICATION, **environment: str) -> int:
         """The same application behind gunicorn; gives its port."""
         return self._listening(
             "gunicorn",
@@ -151,16 +153,17 @@ class Stage:
                 *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}"),
                 # Threads, because a client may hold its connection open while another one comes.
                 *("--workers", "1", "--threads", "8", "--no-control-socket"),
-                APPLICATION,
+                *(*options, application),
             ),
+            **environment,
         )
 
-    def worker(self, *options: str, **environment: str) -> Child:
-        """The project's WSGI worker with the Flask application, ready to claim."""
+    def worker(self, *options: str, application: str = APPLICATION, **environment: str) -> Child:
+        """The project's WSGI worker with the application, ready to claim."""
         return self._start(
             "worker",
             *(sys.executable, "-m", "queuerelay.worker", "--redis", self.server.tcp_url),
-            *("--log-level", "debug", *options, APPLICATION),
+            *("--log-level", "debug", *options, application),
             **environment,
         ).logged(" queues ")
 
@@ -213,6 +216,8 @@ class Answer:
     status: int
     #: Lower-case names, ISO-8859-1 values, in order.
     headers: list[tuple[str, str]]
+    #: The same with the names as they were written.
+    fields: list[tuple[str, str]]
     #: After de-chunking.
     body: bytes
     #: Statuses of interim responses (1xx) before it.
@@ -265,13 +270,18 @@ class Client:
         """Read the final answer to a request of that method."""
         interim = []
         while True:
-            version, status, headers = self._head()
+            version, status, fields = self._head()
             if status >= 200:
                 break
             interim.append(status)
-        body = self._body(method, status, headers)
+        headers = [(name.lower(), value) for name, value in fields]
         return Answer(
-            version=version, status=status, headers=headers, body=body, interim=tuple(interim)
+            version=version,
+            status=status,
+            headers=headers,
+            fields=fields,
+            body=self._body(method, status, headers),
+            interim=tuple(interim),
         )
 
     def _line(self) -> bytes:
@@ -287,7 +297,7 @@ class Client:
             name, colon, value = line.decode("latin-1").partition(":")
             assert colon, line
             assert name == name.strip() != "", line
-            headers.append((name.lower(), value.strip(" \t")))
+            headers.append((name, value.strip(" \t")))
         return version, int(status), headers
 
     def _body(self, method: bytes, status: int, headers: list[tuple[str, str]]) -> bytes:

@@ -23,6 +23,7 @@ EXCLUDED = {
     "server": "each server writes its own name",
     "connection": "belongs to one connection, not to the answer (RFC 9110 7.6.1)",
     "x-request-id": "the relay adds it to every answer",
+    "server-timing": "the relay adds it, and nobody else knows how long it took",
     "transfer-encoding": "framing belongs to one connection (RFC 9112 6)",
 }
 #: Compared where gunicorn sends it: where gunicorn sends chunks instead, the body tells.
@@ -176,9 +177,6 @@ CASES: dict[str, bytes] = {
         ("Cache-Control", "no-cache"),
         ("DNT", "1"),
     ),
-    "fields-repeated": request(
-        "GET", "/echo", ("X-Multi", "one"), ("Accept", "a/b"), ("X-Multi", "two, three")
-    ),
     "fields-latin-1": request("GET", "/echo", ("X-Latin", b"caf\xe9 \xff\xa0"), ("X-Empty", "")),
     "fields-utf-8": request("GET", "/echo", ("X-Text", "Grüße 🙂".encode())),
     "fields-underscore": request("GET", "/echo", ("X_Forwarded_For", "1.2.3.4"), ("X-Y", "z")),
@@ -318,6 +316,16 @@ def test_repeated_cookie_fields_arrive_joined_as_cookies_are(pair: Pair) -> None
     with Client(pair.relay) as client:
         answer = client.ask(request("GET", "/cookies", *COOKIES))
     assert json.loads(answer.body) == {"a": "1", "b": "two", "c": 'q"x', "d": ""}
+
+
+def test_repeated_fields_arrive_as_one_list(pair: Pair) -> None:
+    """gunicorn joins them without the blank that RFC 9110 5.3 has after each comma."""
+    sent = request("GET", "/echo", ("X-Multi", "one"), ("Accept", "a/b"), ("X-Multi", "two, three"))
+    joined = []
+    for port in (pair.relay, pair.direct):
+        with Client(port) as client:
+            joined.append(json.loads(client.ask(sent).body)["environ"]["HTTP_X_MULTI"])
+    assert joined == ["one, two, three", "one,two, three"]
 
 
 def test_many_clients_at_once_each_get_their_own_answers(pair: Pair) -> None:

@@ -49,6 +49,10 @@ def test_a_get_arrives_with_query_and_fields(relay: int) -> None:
     assert sorted(seen["headers"]) == [
         ["accept", "text/html"],
         ["host", "shop.example:8080"],
+        ["via", "1.1 queuerelay"],
+        ["x-forwarded-for", "127.0.0.1"],
+        ["x-forwarded-host", "shop.example:8080"],
+        ["x-forwarded-proto", "http"],
         ["x-latin", "café"],
         ["x-request-id", "acceptance-1"],
     ]

@@ -73,6 +73,8 @@ def test_whole_file(write):
         max_queue = 7
         drain = 0
         access_log = "/var/log/queuerelay access.log"
+        error_pages = "/srv/error pages"
+        server_timing = false
         legacy_replies = "responses"
         [[relay.route]]
         path = "/checkout/"
@@ -97,6 +99,8 @@ def test_whole_file(write):
             max_queue=7,
             drain=0.0,
             access_log="/var/log/queuerelay access.log",
+            error_pages="/srv/error pages",
+            server_timing=False,
             legacy_replies="responses",
             routes=(
                 Route(path="/checkout/", queue="web.high", deadline=20.0),
@@ -128,6 +132,12 @@ def test_options_win_over_the_file(write):
         redis="b:2",
         relay=RelayConfig(deadline=0.5, max_held=3, listen=("tcp:1", "tcp:2"), queue="of-file"),
     )
+
+
+@pytest.mark.parametrize("text", ["false", "False"])
+def test_a_flag_is_true_or_false(text):
+    assert load(None, {"server-timing": text}).relay.server_timing is False
+    assert load(None, {"server-timing": "true"}).relay.server_timing is True
 
 
 def test_every_field_has_an_option_and_the_other_way_round():
@@ -186,6 +196,9 @@ def test_default_of_each_option_is_valid_and_described(option, write):
         ("redis", "redis://localhost/first", "one database number such as /0"),
         ("access-log", "", "the path of a file"),
         ("access-log", "a\0b", "the path of a file"),
+        ("error-pages", "", "the path of a directory"),
+        ("server-timing", "no", "true or false"),
+        ("server-timing", "1", "true or false"),
         ("legacy-replies", "", "the name of a Redis list"),
         ("legacy-replies", "re sponses", "the name of a Redis list"),
         ("listen", [""], "endpoints such as 'tcp:8000'"),

@@ -518,7 +518,7 @@ def test_exit_127_backs_off_too(make):
         for process in stage.processes.alive:
             process.exit(127)
         stage.turns()
-        assert len(stage.waiting) == 2
+        assert len(stage.waiting) + len(stage.delayed) == 2
     pauses = [round(later - earlier) for earlier, later in pairwise(begun)]
     assert pauses == [1, 2, 4, 8]
     assert not stage.failed
@@ -530,6 +530,40 @@ def test_exit_127_backs_off_too(make):
     stage.turns()
     assert len(stage.processes.alive) == 1
     stage.processes.alive[0].exit(0)
+
+
+def test_a_message_that_makes_its_script_exit_127_does_not_starve_the_others(make):
+    stage = make(size=1)
+    stage.job("poison")
+    done = 0
+    for number in range(6):
+        stage.job(str(number))
+    for _ in range(400):
+        for process in stage.processes.alive:
+            poison = process.env[b"QUEUERELAY_ID"] == b"poison"
+            done += not poison
+            process.exit(127 if poison else 0)
+        stage.turns()
+        if done == 6:
+            break
+        stage.advance(0.25)
+    assert done == 6
+    # It was tried at 0 s, 1 s and 3 s, and then the pool was well again.
+    assert stage.pool.snapshot().counters == {"misconfigured": 3, "success": 6}
+    assert stage.pool.snapshot().resting == ""
+    assert len(stage.delayed) == 1
+    before = stage.clock.seconds()
+    while not stage.processes.alive:
+        stage.advance(0.25)
+    stage.processes.alive[0].exit(127)
+    stage.turns()
+    # Now it is the message's affair: the next one waits for nobody.
+    assert stage.pool.snapshot().resting == ""
+    stage.job("another")
+    assert [process.env[b"QUEUERELAY_ID"] for process in stage.processes.alive] == [b"another"]
+    stage.processes.alive[0].exit(0)
+    assert before < stage.clock.seconds()
+    assert not stage.failed
 
 
 def test_a_rest_is_not_cut_short(make):

@@ -1,7 +1,7 @@
 """A relay on a `Clock` and a broker in memory, with clients on both sides of it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from zope.interface import implementer
 from queuerelay.config import RelayConfig, Route
 from queuerelay.errors import Refusal
 from queuerelay.relay.accesslog import AccessLog
+from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.front import Front
 from queuerelay.relay.held import Held
@@ -31,6 +32,11 @@ class FakeClient:
         self.told: list[Reply | Refusal] = []
         self.aborted = 0
         self.broken = False
+        #: Of a streamed answer.
+        self.writes: list[Sequence[bytes]] = []
+        self.ended = False
+        self.has_body = True
+        self.backlog = 0
 
     def answer(self, reply: Reply) -> None:
         self.told.append(reply)
@@ -38,6 +44,18 @@ class FakeClient:
             raise RuntimeError("the front is broken")
 
     refuse: Callable[[Refusal], None] = answer  # type: ignore[assignment]
+
+    def begin(self, reply: Reply, parts: Sequence[bytes], *, last: bool) -> bool:
+        self.answer(reply)
+        self.writes.append(parts)
+        self.ended = last
+        return self.has_body
+
+    def proceed(self, parts: Sequence[bytes], *, last: bool) -> None:
+        assert self.told, "it has not begun"
+        assert not self.ended, "it has ended"
+        self.writes.append(parts)
+        self.ended = last
 
     def abort(self) -> None:
         self.aborted += 1
@@ -115,13 +133,13 @@ class Connection:
         """All that was sent to the client."""
         return self.wire.value()
 
-    def responses(self, *methods: str) -> list[Response]:
+    def responses(self, *methods: str, streamed: bool = False) -> list[Response]:
         """What it got for requests with `methods`."""
-        return parse(self.raw, methods)
+        return parse(self.raw, methods, streamed=streamed)
 
-    def response(self, method: str = "GET") -> Response:
+    def response(self, method: str = "GET", *, streamed: bool = False) -> Response:
         """The only response that it got."""
-        (response,) = self.responses(method)
+        (response,) = self.responses(method, streamed=streamed)
         return response
 
 
@@ -150,7 +168,7 @@ class Stage:
         )
         self.front = Front(
             self.relay,
-            max_body=self.config.max_body,
+            limits=Limits.of(self.config),
             clock=self.clock,
             wall_clock=self.clock.seconds,
             access_log=access_log,

@@ -1,7 +1,7 @@
 """An HTTP client that forgives nothing: reads exactly one response to each request."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Protocol
@@ -10,6 +10,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) ([ -~]*)\r\n")
 _FIELD = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([\x21-\x7e\x80-\xff](?:[\t -~\x80-\xff]*))?\r\n"
 )
+_CHUNK_SIZE = re.compile(rb"(?:0|[1-9a-f][0-9a-f]{0,15})\r\n")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -27,6 +28,8 @@ class Response:
     status: int
     headers: list[tuple[str, bytes]]
     body: bytes
+    #: Of a body that came in chunks.
+    chunks: tuple[bytes, ...] = ()
 
     def all(self, name: str) -> list[bytes]:
         """The values of a field, in order."""
@@ -48,8 +51,15 @@ class Malformed(AssertionError):
     """the response is not what RFC 9112 allows"""
 
 
-def read(reader: Reader, method: str = "GET") -> Response:
-    """Read one response to a request with `method`; `EOFError` where there is none."""
+class Broken(Malformed):
+    """the connection ended before the response did"""
+
+
+def read(reader: Reader, method: str = "GET", *, streamed: bool = False) -> Response:
+    """Read one response to a request with `method`; `EOFError` where there is none.
+
+    `streamed` says that it may come in chunks.
+    """
     line = reader.readline(65536)
     if not line:
         raise EOFError("no response")
@@ -64,9 +74,18 @@ def read(reader: Reader, method: str = "GET") -> Response:
             raise Malformed(f"field {line!r}")
         headers.append((field[1].decode("ascii").lower(), field[2] or b""))
     response = Response(status=status, headers=headers, body=b"")
-    if response.get("transfer-encoding") is not None:
-        raise Malformed("chunked, and nobody asked for it")
+    coding = response.get("transfer-encoding")
     length = response.get("content-length")
+    if coding is not None:
+        if not streamed:
+            raise Malformed("chunked, and nobody asked for it")
+        if coding != b"chunked" or length is not None or status in (204, 205, 304):
+            raise Malformed(f"Transfer-Encoding {coding!r} with length {length!r} and {status}")
+        if method == "HEAD":
+            return response
+        chunks = tuple(_chunks(reader))
+        body = b"".join(chunks)
+        return Response(status=status, headers=headers, body=body, chunks=chunks)
     if status in (204, 304):
         if length is not None:
             raise Malformed(f"{status} with a Content-Length")
@@ -77,16 +96,38 @@ def read(reader: Reader, method: str = "GET") -> Response:
         raise Malformed(f"Content-Length {length!r}")
     body = reader.read(int(length))
     if len(body) != int(length):
-        raise Malformed(f"{len(body)} bytes of {length!r}")
+        raise Broken(f"{len(body)} bytes of {length!r}")
     return Response(status=status, headers=headers, body=body)
 
 
-def parse(data: bytes, methods: Sequence[str] = ("GET",)) -> list[Response]:
+def _chunks(reader: Reader) -> Iterator[bytes]:
+    """The chunks of a body (RFC 9112 7.1), without extensions and trailers."""
+    while True:
+        line = reader.readline(20)
+        if not line.endswith(b"\n"):
+            raise Broken(f"the size of a chunk: {line!r}")
+        if _CHUNK_SIZE.fullmatch(line) is None:
+            raise Malformed(f"the size of a chunk: {line!r}")
+        size = int(line, 16)
+        chunk = reader.read(size)
+        end = reader.read(2)
+        if len(chunk) < size or len(end) < 2:
+            raise Broken(f"{len(chunk)} bytes of a chunk of {size}")
+        if end != b"\r\n":
+            raise Malformed(f"behind a chunk: {end!r}")
+        if not size:
+            return
+        yield chunk
+
+
+def parse(
+    data: bytes, methods: Sequence[str] = ("GET",), *, streamed: bool = False
+) -> list[Response]:
     """`data` as the responses to requests with `methods`: one each, and nothing else."""
     reader = BytesIO(data)
     responses = []
     for number, method in enumerate(methods, 1):
-        responses.append(read(reader, method))
+        responses.append(read(reader, method, streamed=streamed))
         if responses[-1].closes and number < len(methods):
             raise Malformed("more requests than responses")
     rest = reader.read()

@@ -15,9 +15,11 @@ from queuerelay.wire.reply import encode_reply
 from tests.unit.relay.strict import request
 
 LINE = re.compile(
-    rb'([!-~]+) - - \[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] '
-    rb'"([ -!#-~]*)" (\d{3}) (\d+) "([ -!#-~]*)" "([ -!#-~]*)" id=([!-~]*)\n'
-)  # fmt: skip
+    rb"([!-~]+) - - \[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] "
+    rb'"([ -!#-~]*)" (\d{3}) (\d+) "([ -!#-~]*)" "([ -!#-~]*)" '
+    rb"queue=([!-~]+) wait=(-|\d+\.\d{3}) run=(-|\d+\.\d{3}) total=(-|\d+\.\d{3}) "
+    rb"end=(answered|expired|gone|refused|early|aborted) id=([!-~]*)\n"
+)
 
 
 def entry(**fields):
@@ -33,6 +35,7 @@ def entry(**fields):
             "status": 200,
             "length": 5,
             "id": b"abc",
+            "end": "answered",
             **fields,
         },
         headers=headers,
@@ -53,14 +56,20 @@ def log(path):
 
 
 def test_a_line_has_what_the_combined_format_has_and_the_id(log, path):
-    log.add(entry(headers={b"referer": b"http://a/", b"user-agent": b"curl/8"}))
-    log.add(entry(client=UNIXAddress(None), status=499, length=0))
+    times = {"wait": 0.01249, "run": 0.34, "total": 1000.0}
+    headers = {b"referer": b"http://a/", b"user-agent": b"curl/8"}
+    log.add(entry(headers=headers, queue="high", **times))
+    log.add(entry(client=UNIXAddress(None), status=499, length=0, end="gone"))
+    log.add(entry(client="", queue="a \xe9" + "x" * 300, wait=0.0))
     assert path.read_bytes() == b"", "it waits for others"
     log.flush()
     assert path.read_bytes().splitlines() == [
         b'203.0.113.5 - - [21/Sep/2026:14:13:20 +0000] "GET / HTTP/1.1" 200 5 '
-        b'"http://a/" "curl/8" id=abc',
-        b'- - - [21/Sep/2026:14:13:20 +0000] "GET / HTTP/1.1" 499 0 "-" "-" id=abc',
+        b'"http://a/" "curl/8" queue=high wait=0.012 run=0.340 total=1000.000 end=answered id=abc',
+        b'- - - [21/Sep/2026:14:13:20 +0000] "GET / HTTP/1.1" 499 0 "-" "-" '
+        b"queue=- wait=- run=- total=- end=gone id=abc",
+        b'- - - [21/Sep/2026:14:13:20 +0000] "GET / HTTP/1.1" 200 5 "-" "-" '
+        b"queue=a\\x20\\xc3\\xa9" + b"x" * 253 + b" wait=0.000 run=- total=- end=answered id=abc",
     ]
 
 
@@ -71,12 +80,20 @@ class Fields(dict):
 TEXT = st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode())
 
 
-@given(method=TEXT, target=TEXT, version=TEXT, referer=TEXT, agent=TEXT)
-def test_nothing_of_a_client_breaks_a_line(method, target, version, referer, agent):
+@given(
+    method=TEXT,
+    target=TEXT,
+    version=TEXT,
+    referer=TEXT,
+    agent=TEXT,
+    client=st.text(max_size=20),
+    queue=st.text(max_size=20),
+)
+def test_nothing_of_a_client_breaks_a_line(method, target, version, referer, agent, client, queue):
     log = AccessLog("/dev/null", wall_clock=lambda: 0.0)
     # twisted.web's Headers refuses what a field cannot have; ours must hold without that.
     one = replace(
-        entry(method=method, target=target, version=version),
+        entry(method=method, target=target, version=version, client=client, queue=queue),
         headers=Fields({b"referer": [referer], b"user-agent": [agent]}),
     )
     log.add(one)
@@ -167,6 +184,52 @@ def test_what_is_left_at_the_end_is_told(log, log_lines):
     assert any("not complete" in line for line in log_lines())
 
 
+def test_a_renamed_file_gets_what_was_noted_before_and_the_new_one_the_rest(log, path):
+    log.add(entry(id=b"before"))
+    old = path.rename(path.with_suffix(".1"))
+    log.add(entry(id=b"between"))
+    log.reopen()
+    log.add(entry(id=b"after"))
+    log.flush()
+    assert [line[13] for line in map(LINE.fullmatch, old.read_bytes().splitlines(True))] == [
+        b"before",
+        b"between",
+    ]
+    assert LINE.fullmatch(path.read_bytes())[13] == b"after"
+
+
+def test_a_file_that_cannot_be_opened_again_is_told_and_the_old_one_goes_on(log, path, log_lines):
+    old = path.rename(path.with_suffix(".1"))
+    path.mkdir()
+    log.reopen()
+    log.add(entry())
+    log.flush()
+    assert old.read_bytes().count(b"\n") == 1
+    assert [line for line in log_lines() if "cannot be opened again" in line]
+    path.rmdir()
+    log.reopen()
+    log.add(entry())
+    log.flush()
+    assert path.read_bytes().count(b"\n") == 1
+
+
+@pytest.mark.parametrize("room", ["half", "whole"])
+def test_a_line_that_a_full_disk_cut_is_not_continued_in_another_file(log, path, room):
+    disk, real = Disk(), log._file
+    log._file = disk
+    for number in range(3):
+        log.add(entry(id=b"%d" % number))
+    disk.room = len(log._lines[0]) * 3 // 2 if room == "half" else len(log._lines[0])
+    log.flush()
+    log.reopen()
+    log.flush()
+    assert [line[13] for line in map(LINE.fullmatch, path.read_bytes().splitlines(True))] == (
+        [b"2"] if room == "half" else [b"1", b"2"]
+    )
+    assert log.dropped == (room == "half")
+    real.close()
+
+
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path):
     with pytest.raises(OSError, match="Is a directory"):
         AccessLog(str(tmp_path), wall_clock=lambda: 0.0).open()
@@ -182,32 +245,72 @@ def test_a_log_that_is_not_open_keeps_lines_and_does_not_fail(path):
 
 
 def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
-    stage = make_stage(access_log=log, max_body=10, max_held=2)
+    stage = make_stage(access_log=log, max_body=10, max_held=2, deadline=5)
     stage.connect().send(request("GET", "/ok", ("User-Agent", 'x"y')))
-    stage.reply(stage.take(), body=b"12345")
+    stage.turn(1)
+    stage.reply(stage.take(), body=b"12345", timing={"wait": 0.25, "run": 0.5})
     stage.connect().send(request("GET", "/gone")).leave()
     stage.connect().send(request("POST", "/large", body=b"x" * 11))
+    stage.connect().send(request("POST", "/large", body=b"x" * 11)).leave()
+    stage.connect().send(request("POST", "/half", body=b"x" * 9)[:-1]).leave()
     stage.connect().send(b"nonsense\r\n\r\n")
     stage.connect().send(b"GET /bad HTTP/1.1\r\nno colon\r\n\r\n")
+    # A connection without a request has no line.
+    stage.connect().leave()
     garbled = stage.connect().send(request("HEAD", "/garbled"))
     stage.push_reply(encode_reply(node_id=stage.take()["node_id"]).replace(b":200", b":9"))
     assert garbled.response("HEAD").status == 502
+    cut = stage.connect().send(request("GET", "/cut"))
+    id = stage.take()["node_id"]
+    stage.push_reply(b'{"node_id":"%b","status":201,"body":"abc","more":true}' % id.encode())
+    stage.push_reply(b'{"node_id":"%b","more":7}' % id.encode())
+    assert cut.wire.aborted
     for number in range(3):
         stage.connect().send(request("GET", f"/full/{number}"))
+    stage.take()
+    stage.turn(5.5)
     stage.close()
     log.flush()
     lines = [LINE.fullmatch(line) for line in path.read_bytes().splitlines(keepends=True)]
-    assert [(found[3].split()[1], found[4]) for found in lines] == [
-        (b"/ok", b"200"),
-        (b"/gone", b"499"),
-        (b"/large", b"413"),
-        (b"-", b"400"),
-        (b"/bad", b"400"),
-        (b"/garbled", b"502"),
-        (b"/full/2", b"503"),
-        (b"/full/0", b"499"),
-        (b"/full/1", b"499"),
+    assert [(found[3].split()[1], found[4], found[12], found[8]) for found in lines] == [
+        (b"/ok", b"200", b"answered", b"requests"),
+        (b"/gone", b"499", b"gone", b"requests"),
+        (b"/large", b"413", b"early", b"-"),
+        (b"/large", b"413", b"early", b"-"),
+        (b"/half", b"499", b"gone", b"-"),
+        (b"-", b"400", b"early", b"-"),
+        (b"/bad", b"400", b"early", b"-"),
+        (b"/garbled", b"502", b"refused", b"requests"),
+        (b"/cut", b"201", b"aborted", b"requests"),
+        (b"/full/2", b"503", b"refused", b"-"),
+        (b"/full/0", b"504", b"expired", b"requests"),
+        (b"/full/1", b"503", b"expired", b"requests"),
     ]
-    assert lines[0][5] == b"5"
-    assert lines[0][7] == b"x\\x22y"
-    assert lines[5][5] == b"0"
+    assert (lines[0][5], lines[0][7]) == (b"5", b"x\\x22y")
+    assert lines[0].group(9, 10) == (b"0.250", b"0.500")
+    assert 1 <= float(lines[0][11]) < 1.2
+    assert lines[2].group(9, 10, 11) == (b"-", b"-", b"-")
+    assert lines[7][5] == b"0", "HEAD has no body"
+    assert 5 <= float(lines[10][11]) < 5.5
+
+
+def test_a_large_answer_has_its_line_when_it_has_left(make_stage, log, path):
+    stage = make_stage(access_log=log)
+    left = stage.connect().send(request("GET", "/left"))
+    read = stage.connect().send(request("GET", "/read"))
+    for connection in (left, read):
+        connection.protocol.pauseProducing()
+    stage.reply(stage.take(), body=b"x" * 1_000_000)
+    stage.reply(stage.take(), body=b"x" * 1_000_000)
+    log.flush()
+    assert path.read_bytes() == b""
+    left.wire.producer.stopProducing()
+    left.leave()
+    read.protocol.resumeProducing()
+    stage.turn()
+    log.flush()
+    lines = [LINE.fullmatch(line) for line in path.read_bytes().splitlines(keepends=True)]
+    first, second = lines
+    assert (first[3].split()[1], first[4], first[12]) == (b"/left", b"200", b"gone")
+    assert first[5] == b"0"
+    assert second.group(4, 5, 12) == (b"200", b"1000000", b"answered")

@@ -22,7 +22,7 @@ def test_a_bug_while_it_is_held_is_500_and_nothing_is_held(stage, monkeypatch, l
 
 def test_a_bug_while_it_is_answered_is_500(stage, monkeypatch, logged_failures, log_lines):
     connection = stage.connect().send(request())
-    monkeypatch.setattr(front_request, "for_reply", lambda *args: 1 / 0)
+    monkeypatch.setattr(front_request, "for_reply", lambda *args, **how: 1 / 0)
     stage.reply(stage.take(), body=b"lost")
     assert connection.response().status == 500
     assert stage.relay.snapshot().refusals == {"internal": 1}

@@ -3,8 +3,8 @@
 import pytest
 
 from queuerelay.errors import ReplyError
-from queuerelay.relay.channel import LINGER
-from queuerelay.relay.front import IDLE
+from queuerelay.relay.connections import SWEEP
+from queuerelay.relay.hardened import LINGER
 from queuerelay.wire.reply import encode_reply
 from tests.unit.relay.strict import CONTINUE, Malformed, chunked, parse, request
 
@@ -31,6 +31,10 @@ def test_a_request_crosses_the_queue_and_comes_back(stage):
         ["host", "example.org"],
         ["x-a", "1"],
         ["x-a", "2"],
+        ["x-forwarded-for", "192.168.1.1"],
+        ["x-forwarded-proto", "http"],
+        ["x-forwarded-host", "example.org"],
+        ["via", "1.1 queuerelay"],
     ]
     stage.reply(taken, status=404, headers=[("X-C", "1"), ("x-c", "2")], body=b"none")
     response = connection.response("POST")
@@ -177,7 +181,8 @@ def test_requests_in_single_bytes_are_requests(stage):
     ("version", "field", "closes"),
     [
         ("1.0", None, True),
-        ("1.0", "keep-alive", True),
+        ("1.0", "keep-alive", False),
+        ("1.0", "keep-alive, close", True),
         ("1.1", "close", True),
         ("1.1", "Close", True),
         ("1.1", "x, close", True),
@@ -190,20 +195,24 @@ def test_the_client_says_when_it_wants_no_more(stage, version, field, closes):
     taken = stage.take()
     assert taken["http_version"] == version
     stage.reply(taken)
-    assert connection.response().closes is closes
-    assert connection.wire.disconnecting is closes
+    response = connection.response()
+    assert response.closes is closes
+    if version == "1.0" and not closes:
+        assert response.get("connection") == b"keep-alive"
+    # What it sent after its last request was not read: a reset might cost it the answer.
+    assert connection.wire.half_closed is closes
     assert len(stage.waiting()) == (0 if closes else 1)
 
 
 def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(stage):
     idle, waiting = stage.connect(), stage.connect().send(request())
-    stage.turn(IDLE - 1)
+    stage.turn(60.0 - 1)
     assert not idle.wire.disconnecting
     stage.reply(stage.take())
     stage.turn(2)
     assert idle.wire.disconnecting
     assert not waiting.wire.disconnecting
-    stage.turn(IDLE)
+    stage.turn(60.0)
     assert waiting.wire.disconnecting
 
 
@@ -214,7 +223,7 @@ def test_promise_6_a_client_that_reads_nothing_is_let_go(stage, field):
     connection.wire.stuck = True
     connection.send(request("GET", "/", ("Connection", field)))
     stage.reply(stage.take(), body=b"x" * 100_000)
-    stage.turn(IDLE + 16)
+    stage.turn(60.0 + 16)
     assert connection.wire.aborted
 
 
@@ -250,7 +259,7 @@ def test_promise_2_a_body_that_is_too_large_is_refused_once_and_nothing_follows(
     assert stage.relay.snapshot().held == 0
     # The client gets time to read it before the connection is reset.
     assert connection.wire.half_closed
-    stage.turn(LINGER + 0.1)
+    stage.turn(LINGER + SWEEP)
     assert connection.wire.aborted
     assert stage.front.receiving == 0
 
@@ -311,7 +320,6 @@ def test_promise_6_bodies_that_are_coming_in_count_against_the_bytes_held(make_s
 MALFORMED = [
     b"nonsense\r\n\r\n",
     b"GET /\r\n\r\n",
-    b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
     b"GET /\x7f\xff HTTP/1.1\r\nHost: a\r\n\r\n",
     b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
@@ -324,10 +332,6 @@ MALFORMED = [
     b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
     b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n",
-    b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n",
-    b"GET / HTTP/1.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
-    b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 101 + b"\r\n",
-    b"GET / HTTP/1.1\r\n" + (b"X: " + b"y" * 4000 + b"\r\n") * 10 + b"\r\n",
 ]
 
 
@@ -387,7 +391,8 @@ def test_without_half_closing_an_early_answer_closes_at_once(stage):
         ("*/*", b"text/plain; charset=utf-8"),
         ("application/json", b"application/problem+json"),
         ("application/problem+json;q=0.9, */*;q=0.1", b"application/problem+json"),
-        ("text/html,application/json", b"text/plain; charset=utf-8"),
+        ("text/html,application/json", b"application/problem+json"),
+        ("text/html,*/*;q=0.8", b"text/plain; charset=utf-8"),
         ("\xff\xfe", b"text/plain; charset=utf-8"),
     ],
 )
@@ -449,7 +454,7 @@ def test_a_client_that_leaves_halfway_through_its_request_leaves_nothing(stage):
     for data in (b"GET / HT", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc", MALFORMED[0]):
         stage.connect().send(data).leave()
     assert stage.relay.snapshot().held == 0
-    assert stage.front.channels == set()
+    assert stage.front.connections.channels == set()
     assert stage.front.receiving == 0
 
 

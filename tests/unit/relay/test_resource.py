@@ -45,6 +45,13 @@ def test_a_bug_of_ours_is_500(mounted, monkeypatch, logged_failures):
     assert (response.status, response.get("retry-after")) == (500, None)
     assert response.body == b"500 Internal Server Error: this server failed.\n"
     assert len(logged_failures.flush(ZeroDivisionError)) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr("queuerelay.relay.resource.for_reply", lambda *args, **how: 1 / 0)
+    connection = mounted.send(request("GET", "/app"))
+    mounted.stage.reply(mounted.stage.take())
+    assert connection.response().status == 500
+    assert mounted.stage.relay.snapshot().refusals == {"internal": 2}
+    assert len(logged_failures.flush(ZeroDivisionError)) == 1
 
 
 def test_it_is_mounted_beside_others_and_sends_the_whole_target(mounted):
@@ -195,15 +202,17 @@ def test_promise_2_a_site_that_fails_aborts_and_costs_no_other_client(
 
     bad, good = (mounted.send(request("GET", f"/app/{url}")) for url in ("bad", "good"))
     first, second = mounted.stage.take(), mounted.stage.take()
-    for_reply = resource.for_reply
+    reason_phrase = resource.reason_phrase
 
-    def failing(reply, method):
-        if reply.node_id == first["node_id"]:
+    def failing(status):
+        if status == 201:
             raise RuntimeError("bug")
-        return for_reply(reply, method)
+        return reason_phrase(status)
 
-    monkeypatch.setattr(resource, "for_reply", failing)
-    mounted.stage.push_reply(*(encode_reply(node_id=one["node_id"]) for one in (first, second)))
+    monkeypatch.setattr(resource, "reason_phrase", failing)
+    mounted.stage.push_reply(
+        encode_reply(node_id=first["node_id"], status=201), encode_reply(node_id=second["node_id"])
+    )
     assert good.response().status == 200
     assert bad.raw == b""
     assert bad.wire.aborted

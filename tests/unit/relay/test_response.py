@@ -55,30 +55,85 @@ def every_refusal(cls=Refusal):
 
 @pytest.mark.parametrize("cls", list(every_refusal()))
 def test_every_error_says_why_and_a_503_when_to_come_back(cls):
-    fields, body = for_refusal(cls("s3cr3t"), b"GET", [b"application/json"])
+    fields, body = for_refusal(cls("s3cr3t"), b"GET", [b"application/json"], b"x-1")
     named = dict(fields)
     problem = json.loads(body)
-    assert problem["status"] == cls.status
-    assert problem["detail"] == cls.__doc__.partition("\n")[0]
+    assert problem == {
+        "type": "about:blank",
+        "title": reason_phrase(cls.status).decode(),
+        "status": cls.status,
+        "detail": cls.__doc__.partition("\n")[0],
+        "request_id": "x-1",
+    }
+    assert named[b"content-type"] == b"application/problem+json"
+    assert named[b"cache-control"] == b"no-store"
+    assert b"vary" not in named
     assert b"s3cr3t" not in body
     assert (b"retry-after" in named) is (cls.status == 503)
     assert int(named[b"content-length"]) == len(body)
-    fields, text = for_refusal(cls("s3cr3t"), b"GET", [])
+    assert named.get(b"allow") == (cls.allow and cls.allow.encode())
+    assert (cls.allow is not None) is (cls.status == 405)
+    fields, text = for_refusal(cls("s3cr3t"), b"GET", [], b"x-1")
+    assert dict(fields)[b"content-type"] == b"text/plain; charset=utf-8"
+    assert len(text) < 200
     assert text.startswith(b"%d " % cls.status)
     assert text.endswith(b".\n")
     assert b"s3cr3t" not in text
 
 
 def test_an_error_may_name_its_own_time():
-    fields, _ = for_refusal(TooManyHeld(retry_after=77), b"GET", [])
+    fields, _ = for_refusal(TooManyHeld(retry_after=77), b"GET", [], b"x")
     assert (b"retry-after", b"77") in fields
-    assert b"retry-after" not in dict(for_refusal(NoReply(), b"GET", [])[0])
+    assert b"retry-after" not in dict(for_refusal(NoReply(), b"GET", [], b"x")[0])
 
 
 def test_the_error_for_head_has_its_length_and_no_body():
-    fields, body = for_refusal(BadReply(), b"HEAD", [])
+    fields, body = for_refusal(BadReply(), b"HEAD", [], b"x")
     assert body == b""
-    assert length_of(fields) > 0
+    assert length_of(fields) == len(for_refusal(BadReply(), b"GET", [], b"x")[1])
+
+
+PAGES = {502: b"<p>s\xc3\xb6"}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "accept", "kind"),
+    [
+        (BadReply(), b"text/html", b"text/html; charset=utf-8"),
+        (BadReply(), b"*/*", b"text/plain; charset=utf-8"),
+        (BadReply(), b"application/json", b"application/problem+json"),
+        (NoReply(), b"text/html", b"text/plain; charset=utf-8"),
+    ],
+)
+def test_a_page_is_for_those_who_ask_for_html(refusal, accept, kind):
+    fields, body = for_refusal(refusal, b"GET", [accept], b"x", PAGES)
+    assert dict(fields)[b"content-type"] == kind
+    assert (body == PAGES[502]) is (kind.startswith(b"text/html"))
+    assert length_of(fields) == len(body)
+    assert dict(fields)[b"cache-control"] == b"no-store"
+    assert for_refusal(refusal, b"HEAD", [accept], b"x", PAGES) == (fields, b"")
+
+
+@pytest.mark.parametrize(
+    ("timing", "shown"),
+    [
+        ((0.012, 0.34), b"queue;dur=12, work;dur=340"),
+        ((None, 0.0004), b"work;dur=0.4"),
+        ((100.0, None), b"queue;dur=100000"),
+        ((0.0, 12.0306), b"queue;dur=0, work;dur=12030.6"),
+    ],
+)
+def test_times_are_told_behind_the_workers_own(timing, shown):
+    own = [(b"Server-Timing", b"db;dur=3"), (b"a", b"b")]
+    reply = Reply(ID, 200, own, b"x", None, timing)
+    for method in (b"GET", b"HEAD"):
+        fields, _ = for_reply(reply, method)
+        assert list(fields)[:3] == [*own, (b"server-timing", shown)]
+        assert for_reply(reply, method, timed=False)[0] == [*own, fields[-1]]
+    assert list(for_reply(Reply(ID, 304, own, b"", None, timing), b"GET")[0])[2:] == [
+        (b"server-timing", shown)
+    ]
+    assert own == reply.headers[:2]
 
 
 @given(st.none() | st.lists(st.binary(max_size=200), max_size=2))

@@ -128,7 +128,7 @@ def test_header_fields():
             ("authorization", "Basic eA=="),
         ]
     )
-    assert got[b"HTTP_X_ONE"] == b"a,b, c"
+    assert got[b"HTTP_X_ONE"] == b"a, b, c"
     assert got[b"HTTP_COOKIE"] == b"a=1; b=2"
     assert got[b"HTTP_X_LATIN"] == b"\xe9\xff"
     assert got[b"HTTP_X_FAR"] == "\u20ac".encode()

@@ -72,6 +72,32 @@ class TestRequest:
         ]
         assert request_headers(fields) == [("x-three", "3")]
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("Forwarded", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"),
+            *("X-Forwarded-Port", "X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Forwarded-"),
+        ],
+    )
+    def test_who_the_client_is_nobody_says_here(self, name):
+        for spelled in (name, name.lower(), name.upper(), name.replace("-", "_")):
+            assert request_headers([(spelled.encode(), [b"::1"]), (b"A", [b"b"])]) == [("a", "b")]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("Host", "Authorization", "Cookie", "Content-Type", "Content-Encoding", "Origin"),
+            *("Cache-Control", "Range", "Via", "X-Request-Id"),
+        ],
+    )
+    def test_connection_takes_nothing_away_that_is_for_everybody(self, name):
+        fields = [
+            (b"Connection", [f"close, {name}, X-A".encode()]),
+            (name.encode(), [b"1"]),
+            (b"X-A", [b"2"]),
+        ]
+        assert request_headers(fields) == [(name.lower(), "1")]
+
     def test_foreign_names_do_not_fill_the_memory(self):
         for number in range(3000):
             name = b"X-Made-Up-%d" % number
@@ -143,6 +169,17 @@ class TestReply:
             ("1_0", None),
             ("\u0661", None),
             ("", None),
+            (" 12\t", 12),
+            (12, 12),
+            (-12, None),
+            (10**18, None),
+            (["5", "5"], 5),
+            (["5", 5], 5),
+            (["5", "6"], None),
+            (["5", "x", "5"], None),
+            # What JSON has beyond 64 bits, and with a fraction.
+            (1e300, None),
+            (12.0, None),
         ],
     )
     def test_declared_length(self, text, declared):

@@ -98,7 +98,7 @@ def test_headers():
     )
     assert environ["CONTENT_TYPE"] == "text/plain"
     assert environ["CONTENT_LENGTH"] == "5"
-    assert environ["HTTP_X_ONE"] == "a,b, c"
+    assert environ["HTTP_X_ONE"] == "a, b, c"
     assert environ["HTTP_COOKIE"] == "a=1; b=2"
     assert environ["HTTP_X_LATIN"] == "\xe9\xff"
     assert environ["HTTP_X_FAR"] == "\xe2\x82\xac"

@@ -1,0 +1,81 @@
+"""Which form of an error a client would rather have (RFC 9110 12.5.1).
+
+Pure. Whatever a client sends as ``Accept``, the answer is one of the forms that there are: an error
+is better read in another form than not at all (RFC 9110 12.4.1).
+"""
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+#: Longest ``Accept`` that is looked at, in bytes; what browsers send is a tenth of it.
+_LONGEST: Final = 1024
+
+_QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+#: RFC 9110 12.4.2.
+_WEIGHT: Final = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+
+
+class Form(Enum):
+    """What an error may look like; of two that a client names alike, the first."""
+
+    #: A page of the operator's.
+    HTML = "html"
+    #: ``application/problem+json`` (RFC 9457).
+    PROBLEM = "problem"
+    TEXT = "text"
+
+
+#: The media ranges that a form suits, the most precise first. Whoever asks for JSON gets an error
+#: as JSON, though its type is another one.
+_SUITS: Final = {
+    Form.HTML: (b"text/html", b"text/*", b"*/*"),
+    Form.PROBLEM: (b"application/problem+json", b"application/json", b"application/*", b"*/*"),
+    Form.TEXT: (b"text/plain", b"text/*", b"*/*"),
+}
+
+
+def form(accept: Sequence[bytes], *, html: bool) -> Form:
+    """The form for a client whose ``Accept`` fields are `accept`; HTML only where `html`."""
+    if not accept:
+        return Form.TEXT
+    text = b",".join(accept)
+    return _form(text, html) if len(text) <= _LONGEST else Form.TEXT
+
+
+@lru_cache(maxsize=256)
+def _form(accept: bytes, html: bool) -> Form:
+    weights = _weights(accept)
+    best, rank = Form.TEXT, (0.0, 0)
+    for one in Form:
+        if one is Form.HTML and not html:
+            continue
+        suited = next((suited for suited in _SUITS[one] if suited in weights), None)
+        if suited is None or not weights[suited]:
+            continue
+        # Of equal weights the one that is named more precisely; "anything" is text.
+        mine = weights[suited], 2 - suited.count(b"*")
+        if mine > rank or (mine == rank and suited == b"*/*"):
+            best, rank = one, mine
+    return best
+
+
+def _weights(accept: bytes) -> dict[bytes, float]:
+    """The weight of each media range; what is malformed is left out.
+
+    Parameters other than ``q`` are left out of account: no form of ours has more than one version.
+    """
+    weights: dict[bytes, float] = {}
+    # No parameter of interest is quoted, and what is quoted may have commas and semicolons.
+    for element in _QUOTED.sub(b"", accept.lower()).split(b","):
+        suited, *parameters = (part.strip(b" \t") for part in element.split(b";"))
+        value = 1.0
+        for parameter in parameters:
+            if parameter.startswith(b"q="):
+                weight = _WEIGHT.fullmatch(parameter)
+                value = float(weight[1]) if weight is not None else -1.0
+        if value >= 0:
+            weights[suited] = max(value, weights.get(suited, 0.0))
+    return weights

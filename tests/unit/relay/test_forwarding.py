@@ -1,0 +1,228 @@
+"""What both fronts tell a worker about the client, and what nobody can make them tell."""
+
+import pytest
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.web.server import Site
+
+from queuerelay.relay.resource import RelayResource
+from tests.unit.relay.stage import Connection, to
+from tests.unit.relay.strict import request
+
+FORGED = (
+    ("X-Forwarded-For", "6.6.6.6"),
+    ("X-Forwarded-Proto", "https"),
+    ("X-Forwarded-Host", "evil.example"),
+    ("Forwarded", "for=6.6.6.6;proto=https;host=evil.example"),
+    ("X-Real-IP", "6.6.6.6"),
+    ("X_Forwarded_For", "6.6.6.6"),
+    ("Connection", "host, x-forwarded-for, x-forwarded-proto, x-forwarded-host, via, close"),
+)
+
+
+class Embedded:
+    """The relay in a plain Site."""
+
+    def __init__(self, stage):
+        resource = RelayResource(stage.relay, max_body=stage.config.max_body)
+        self.site = Site(resource, reactor=stage.clock)
+
+    def buildProtocol(self, addr):
+        return self.site.buildProtocol(addr)
+
+
+@pytest.fixture(params=["front", "site"])
+def connect(request, make_stage):
+    """A client of one of the fronts of a stage with these options."""
+
+    def made(address=None, **options):
+        stage = make_stage(**options)
+        factory = stage.front if request.param == "front" else Embedded(stage)
+        address = address or IPv4Address("TCP", "192.0.2.7", 4711)
+        protocol = factory.buildProtocol(address)
+        connection = Connection.__new__(Connection)
+        connection.__init__(stage, _Reserved(protocol, address))
+        stage.connections.append(connection)
+        return stage, connection
+
+    return made
+
+
+class _Reserved:
+    """Connects `protocol` to a wire whose other end has `address`."""
+
+    def __init__(self, protocol, address):
+        self._protocol = protocol
+        self._address = address
+
+    def makeConnection(self, wire):
+        wire.peerAddr = self._address
+        wire.protocol = self._protocol
+        self._protocol.makeConnection(wire)
+
+    def dataReceived(self, data):
+        self._protocol.dataReceived(data)
+
+
+def told(stage, queue="requests"):
+    taken = stage.take(queue)
+    fields = {}
+    for name, value in taken["headers"]:
+        if name in ("host", "via", "forwarded", "x-real-ip") or name.startswith("x-forwarded"):
+            assert name not in fields, taken["headers"]
+            fields[name] = value
+    return taken.get("remote_addr"), taken["scheme"], fields
+
+
+def about(address, scheme="http", host="example.org"):
+    """What `told` gives where all agrees."""
+    fields = {
+        "host": host,
+        "x-forwarded-for": address,
+        "x-forwarded-proto": scheme,
+        "x-forwarded-host": host,
+        "via": "1.1 queuerelay",
+    }
+    if address is None:
+        del fields["x-forwarded-for"]
+    return address, scheme, fields
+
+
+def test_nobody_is_believed_by_default(connect):
+    stage, connection = connect()
+    connection.send(request("GET", "/", *FORGED))
+    assert told(stage) == about("192.0.2.7")
+
+
+def test_a_trusted_proxy_is_believed(connect):
+    stage, connection = connect(trusted_proxies=("192.0.2.0/24",))
+    connection.send(
+        request(
+            "GET",
+            "/",
+            ("X-Forwarded-For", "6.6.6.6, 203.0.113.9"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "shop.example"),
+            *FORGED[3:],
+        )
+    )
+    assert told(stage) == about("203.0.113.9", "https", "shop.example")
+
+
+def test_each_request_of_a_proxys_connection_has_a_client_of_its_own(connect):
+    stage, connection = connect(trusted_proxies=("192.0.2.7",))
+    for number in (1, 2, 3):
+        connection.send(request("GET", "/", ("X-Forwarded-For", f"203.0.113.{number}")))
+        taken = stage.take()
+        assert taken["remote_addr"] == f"203.0.113.{number}"
+        stage.reply(taken)
+    connection.send(request("GET", "/"))
+    assert told(stage) == about("192.0.2.7")
+
+
+def test_routes_go_by_the_clients_host(connect):
+    stage, connection = connect(
+        trusted_proxies=("192.0.2.7",), routes=(to("shop", host="shop.example"),)
+    )
+    connection.send(request("GET", "/", ("X-Forwarded-Host", "shop.example")))
+    assert told(stage, "shop") == about("192.0.2.7", host="shop.example")
+
+
+@pytest.mark.parametrize(
+    ("networks", "address"), [((), None), (("127.0.0.0/8",), None), (("unix",), "203.0.113.9")]
+)
+def test_unix_sockets(connect, networks, address):
+    stage, connection = connect(UNIXAddress(b"/run/x"), trusted_proxies=networks)
+    connection.send(request("GET", "/", ("X-Forwarded-For", "203.0.113.9")))
+    assert told(stage) == about(address)
+
+
+# --- The PROXY protocol: Twisted's wrapper around the front --------------------------------------
+
+V2 = b"\r\n\r\n\x00\r\nQUIT\n"
+PROXIED = b"\x21\x11\x00\x0c" + bytes([203, 0, 113, 9, 127, 0, 0, 1]) + b"\x10\x00\x00\x50"
+
+
+class Endpoint:
+    """Keeps the factory that the wrapper makes."""
+
+    def listen(self, factory):
+        self.factory = factory
+
+
+@pytest.fixture
+def proxied(make_stage):
+    def made(**options):
+        stage = make_stage(**options)
+        endpoint = Endpoint()
+        proxyEndpoint(endpoint).listen(stage.front)
+        address = IPv4Address("TCP", "192.0.2.7", 4711)
+        connection = Connection(stage, _Reserved(endpoint.factory.buildProtocol(address), address))
+        stage.connections.append(connection)
+        return stage, connection
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("line", "address"),
+    [
+        (b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n", "203.0.113.9"),
+        (b"PROXY TCP6 2001:DB8::9 ::1 4711 80\r\n", "2001:db8::9"),
+        (b"PROXY UNKNOWN ::1 ::1 1 2\r\n", "192.0.2.7"),
+        # No address, and Twisted does not mind.
+        (b"PROXY TCP4 evil 127.0.0.1 4711 80\r\n", None),
+        (V2 + PROXIED, "203.0.113.9"),
+        # A check of the proxy's own (LOCAL).
+        (V2 + b"\x20\x00\x00\x00", "192.0.2.7"),
+    ],
+)
+def test_the_address_of_a_proxy_line(proxied, line, address):
+    stage, connection = proxied()
+    connection.send(line, request("GET", "/", ("X-Forwarded-For", "6.6.6.6")))
+    assert told(stage) == about(address)
+    # And in one segment with the request; and for each request after it.
+    stage, connection = proxied()
+    connection.send(line + request("GET", "/"))
+    taken = stage.take()
+    assert taken.get("remote_addr") == address
+    stage.reply(taken)
+    connection.send(request("GET", "/"))
+    assert told(stage) == about(address)
+
+
+def test_fields_of_a_proxied_client_are_believed_if_the_client_is_trusted(proxied):
+    line = b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n"
+    for networks, address in (
+        (("192.0.2.7",), "203.0.113.9"),
+        (("203.0.113.0/24",), "198.51.100.1"),
+    ):
+        stage, connection = proxied(trusted_proxies=networks)
+        connection.send(line + request("GET", "/", ("X-Forwarded-For", "198.51.100.1")))
+        assert told(stage) == about(address)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PROXY TCP9 a b 1 2\r\n",
+        b"PROXY TCP4 " + b"1" * 200,
+        V2 + b"\x31\x11\x00\x0c" + bytes(12),
+    ],
+)
+def test_without_a_proxy_line_a_connection_is_closed(proxied, line):
+    stage, connection = proxied()
+    connection.send(line)
+    assert connection.wire.lost
+    assert connection.raw == b""
+    assert stage.waiting() == []
+
+
+def test_who_waits_with_the_proxy_line_is_not_waited_for(proxied):
+    stage, connection = proxied()
+    connection.send(b"PROXY TCP4 203.0.113.9")
+    stage.turn(61.0)
+    stage.turn(16.0)
+    assert connection.wire.lost
+    assert stage.waiting() == []
