@@ -45,6 +45,7 @@ from queuerelay.errors import (
     TooManyHeld,
 )
 from queuerelay.relay.held import Client, Held, HeldTable, State
+from queuerelay.relay.meter import Meter
 from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.refusals import RefusalLog
 from queuerelay.relay.routes import Routes
@@ -137,6 +138,8 @@ class Relay:
         self._leaving: dict[str, list[Held]] = {}
         self._unwanted: dict[str, None] = {}
         self._counters: Counter[str] = Counter()
+        self._meter = Meter(self._queues)
+        self._born = clock.seconds()
         self._refusals = RefusalLog(clock)
         self._seldom = Seldom(clock)
         self._drained: Deferred[None] | None = None
@@ -220,9 +223,9 @@ class Relay:
         """How long it has been held, or was."""
         return self._clock.seconds() - held.accepted_at
 
-    def count(self, refusal: Refusal) -> Refusal:
-        """A front has refused a request by itself; gives `refusal`."""
-        return self._counted(refusal)
+    def count(self, refusal: Refusal, held: Held | None = None) -> Refusal:
+        """A front has refused a request by itself, be it `held` until now; gives `refusal`."""
+        return self._not_held(refusal) if held is None else self._counted(refusal)
 
     def snapshot(self) -> Snapshot:
         """What this relay is doing now."""
@@ -258,14 +261,14 @@ class Relay:
         """
         config, table = self._config, self._table
         if self._drained is not None:
-            raise self._counted(Draining())
+            raise self._not_held(Draining())
         if len(table) >= config.max_held:
-            raise self._counted(TooManyHeld(f"{config.max_held} requests, the limit"))
+            raise self._not_held(TooManyHeld(f"{config.max_held} requests, the limit"))
         # Only a route asks for the host, and most relays have none.
         host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
         queue, patience = self._routes.choose(method, url, host, headers)
         if self._outbox.length(queue) >= config.max_queue:
-            raise self._counted(QueueFull(f"{config.max_queue} messages on {queue}, the limit"))
+            raise self._not_held(QueueFull(f"{config.max_queue} messages on {queue}, the limit"))
         id = f"{self.id}-{os.urandom(16).hex()}"
         accepted_at = self._wall_clock()
         message = encode_request(
@@ -283,7 +286,7 @@ class Relay:
             deadline=accepted_at + patience,
         )
         if len(message) > self.room:
-            raise self._counted(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
+            raise self._not_held(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
         table.add(held, patience)
@@ -300,6 +303,7 @@ class Relay:
         state = held.state
         if not self._end(held, State.GONE):
             return
+        self._meter[held.queue].gone()
         if state is State.QUEUED:
             if not self._leaving:
                 self._clock.callLater(0, self._take_off_leaving)
@@ -328,6 +332,7 @@ class Relay:
         if held.state is State.ANSWERING:
             self._cut(held, Break.FAILED, str(refusal))
         elif self._end(held, state):
+            self._meter[held.queue].ended(refusal.status, self.seconds_since(held))
             try:
                 held.client.refuse(self._counted(refusal))
             except Exception:
@@ -341,6 +346,11 @@ class Relay:
         except Exception:
             self._log.failure("a client's connection could not be closed")
 
+    def _not_held(self, refusal: Refusal) -> Refusal:
+        """`refusal` is for a request that was never held."""
+        self._meter.refused(refusal.status)
+        return self._counted(refusal)
+
     def _counted(self, refusal: Refusal) -> Refusal:
         self._refusals.add(refusal)
         return refusal
@@ -349,7 +359,9 @@ class Relay:
 
     def _streamed(self, held: Held, ended: bool) -> None:
         """It is whole; the worker has `ended`, or goes on for nothing."""
-        self._end(held, State.ANSWERED)
+        status = self._streams.status(held)
+        if self._end(held, State.ANSWERED):
+            self._meter[held.queue].ended(status, self.seconds_since(held))
         self._outbox.left(held.queue)
         if not ended:
             self._unwant(held.id)
@@ -357,6 +369,7 @@ class Relay:
     def _cut(self, held: Held, why: Break, particulars: str) -> None:
         """Break a streamed answer off: its client must not take it for whole."""
         if self._end(held, State.ABORTED):
+            self._meter[held.queue].aborted()
             self._broke_off(why, particulars)
             self._unwant(held.id)
             self._abort(held)
@@ -466,7 +479,7 @@ class Relay:
 
     def published(self) -> dict[str, Any]:
         """What it tells others about itself; `queuerelay.status.nodes` reads it."""
-        snapshot = self.snapshot()
+        snapshot, now = self.snapshot(), self._clock.seconds()
         return {
             "role": "relay",
             "id": self.id,
@@ -474,11 +487,16 @@ class Relay:
             "host": os.uname().nodename,
             "pid": os.getpid(),
             "at": self._wall_clock(),
+            "uptime": now - self._born,
             "held": snapshot.held,
             "held_bytes": snapshot.held_bytes,
+            "oldest_age": self._table.oldest(now),
+            "max_held": self._config.max_held,
+            "max_held_bytes": self._config.max_held_bytes,
             "draining": snapshot.draining,
             "counters": snapshot.counters,
             "refusals": snapshot.refusals,
+            "queues": self._meter.published(self._table.by_queue()),
             "loops": [(loop.name, loop.still, loop.limit) for loop in self._loops],
         }
 
@@ -497,6 +515,7 @@ class Relay:
     # Replies
 
     def _replies(self, batch: Sequence[bytes]) -> None:
+        now = self._clock.seconds()
         for raw in batch:
             try:
                 reply = decode_reply(raw)
@@ -507,10 +526,10 @@ class Relay:
                 self._log.failure("a reply could not be decoded")
                 self._undecodable(raw, ReplyError("it cannot be decoded"))
             else:
-                self._answer(reply)
+                self._answer(reply, now)
         self._streams.flush()
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: Reply, now: float) -> None:
         held = self._table.get(reply.node_id)
         if held is None:
             if type(reply) is Frame and reply.more:
@@ -518,11 +537,12 @@ class Relay:
             else:
                 self._counters[self._dropped_as(reply.node_id)] += 1
         elif (type(reply) is Frame or held.state is State.ANSWERING) and self._streams.take(
-            held, reply, self._clock.seconds()
+            held, reply, now
         ):
             pass
         elif self._end(held, State.ANSWERED):
             self._outbox.left(held.queue)
+            self._meter[held.queue].answered(reply, now - held.accepted_at)
             try:
                 held.client.answer(reply)
             except Exception:
@@ -556,6 +576,7 @@ class Relay:
         inbox, whose name is the first part of the id.
         """
         elsewhere: dict[str, list[bytes]] = {}
+        now = self._clock.seconds()
         for raw in batch:
             try:
                 reply = decode_legacy_reply(raw)
@@ -564,7 +585,7 @@ class Relay:
                 continue
             owner, _, _ = reply.node_id.partition("-")
             if owner == self.id or not _is_relay_id(owner):
-                self._answer(reply)
+                self._answer(reply, now)
             else:
                 elsewhere.setdefault(owner, []).append(
                     encode_reply(node_id=reply.node_id, body=reply.body)

@@ -47,7 +47,10 @@ class Break(Enum):
 class _Stream:
     """One streamed answer."""
 
-    __slots__ = ("at", "expected", "first", "granted", "held", "last", "opening", "parts", "size")
+    __slots__ = (
+        *("at", "expected", "first", "granted", "held", "last", "opening", "parts", "size"),
+        "status",
+    )
 
     def __init__(self, held: Held, frame: Frame, now: float) -> None:
         self.held = held
@@ -56,6 +59,7 @@ class _Stream:
         self.expected = None if frame.number is None else frame.number + 1
         #: The first frame, until the answer has begun.
         self.opening: Reply | None = frame
+        self.status = frame.status
         #: What has come in this batch.
         self.parts = [frame.body]
         self.last = False
@@ -151,6 +155,11 @@ class Streams:
             self._refuse(held, BadReply(particulars))
         else:
             self._cut(held, why, particulars)
+
+    def status(self, held: Held) -> int:
+        """Of the answer to `held`; 0 where it has ended."""
+        stream = self._streams.get(held.id)
+        return 0 if stream is None else stream.status
 
     def forget(self, held: Held) -> None:
         """It has ended."""

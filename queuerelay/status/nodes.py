@@ -32,7 +32,7 @@ STDERR: Final = 2048
 #: Most entries of any list or table.
 MOST: Final = 2000
 #: Ends of held requests, by name.
-ENDS: Final = ("answered", "expired", "gone", "refused")
+ENDS: Final = ("answered", "expired", "gone", "refused", "aborted")
 #: What became of attempts and messages of a pool.
 OUTCOMES: Final = (
     *("success", "transient", "critical", "crash", "misconfigured", "interrupted", "abandoned"),

@@ -1,6 +1,6 @@
 """Everything that the status listener answers, in one list."""
 
-from queuerelay.status import document
+from queuerelay.status import document, metrics, stats
 from queuerelay.status.route import Answer, Ask, Route
 from queuerelay.status.status import Status
 
@@ -10,6 +10,8 @@ def routes(status: Status) -> list[Route]:
     return [
         Route(path="", handler=_page),
         *document.routes(status),
+        *metrics.routes(status),
+        *stats.routes(status),
     ]
 
 

@@ -20,8 +20,9 @@ from typing import Final
 
 from queuerelay.broker.base import Gate
 
-#: Classes of answers, and ``gone`` for clients that left without one.
-CODES: Final = ("2xx", "3xx", "4xx", "5xx", "gone")
+#: Classes of answers, ``gone`` for clients that left without one, and ``aborted`` for answers that
+#: were broken off.
+CODES: Final = ("2xx", "3xx", "4xx", "5xx", "gone", "aborted")
 
 
 class Severity(StrEnum):
@@ -322,7 +323,8 @@ class Resque:
 class Requests:
     """What the relays have done, all together, since `Snapshot.since`."""
 
-    #: Ends of held requests: ``answered``, ``expired``, ``gone``, ``refused``; each is there.
+    #: Ends of held requests: ``answered``, ``expired``, ``gone``, ``refused``, ``aborted``; each
+    #: is there.
     ends: Mapping[str, int] = field(default_factory=dict)
     #: Errors of our own by their reason, held or not.
     refusals: Mapping[str, int] = field(default_factory=dict)
