@@ -109,7 +109,7 @@ class Pool:
         self._last: IDelayedCall | None = None
         self._resizing: Loop | None = None
         if config.min != config.max:
-            self._resizing = Loop("size", INTERVAL, self._resize, clock=clock)
+            self._resizing = Loop(f"size of {config.name}", INTERVAL, self._resize, clock=clock)
 
     # Life
 
@@ -337,6 +337,11 @@ class Pool:
             done, self._done = self._done, None
             done.callback(None)
 
+    def loops(self) -> list[Loop]:
+        """What it does again and again."""
+        resizing = [] if self._resizing is None else [self._resizing]
+        return [*self._upkeep.loops, *resizing]
+
     # For operators
 
     def stop_job(self, message: str, *, kill: bool = False) -> bool:
@@ -371,6 +376,9 @@ class Pool:
             exits=list(tally.exits),
             counters=dict(tally.counters),
             rates=tally.rates(now),
+            busy=self.busy,
+            left=dict(tally.left),
+            durations=tally.durations(self.config.queues),
         )
 
 

@@ -24,6 +24,8 @@ from queuerelay.pool.snapshot import PoolSnapshot
 from queuerelay.pool.spawner import Spawner
 from queuerelay.pool.work import Workshop
 
+#: How many loops are published, those first that have been still for longest.
+LOOPS: Final = 100
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
 _LIFE: Final = 60.0
 
@@ -71,7 +73,8 @@ class Pools:
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
         self._beat_loop = Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor)
-        self._hurried = False
+        self._hurried = self._stopping = False
+        self._born = reactor.seconds()
 
     def __getitem__(self, name: str) -> Pool | Residents:
         return self._pools[name]
@@ -115,6 +118,7 @@ class Pools:
 
         Fires when no process of ours is left.
         """
+        self._stopping = True
         return Deferred.fromCoroutine(self._stop(0.0 if self._hurried else drain))
 
     async def _stop(self, drain: float) -> None:
@@ -150,10 +154,11 @@ class Pools:
 
     def loops(self) -> list[Loop]:
         """What it and its pools do again and again."""
-        return [self._beat_loop]
+        return [self._beat_loop, *(loop for one in self._pools.values() for loop in one.loops())]
 
     def published(self) -> dict[str, Any]:
         """What it tells others about itself; `queuerelay.status.nodes` reads it."""
+        stillest = sorted(self.loops(), key=lambda loop: loop.limit - loop.still)
         return {
             "role": "pool",
             "id": self.id,
@@ -162,7 +167,9 @@ class Pools:
             "pid": os.getpid(),
             "at": self._wall_clock(),
             "pools": published(self.snapshot()),
-            "loops": [(loop.name, loop.still, loop.limit) for loop in self.loops()],
+            "uptime": self._reactor.seconds() - self._born,
+            "draining": self._stopping,
+            "loops": [(loop.name, loop.still, loop.limit) for loop in stillest[:LOOPS]],
         }
 
     def _beat(self) -> Deferred[None]:

@@ -49,11 +49,16 @@ class Upkeep:
         #: Its queues that are not paused, as seen last. Claims leave the others out by themselves.
         self.open_queues: Sequence[str] = config.queues
         self._loops = [
-            Loop("renew", config.lease / 3, self._renew, clock=clock),
-            Loop("reap", REAP_INTERVAL, self._reap, clock=clock),
-            Loop("promote", PROMOTE_INTERVAL, self._promote, clock=clock),
-            Loop("look", LOOK_INTERVAL, self._look, clock=clock),
+            Loop(f"renew of {config.name}", config.lease / 3, self._renew, clock=clock),
+            Loop(f"reap of {config.name}", REAP_INTERVAL, self._reap, clock=clock),
+            Loop(f"promote of {config.name}", PROMOTE_INTERVAL, self._promote, clock=clock),
+            Loop(f"look of {config.name}", LOOK_INTERVAL, self._look, clock=clock),
         ]
+
+    @property
+    def loops(self) -> list[Loop]:
+        """What it does again and again."""
+        return self._loops
 
     def start(self) -> None:
         """Begin."""

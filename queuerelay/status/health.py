@@ -20,7 +20,10 @@ OLD: Final = 60.0
 #: Share of a limit at which somebody should look at it.
 NEARLY: Final = 0.9
 #: What a pool says of itself that is nobody's trouble.
-_WANTED: Final = ("", "draining", "rolling restart", "all workers are paused")
+_WANTED: Final = (
+    *("", "draining", "rolling restart"),
+    *("all workers are paused", "all its queues are paused"),
+)
 
 _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
 
