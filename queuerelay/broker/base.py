@@ -22,6 +22,10 @@ BEAT_INTERVAL = 2.0
 SNAPSHOT_LIFE = 10.0
 #: Seconds that a reply waits in an inbox that nobody reads; the relay that reads it renews this.
 REPLY_LIFE = 3600
+#: Seconds that an order waits for its node, and its reports for whoever gave it.
+ORDER_LIFE = 30
+#: Most orders that wait for one node; older ones are dropped.
+MOST_ORDERS = 64
 #: Longest wait for a bell, in seconds: after it the caller looks for itself.
 BELL_WAIT = 2.0
 
@@ -249,6 +253,20 @@ class Broker(Protocol):
 
     def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired, for `lease` seconds."""
+
+    # Orders: operators ask something of one node; they and the reports are `wire.order`'s
+
+    def order(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node, which takes it within a second; `ORDER_LIFE` at most."""
+
+    def take_orders(self, node_id: str) -> Deferred[list[bytes]]:
+        """Take what was ordered of this node, the oldest first, at most `MOST_ORDERS`."""
+
+    def report(self, order_id: str, report: bytes) -> Deferred[None]:
+        """Say what became of an order; kept for `ORDER_LIFE`."""
+
+    def reports(self, order_id: str) -> Deferred[list[bytes]]:
+        """What nodes have said of an order."""
 
     # The gate: operators pause queues, and it is kept until they are resumed
 

@@ -44,6 +44,14 @@ class Keys:
         """String: a node's snapshot as JSON."""
         return f"{self.prefix}node:{node_id}"
 
+    def orders(self, node_id: str) -> str:
+        """List with a short term: what operators ask of a node."""
+        return f"{self.prefix}orders:{node_id}"
+
+    def reports(self, order_id: str) -> str:
+        """List with a short term: what nodes made of an order."""
+        return f"{self.prefix}reports:{order_id}"
+
     def inflight(self, queue: str) -> str:
         """Hash: token -> message."""
         return f"{self.prefix}inflight:{queue}"

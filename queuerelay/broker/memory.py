@@ -41,6 +41,7 @@ from queuerelay.broker.base import (
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
 from queuerelay.broker.memory_gate import GateStore
+from queuerelay.broker.memory_orders import OrderStore
 from queuerelay.broker.memory_pool import MemoryBell, PoolStore
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 
@@ -140,6 +141,7 @@ class MemoryStore:
         #: What only pools and operators use.
         self.pool = PoolStore(self, clock)
         #: The paused queues.
+        self.orders = OrderStore(self._clock.seconds)
         self.gate = GateStore(self._wall_clock, lambda queue: self._tell(self.keys.queue(queue)))
 
     # To look at
@@ -687,6 +689,26 @@ class MemoryBroker:
     def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired, for `lease` seconds."""
         return self._ask(lambda: self.store.reap(queue, lease=lease, most=most))
+
+    # Orders
+
+    def order(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node, which takes it within a second."""
+        return self._ask(lambda: self.store.orders.append(self.store.keys.orders(node_id), order))
+
+    def take_orders(self, node_id: str) -> Deferred[list[bytes]]:
+        """Take what was ordered of this node, the oldest first."""
+        return self._ask(lambda: self.store.orders.take(self.store.keys.orders(node_id)))
+
+    def report(self, order_id: str, report: bytes) -> Deferred[None]:
+        """Say what became of an order."""
+        return self._ask(
+            lambda: self.store.orders.append(self.store.keys.reports(order_id), report)
+        )
+
+    def reports(self, order_id: str) -> Deferred[list[bytes]]:
+        """What nodes have said of an order."""
+        return self._ask(lambda: self.store.orders.items(self.store.keys.reports(order_id)))
 
     # The gate
 

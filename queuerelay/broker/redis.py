@@ -1,7 +1,7 @@
 """The broker on Redis: two connections (three with a legacy list), our keys and our scripts.
 
 What pools need beyond claims is in modules of its own: `bell` (which has connections of its own),
-`delayed`, `failures`, `gate` and `registry`.
+`delayed`, `failures`, `gate`, `orders` and `registry`.
 """
 
 import itertools
@@ -36,6 +36,7 @@ from queuerelay.broker.gate import GateHash
 from queuerelay.broker.inbox import InboxReader
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
+from queuerelay.broker.orders import Orders
 from queuerelay.broker.outage import OutageLog
 from queuerelay.broker.protocol import Answer
 from queuerelay.broker.registry import Registry
@@ -79,6 +80,7 @@ class RedisBroker:
         self._delayed = Delayed(self._commands, self._keys)
         self._failures = Failures(self._commands, self._keys)
         self._gate = GateHash(self._commands, self._keys)
+        self._orders = Orders(self._commands, self._keys)
         self._registry = Registry(self._commands, self._keys, clock=reactor, wall_clock=wall_clock)
         self._surveyor = Surveyor(self._commands, self._keys, clock=reactor)
 
@@ -379,6 +381,24 @@ class RedisBroker:
         return self._commands.script(
             "reap", self._lease(queue), [prefix, int(lease * 1000), most]
         ).addCallback(reaped)
+
+    # Orders
+
+    def order(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node, which takes it within a second."""
+        return self._orders.order(node_id, order)
+
+    def take_orders(self, node_id: str) -> Deferred[list[bytes]]:
+        """Take what was ordered of this node, the oldest first."""
+        return self._orders.take(node_id)
+
+    def report(self, order_id: str, report: bytes) -> Deferred[None]:
+        """Say what became of an order."""
+        return self._orders.report(order_id, report)
+
+    def reports(self, order_id: str) -> Deferred[list[bytes]]:
+        """What nodes have said of an order."""
+        return self._orders.reports(order_id)
 
     # The gate
 

@@ -16,16 +16,20 @@ from queuerelay import __version__
 from queuerelay.broker.base import BEAT_INTERVAL, Broker
 from queuerelay.broker.loop import Loop
 from queuerelay.config import PoolConfig
-from queuerelay.errors import BrokerError, CannotStart, ConfigError
+from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
+from queuerelay.pool.obey import obey
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.snapshot import PoolSnapshot
 from queuerelay.pool.spawner import Spawner
 from queuerelay.pool.work import Workshop
+from queuerelay.wire.order import decode_order, encode_report
 
 #: How many loops are published, those first that have been still for longest.
 LOOPS: Final = 100
+#: Seconds between two looks for orders.
+ORDERS_INTERVAL: Final = 0.5
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
 _LIFE: Final = 60.0
 
@@ -72,7 +76,10 @@ class Pools:
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
-        self._beat_loop = Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor)
+        self._loops = [
+            Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor),
+            Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
+        ]
         self._hurried = self._stopping = False
         self._born = reactor.seconds()
 
@@ -94,7 +101,8 @@ class Pools:
             self._pools[config.name] = self._made(config, holder)
         for pool in self._pools.values():
             pool.start()
-        self._beat_loop.start()
+        for loop in self._loops:
+            loop.start()
 
     def _made(self, config: PoolConfig, holder: str) -> Pool | Residents:
         if config.resident:
@@ -128,7 +136,8 @@ class Pools:
                 await stopped
             except Exception:
                 self._log.failure("a pool did not stop properly")
-        await self._beat_loop.stop()
+        for loop in self._loops:
+            await loop.stop()
         # Where that cannot be, it is forgotten by itself.
         with suppress(BrokerError):
             await self._broker.leave(self.id)
@@ -154,7 +163,7 @@ class Pools:
 
     def loops(self) -> list[Loop]:
         """What it and its pools do again and again."""
-        return [self._beat_loop, *(loop for one in self._pools.values() for loop in one.loops())]
+        return [*self._loops, *(loop for one in self._pools.values() for loop in one.loops())]
 
     def published(self) -> dict[str, Any]:
         """What it tells others about itself; `queuerelay.status.nodes` reads it."""
@@ -171,6 +180,25 @@ class Pools:
             "draining": self._stopping,
             "loops": [(loop.name, loop.still, loop.limit) for loop in stillest[:LOOPS]],
         }
+
+    def _take_orders(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._taken_orders())
+
+    async def _taken_orders(self) -> None:
+        for raw in await self._broker.take_orders(self.id):
+            try:
+                order = decode_order(raw)
+            except MessageError as error:
+                self._log.warn("an order cannot be understood: {reason}", reason=str(error))
+                continue
+            report = obey(order, self._pools, node=self.id)
+            self._log.info(
+                "ordered: {action} {subject}: {outcome}",
+                action=order.action,
+                subject=order.pool or order.message,
+                outcome=report.text,
+            )
+            await self._broker.report(order.id, encode_report(report))
 
     def _beat(self) -> Deferred[None]:
         return self._broker.beat(self.id, orjson.dumps(self.published()), inbox_life=_LIFE)
