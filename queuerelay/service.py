@@ -162,6 +162,7 @@ class Daemon(Service):
             local=[part.published for part in parts],
             loops=[part.loops for part in parts],
             draining=lambda: self._stopping,
+            holder=self.relay,
         )
 
     def privilegedStartService(self) -> None:

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from queuerelay.broker.base import Broker
 from queuerelay.broker.loop import Loop
 from queuerelay.status.collect import Collector, Local
+from queuerelay.status.deep import Deep, Holder
 from queuerelay.status.snapshot import Snapshot
 
 #: What a part of this process does again and again.
@@ -18,7 +19,8 @@ Loops = Callable[[], Sequence[Loop]]
 class Status:
     """`start` and `stop` once each.
 
-    `local` and `loops` are the other parts of this process, `draining` tells whether they stop.
+    `local` and `loops` are the other parts of this process, `draining` tells whether they stop, and
+    `holder` is the relay among them, if there is one.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Status:
         local: Sequence[Local] = (),
         loops: Sequence[Loops] = (),
         draining: Callable[[], bool] = lambda: False,
+        holder: Holder | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.broker = broker
@@ -38,6 +41,8 @@ class Status:
         self.collector = Collector(
             broker, local=local, address=address, clock=clock, wall_clock=wall_clock
         )
+        #: Sends requests that do nothing; None where there is no relay in this process.
+        self.deep = None if holder is None else Deep(holder, clock=clock)
         self._loops = loops
         self._draining = draining
 
@@ -47,6 +52,8 @@ class Status:
 
     def stop(self) -> Deferred[None]:
         """Fires when nothing is left running."""
+        if self.deep is not None:
+            self.deep.stop()
         return self.collector.stop()
 
     @property
