@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import orjson
@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay import __version__
-from queuerelay.broker.base import BEAT_INTERVAL, Broker, QueueDepth
+from queuerelay.broker.base import BEAT_INTERVAL, Broker, Gate, QueueDepth
 from queuerelay.broker.loop import Loop
 from queuerelay.broker.outage import Seldom
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
@@ -44,6 +44,7 @@ from queuerelay.errors import (
     ReplyError,
     TooManyHeld,
 )
+from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
 from queuerelay.relay.held import Client, Held, HeldTable, State
 from queuerelay.relay.meter import Meter
 from queuerelay.relay.outbox import Outbox
@@ -92,6 +93,10 @@ class Snapshot:
     refusals: Mapping[str, int]
     #: Depth of each queue, as last seen.
     queues: Mapping[str, QueueDepth]
+    #: The paused queues, as last seen.
+    gates: Mapping[str, Gate]
+    #: By queue, how many of those held wait here because it is paused.
+    gated: Mapping[str, int]
 
 
 class Relay:
@@ -121,9 +126,10 @@ class Relay:
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
         self._table = HeldTable()
-        # Before the outbox's own: nothing is pushed for a node that is not on the list.
+        # Before the gate's own: nothing is pushed for a node that is not on the list.
         broker.on_up(self._up)
-        self._outbox = Outbox(broker, clock=clock, refuse=self._refuse)
+        self._gate = GateWatch(broker, self._queues)
+        self._outbox = Outbox(broker, self._gate, clock=clock, refuse=self._refuse)
         #: Answers that do not go out in one write.
         self.senders = Senders(stall=config.send_stall)
         self._streams = Streams(
@@ -151,6 +157,7 @@ class Relay:
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._look_at_depths, clock=clock),
+            Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
         ]
         legacy = config.legacy_replies
@@ -238,6 +245,8 @@ class Relay:
             counters=dict(self._counters),
             refusals=dict(self._refusals.counts),
             queues=dict(self._depths),
+            gates=dict(self._gate.gates),
+            gated={queue: self._outbox.gated(queue) for queue in self._queues},
         )
 
     # Requests
@@ -497,6 +506,7 @@ class Relay:
             "counters": snapshot.counters,
             "refusals": snapshot.refusals,
             "queues": self._meter.published(self._table.by_queue()),
+            "gates": {queue: asdict(gate) for queue, gate in snapshot.gates.items()},
             "loops": [(loop.name, loop.still, loop.limit) for loop in self._loops],
         }
 
