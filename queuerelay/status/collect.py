@@ -172,7 +172,6 @@ class Collector:
         """Those of the nodes first."""
         ours = {queue for one in self._everybody().values() for queue in one.queues}
         theirs = set(survey.queues) - ours
-        self._seen.configured = ours
         names = [*sorted(ours), *sorted(theirs)]
         self._seen.left_out = max(0, len(names) - QUEUES)
         return names[:QUEUES]
@@ -192,6 +191,7 @@ class Collector:
     def _make(self) -> None:
         now, seen = self._clock.seconds(), self._seen
         everybody = self._everybody()
+        seen.configured = {queue for one in everybody.values() for queue in one.queues}
         seen.silent = None if self._heard is None else now - self._heard
         if not seen.up and self._heard is not None:
             # Nobody can be heard of.

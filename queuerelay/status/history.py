@@ -51,15 +51,15 @@ class Rates:
             self._looks.popleft()
 
     def rate(self, queue: str) -> tuple[float, float]:
-        """Messages per minute in and out.
+        """Messages per minute in and out of a queue of the last `add`.
 
         What others push or take shows in the backlog alone: a backlog that grew by more than what
         we saw come must have got the rest from others, and so with what it lost.
         """
-        (began, before), (now, after) = self._looks[0], self._looks[-1]
-        first, last = before.get(queue), after.get(queue)
-        if first is None or last is None or now <= began:
-            return 0.0, 0.0
+        now, after = self._looks[-1]
+        # The first look mostly has it, unless the queue is new.
+        began, before = next(look for look in self._looks if queue in look[1])
+        first, last = before[queue], after[queue]
         come = last.taken - first.taken
         gone = max(last.ended - first.ended, last.left - first.left)
         grown = last.backlog - first.backlog

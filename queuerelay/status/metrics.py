@@ -23,6 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from queuerelay.errors import Refusal
 from queuerelay.status.nodes import ENDS
 from queuerelay.status.route import Answer, Ask, Route
 from queuerelay.status.snapshot import CODES, Durations, Severity, Snapshot
@@ -70,6 +71,11 @@ def write(snapshot: Snapshot, *, openmetrics_format: bool = False) -> bytes:
     else:
         written = exposition.generate_latest(source)
     return written
+
+
+def _reasons(kind: type[Refusal]) -> set[str]:
+    """Of all refusals that there are."""
+    return {kind.reason}.union(*map(_reasons, kind.__subclasses__()))
 
 
 class _Source(Collector):
@@ -247,7 +253,10 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
         "refusals",
         "Errors that relays answered by themselves.",
         ["reason"],
-        [((reason,), number) for reason, number in sorted(requests.refusals.items())],
+        [
+            ((reason,), requests.refusals.get(reason, 0))
+            for reason in sorted(_reasons(Refusal) | requests.refusals.keys())
+        ],
     )
     yield _counter(
         "replies_dropped",
