@@ -163,6 +163,7 @@ class Daemon(Service):
             loops=[part.loops for part in parts],
             draining=lambda: self._stopping,
             holder=self.relay,
+            credentials=config.status.credentials,
         )
 
     def privilegedStartService(self) -> None:

@@ -26,6 +26,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from queuerelay.status import page_text, page_view
+from queuerelay.status.actions import SAID
 from queuerelay.status.collect import PAGE
 from queuerelay.status.page_plot import plots
 from queuerelay.status.page_view import View, view
@@ -123,7 +124,8 @@ class _Pages:
         return self._plain(ask)
 
     def _said(self, ask: Ask) -> str:
-        return ""
+        """What the action said that led back here."""
+        return SAID.get(ask.query.get("said", ""), "")
 
     def _plain(self, ask: Ask) -> Answer | Deferred[Answer]:
         snapshot = self._status.snapshot

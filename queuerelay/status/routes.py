@@ -1,6 +1,6 @@
 """Everything that the status listener answers, in one list."""
 
-from queuerelay.status import document, metrics, page, probes, stats
+from queuerelay.status import actions, document, metrics, page, probes, stats
 from queuerelay.status.route import Route
 from queuerelay.status.status import Status
 
@@ -13,4 +13,5 @@ def routes(status: Status) -> list[Route]:
         *metrics.routes(status),
         *stats.routes(status),
         *probes.routes(status),
+        *actions.routes(status),
     ]

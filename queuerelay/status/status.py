@@ -9,7 +9,9 @@ from twisted.internet.interfaces import IReactorTime
 from queuerelay.broker.base import Broker
 from queuerelay.broker.loop import Loop
 from queuerelay.status.collect import Collector, Local
+from queuerelay.status.credentials import Credentials
 from queuerelay.status.deep import Deep, Holder
+from queuerelay.status.guard import Guard
 from queuerelay.status.snapshot import Snapshot
 
 #: What a part of this process does again and again.
@@ -20,7 +22,8 @@ class Status:
     """`start` and `stop` once each.
 
     `local` and `loops` are the other parts of this process, `draining` tells whether they stop, and
-    `holder` is the relay among them, if there is one.
+    `holder` is the relay among them, if there is one. `credentials` is a file with those of who
+    may act; raises `ConfigError` where it is wrong. Without one nobody may.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Status:
         loops: Sequence[Loops] = (),
         draining: Callable[[], bool] = lambda: False,
         holder: Holder | None = None,
+        credentials: str | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.broker = broker
@@ -43,6 +47,8 @@ class Status:
         )
         #: Sends requests that do nothing; None where there is no relay in this process.
         self.deep = None if holder is None else Deep(holder, clock=clock)
+        #: Decides who may act.
+        self.guard = Guard(Credentials(credentials) if credentials else None, clock=clock)
         self._loops = loops
         self._draining = draining
 
@@ -60,6 +66,11 @@ class Status:
     def snapshot(self) -> Snapshot:
         """The last one; never waits for anything."""
         return self.collector.snapshot
+
+    @property
+    def writable(self) -> bool:
+        """Whether anybody may act here."""
+        return self.guard.writable
 
     @property
     def draining(self) -> bool:

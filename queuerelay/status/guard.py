@@ -1,0 +1,107 @@
+"""Whether a request may act, before anything is done for it.
+
+In this order, so that no answer tells more than the one before it:
+
+1. Without a file of credentials nobody may: 403.
+2. What a browser sends for another site's page is refused, with whatever credentials it attaches:
+   403. ``Sec-Fetch-Site`` must be ``same-origin`` where it is there (every present browser sends
+   it), an ``Origin`` must name the host that was asked (RFC 6454), and without either of them only
+   a bearer token counts, which no browser attaches by itself.
+3. Who has tried too many wrong credentials waits: 429.
+4. Without valid credentials: 401.
+"""
+
+from collections import deque
+from typing import Final
+from urllib.parse import urlsplit
+
+from twisted.internet.interfaces import IReactorTime
+
+from queuerelay.status.credentials import Credentials
+from queuerelay.status.route import Answer, Ask
+
+#: Wrong credentials that one address may give within `WINDOW` seconds.
+TRIES: Final = 10
+WINDOW: Final = 60.0
+#: Addresses that are remembered.
+_ADDRESSES: Final = 1024
+
+_CHALLENGE: Final = 'Bearer realm="queuerelay", Basic realm="queuerelay", charset="UTF-8"'
+
+
+class Refused(Exception):
+    """It may not; `answer` says so."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class Guard:
+    """Lets those act whom `credentials` know; None for nobody."""
+
+    def __init__(self, credentials: Credentials | None, *, clock: IReactorTime) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        #: Clock seconds of wrong credentials, by address, the latest address last.
+        self._wrong: dict[str, deque[float]] = {}
+
+    @property
+    def writable(self) -> bool:
+        """Whether anybody may act at all."""
+        return self._credentials is not None
+
+    def let(self, ask: Ask) -> str:
+        """Who acts; raises `Refused`."""
+        if self._credentials is None:
+            raise _refused(403, "read-only: there is no --status-credentials file")
+        authorization = ask.headers.get("authorization", "")
+        if not _same_site(ask, authorization):
+            raise _refused(403, "not from another site's page")
+        left = self._left(ask.client)
+        if left:
+            raise _refused(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
+        who = self._credentials.who(authorization) if authorization else None
+        if who is None:
+            if authorization:
+                self._note(ask.client)
+            raise _refused(401, "credentials are needed", {"WWW-Authenticate": _CHALLENGE})
+        self._wrong.pop(ask.client, None)
+        return who
+
+    def _left(self, address: str) -> float:
+        """Seconds until the address may try again."""
+        tries, now = self._wrong.get(address), self._clock.seconds()
+        while tries and tries[0] <= now - WINDOW:
+            tries.popleft()
+        return tries[0] + WINDOW - now if tries and len(tries) >= TRIES else 0.0
+
+    def _note(self, address: str) -> None:
+        tries = self._wrong.pop(address, deque(maxlen=TRIES))
+        while len(self._wrong) >= _ADDRESSES:
+            del self._wrong[next(iter(self._wrong))]
+        tries.append(self._clock.seconds())
+        self._wrong[address] = tries
+
+
+def _same_site(ask: Ask, authorization: str) -> bool:
+    site, origin = ask.headers.get("sec-fetch-site"), ask.headers.get("origin")
+    if site is not None and site != "same-origin":
+        return False
+    if origin is not None:
+        # Not the scheme: what is in front of us may have ended the TLS.
+        host = ask.headers.get("host", "").lower()
+        return urlsplit(origin).scheme in ("http", "https") and urlsplit(
+            origin
+        ).netloc.lower() == _without_default(urlsplit(origin).scheme, host)
+    return site is not None or authorization.lower().startswith("bearer ")
+
+
+def _without_default(scheme: str, host: str) -> str:
+    """`host` as an Origin would name it."""
+    return host.removesuffix(":443" if scheme == "https" else ":80")
+
+
+def _refused(status: int, text: str, headers: dict[str, str] | None = None) -> Refused:
+    body = f"{status}: {text}\n".encode()
+    return Refused(Answer(status=status, body=body, headers=headers or {}))
