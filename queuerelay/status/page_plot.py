@@ -71,12 +71,11 @@ def plot(id: str, history: History, lines: Sequence[Line], words: Callable[[floa
     said = "; ".join(_said(line, words) for line in lines)
     # The labels are beside the picture: what is stretched with it cannot be read.
     return Markup(
-        f'<div class="plot"><span class="top">{words(top) if known and top else ""}</span>'
+        f'<div class="plot"><span class="top">{f"max {words(top)}" if top else ""}</span>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-labelledby="plot-{id}-title plot-{id}-said">'
         f'<title id="plot-{id}-title">The last hour</title>'
         f'<desc id="plot-{id}-said">{said}</desc>{"".join(parts)}</svg>'
-        f'<span class="bottom">0</span>'
         f'<span class="from">1 h ago</span><span class="to">now</span></div>'
     )
 

@@ -23,8 +23,9 @@ from queuerelay.status.snapshot import (
     Snapshot,
 )
 
-#: Exits that are shown, the newest of all pools.
-EXITS: Final = 30
+#: Exits that are shown: the newest of all pools, and the newest ones that failed.
+EXITS: Final = 12
+FAILED_EXITS: Final = 12
 #: Slots of a pool that are shown, those busy for longest.
 SLOTS: Final = 20
 #: Reasons that are shown.
@@ -178,16 +179,18 @@ def _icon(severity: Severity) -> Markup:
 def _exits(snapshot: Snapshot) -> tuple[Ended, ...]:
     found = [(pool, one) for pool in snapshot.pools for one in pool.exits]
     found.sort(key=lambda pair: -pair[1].at)
-    return tuple(
-        Ended(
-            key=f"{pool.node}/{pool.name}/{one.message}/{one.at}",
-            pool=pool,
-            exit=one,
-            how=how(one.code, one.signal),
-            fine=one.outcome in FINE,
-        )
-        for pool, one in found[:EXITS]
-    )
+    ended: list[Ended] = []
+    bad = 0
+    for number, (pool, one) in enumerate(found):
+        fine = one.outcome in FINE
+        bad += not fine
+        # Else what failed would soon be gone, among all that is well.
+        if number < EXITS or (not fine and bad <= FAILED_EXITS):
+            key = f"{pool.node}/{pool.name}/{one.message}/{one.at}"
+            ended.append(
+                Ended(key=key, pool=pool, exit=one, how=how(one.code, one.signal), fine=fine)
+            )
+    return tuple(ended)
 
 
 def how(code: int | None, signal: str | None) -> str:
