@@ -81,7 +81,7 @@ def _environment() -> Environment:
         attempted=page_view.attempted,
     )
     # One segment of a path, whatever is in it.
-    made.filters["path"] = lambda text: quote(text, safe="")
+    made.filters["path"] = lambda text: quote(text, safe="", errors="replace")
     return made
 
 

@@ -23,6 +23,8 @@ WIDTH: Final = 360
 HEIGHT: Final = 60
 
 Values = Sequence[float | None]
+#: Points, each its Unix second and its value.
+Run = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +59,23 @@ def plots(history: History) -> dict[str, Markup]:
 
 def plot(id: str, history: History, lines: Sequence[Line], words: Callable[[float], str]) -> Markup:
     """`words` writes a value for people."""
-    times, step = history.times, history.step
-    end = times[-1] if times else 0.0
-    known = [one for line in lines for one in line.values if one is not None]
-    top = max(known, default=0.0)
+    end = history.times[-1] if history.times else 0.0
+    drawn = [(line, _runs(history, line.values, end)) for line in lines]
+    known = [[value for run in runs for _, value in run] for _, runs in drawn]
+    top = max((max(one) for one in known if one), default=0.0)
     parts = [
-        f'<path class="unknown" d="{_unknown(times, lines[0].values, end, step)}"/>',
+        f'<path class="unknown" d="{_unknown(drawn[0][1], end, history.step)}"/>',
         *(
-            f'<path class="line line{number}" d="{_line(times, line.values, end, step, top)}"/>'
-            for number, line in enumerate(lines)
+            f'<path class="line line{number}" d="{_line(runs, end, top)}"/>'
+            for number, (_, runs) in enumerate(drawn)
         ),
     ]
-    said = "; ".join(_said(line, words) for line in lines)
+    said = "; ".join(
+        f"{line.name}: lowest {words(min(values))}, highest {words(max(values))}"
+        if values
+        else f"{line.name}: nothing known yet"
+        for line, values in zip(lines, known, strict=True)
+    )
     # The labels are beside the picture: what is stretched with it cannot be read.
     return Markup(
         f'<div class="plot"><span class="top">{f"max {words(top)}" if top else ""}</span>'
@@ -80,46 +87,39 @@ def plot(id: str, history: History, lines: Sequence[Line], words: Callable[[floa
     )
 
 
-def _said(line: Line, words: Callable[[float], str]) -> str:
-    known = [one for one in line.values if one is not None]
-    if not known:
-        return f"{line.name}: nothing known yet"
-    return f"{line.name}: lowest {words(min(known))}, highest {words(max(known))}"
-
-
 def _x(at: float, end: float) -> float:
     return round(WIDTH * (1 - (end - at) / HOUR), 1)
 
 
-def _runs(times: Sequence[float], values: Values, step: float) -> list[list[tuple[float, float]]]:
+def _runs(history: History, values: Values, end: float) -> list[Run]:
     """What is known, in pieces without a gap."""
-    runs: list[list[tuple[float, float]]] = []
+    runs: list[Run] = []
     before: float | None = None
-    for at, value in zip(times, values, strict=True):
-        if value is None:
+    for at, value in zip(history.times, values, strict=True):
+        if value is None or at < end - HOUR:
             before = None
             continue
-        if before is None or at - before > 2.5 * step:
+        if before is None or at - before > 2.5 * history.step:
             runs.append([])
         runs[-1].append((at, value))
         before = at
     return runs
 
 
-def _line(times: Sequence[float], values: Values, end: float, step: float, top: float) -> str:
+def _line(runs: Sequence[Run], end: float, top: float) -> str:
     # A little room above and below, so that no half of a line is cut off.
     scale = (HEIGHT - 4) / top if top else 0.0
     drawn = []
-    for run in _runs(times, values, step):
+    for run in runs:
         points = [f"{_x(at, end):g} {HEIGHT - 2 - value * scale:.1f}" for at, value in run]
         # A single point is a line of no length: its round ends show.
         drawn.append("M" + "L".join(points) + ("" if len(points) > 1 else "h0"))
     return "".join(drawn)
 
 
-def _unknown(times: Sequence[float], values: Values, end: float, step: float) -> str:
+def _unknown(runs: Sequence[Run], end: float, step: float) -> str:
     edges = [end - HOUR]
-    for run in _runs(times, values, step):
+    for run in runs:
         edges += [run[0][0] - step / 2, run[-1][0] + step / 2]
     edges.append(end)
     drawn = []
