@@ -149,8 +149,8 @@ class Hour:
         self._made = None
 
     def failed(self, ago: int) -> int | None:
-        """Dead letters, `ago` points before the last; None where that is not known."""
-        return self._points[-1 - ago][2] if len(self._points) > ago else None
+        """Dead letters, `ago` points before the last or at the first; None where not known."""
+        return self._points[max(0, len(self._points) - 1 - ago)][2] if self._points else None
 
     @property
     def history(self) -> History:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -80,8 +80,9 @@ class StatusResource(Resource):
         return await answer if isinstance(answer, Deferred) else answer
 
     def _answer(self, request: Request) -> Answer | Deferred[Answer]:
-        hosts = request.requestHeaders.getRawHeaders("host") or []
-        if self._hosts is not None and not (len(hosts) == 1 and self._allowed(hosts[0])):
+        hosts = request.requestHeaders.getRawHeaders(b"host") or []
+        host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
+        if self._hosts is not None and not self._allowed(host):
             return _text(403, "this name is not served here")
         segments = _decoded(request.postpath or [])
         if segments is None:
