@@ -38,10 +38,11 @@ from queuerelay.status.status import Status
 SLICE: Final = 0.002
 #: Pieces between two looks at the clock.
 _PIECES: Final = 64
-#: The page's address field that says which dead letters to show, and the one that keeps a page as
-#: it is where no script runs.
+#: Fields of the page's address: which dead letters to show, to keep the page as it is where no
+#: script runs, and what became of an action.
 FAILED: Final = "failed"
 STILL: Final = "still"
+SAY: Final = "said"
 
 _HTML: Final = "text/html; charset=utf-8"
 _FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -119,13 +120,9 @@ class _Pages:
         if start:
             found = self._status.collector.failures(start, PAGE)
             return found.addCallback(lambda failures: self._write(self._view(ask, failures)))
-        if STILL in ask.query or self._said(ask):
+        if STILL in ask.query or SAY in ask.query:
             return self._write(self._view(ask))
         return self._plain(ask)
-
-    def _said(self, ask: Ask) -> str:
-        """What the action said that led back here."""
-        return SAID.get(ask.query.get("said", ""), "")
 
     def _plain(self, ask: Ask) -> Answer | Deferred[Answer]:
         snapshot = self._status.snapshot
@@ -162,9 +159,9 @@ class _Pages:
             plots_=self._plots[1],
             failures=failures,
             page=PAGE,
-            writable=bool(getattr(status, "writable", False)),
+            writable=status.writable,
             refresh=STILL not in ask.query,
-            said=self._said(ask),
+            said=SAID.get(ask.query.get(SAY, ""), ""),
         )
 
     def _write(self, made: View) -> Deferred[Answer]:

@@ -181,6 +181,17 @@ def test_without_a_script_the_page_reloads_itself_unless_told_otherwise() -> Non
     assert '<a href="./">Reload every 10 s</a>' in still
 
 
+def test_what_became_of_an_action_is_said_in_words_of_our_own() -> None:
+    room = Room()
+    text = room.text(said="paused")
+    assert ">The queue is paused.</p>" in text
+    # Else it would be said again and again.
+    assert 'content="10; url=./"' in text
+    plain = room.text()
+    for said in ("", "<b>", "The queue is paused."):
+        assert room.text(said=said) == plain
+
+
 def test_style_and_script_may_be_kept_for_they_have_another_name_when_they_change() -> None:
     room = Room()
     for path, kind in (("page.css", "text/css"), ("page.js", "text/javascript")):
