@@ -10,7 +10,8 @@ sent, it is the way back to the page (303), with a word in the address that the 
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -21,7 +22,7 @@ from queuerelay.broker.base import Broker
 from queuerelay.errors import BrokerError
 from queuerelay.status.document import json_answer
 from queuerelay.status.fields import Wrong, flag, given, number, text, texts
-from queuerelay.status.guard import Guard, Refused
+from queuerelay.status.guard import NO_HEADERS, Guard, Refused
 from queuerelay.status.orderly import Outcome, give, new_id
 from queuerelay.status.route import Answer, Ask, Route
 from queuerelay.status.status import Status
@@ -45,6 +46,9 @@ SAID: Final = {
 MOST_QUEUED: Final = 50_000
 _QUEUE: Final = re.compile(r"[^\x00-\x20\x7f:,]{1,128}")
 _CLASS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_:.\\]{0,127}")
+
+
+_NOTHING_MORE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +105,7 @@ class _Guarded:
             who = self._guard.let(ask)
         except Refused as refused:
             self._audit(ask, "nobody", str(refused))
-            return refused.answer
+            return _answer(ask, refused.status, refused.text, headers=refused.headers)
         return Deferred.fromCoroutine(self._acted(ask, who))
 
     async def _acted(self, ask: Ask, who: str) -> Answer:
@@ -109,17 +113,14 @@ class _Guarded:
             done = await self._act(ask, f"{who}@{ask.client}")
         except Wrong as error:
             self._audit(ask, who, f"400 {error}")
-            return json_answer({"done": False, "text": str(error)}, 400)
+            return _answer(ask, 400, str(error))
         except BrokerError as error:
             self._audit(ask, who, str(error))
             raise
         self._audit(ask, who, f"{done.status} {done.text}")
-        if "text/html" in ask.headers.get("accept", ""):
-            if done.status < 400:
-                return Answer(status=303, headers={"Location": f"{ask.root}?said={done.word}"})
-            return Answer(status=done.status, body=f"{done.text}\n".encode())
-        well = done.status < 400
-        return json_answer({"done": well, "text": done.text, **done.more}, done.status)
+        if done.status < 400 and _from_page(ask):
+            return Answer(status=303, headers={"Location": f"{ask.root}?said={done.word}"})
+        return _answer(ask, done.status, done.text, more=done.more)
 
     def _audit(self, ask: Ask, who: str, outcome: str) -> None:
         self._log.info(
@@ -129,6 +130,24 @@ class _Guarded:
             action="/".join(ascii(one)[1:-1] for one in ask.segments),
             outcome=ascii(outcome)[1:-1],
         )
+
+
+def _from_page(ask: Ask) -> bool:
+    return "text/html" in ask.headers.get("accept", "")
+
+
+def _answer(
+    ask: Ask,
+    status: int,
+    text: str,
+    *,
+    more: Mapping[str, Any] = _NOTHING_MORE,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> Answer:
+    if _from_page(ask):
+        return Answer(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
+    plain = json_answer({"done": status < 400, "text": text, **more}, status)
+    return replace(plain, headers=headers)
 
 
 class _Acts:

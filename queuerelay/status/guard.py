@@ -6,19 +6,21 @@ In this order, so that no answer tells more than the one before it:
 2. What a browser sends for another site's page is refused, with whatever credentials it attaches:
    403. ``Sec-Fetch-Site`` must be ``same-origin`` where it is there (every present browser sends
    it), an ``Origin`` must name the host that was asked (RFC 6454), and without either of them only
-   a bearer token counts, which no browser attaches by itself.
+   a bearer token counts, which no browser attaches by itself: a program that has a name and a
+   password instead sends an ``Origin``.
 3. Who has tried too many wrong credentials waits: 429.
 4. Without valid credentials: 401.
 """
 
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
-from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.status.credentials import Credentials
-from queuerelay.status.route import Answer, Ask
+from queuerelay.status.route import Ask
 
 #: Wrong credentials that one address may give within `WINDOW` seconds.
 TRIES: Final = 10
@@ -26,15 +28,18 @@ WINDOW: Final = 60.0
 #: Addresses that are remembered.
 _ADDRESSES: Final = 1024
 
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _CHALLENGE: Final = 'Bearer realm="queuerelay", Basic realm="queuerelay", charset="UTF-8"'
 
 
 class Refused(Exception):
-    """It may not; `answer` says so."""
+    """It may not: an HTTP status, a line for people, and fields that the answer needs."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
-        self.answer = answer
+    def __init__(self, status: int, text: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        super().__init__(f"{status} {text}")
+        self.status = status
+        self.text = text
+        self.headers = headers
 
 
 class Guard:
@@ -54,18 +59,18 @@ class Guard:
     def let(self, ask: Ask) -> str:
         """Who acts; raises `Refused`."""
         if self._credentials is None:
-            raise _refused(403, "read-only: there is no --status-credentials file")
+            raise Refused(403, "read-only: there is no --status-credentials file")
         authorization = ask.headers.get("authorization", "")
         if not _same_site(ask, authorization):
-            raise _refused(403, "not from another site's page")
+            raise Refused(403, "not from another site's page")
         left = self._left(ask.client)
         if left:
-            raise _refused(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
+            raise Refused(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
         who = self._credentials.who(authorization) if authorization else None
         if who is None:
             if authorization:
                 self._note(ask.client)
-            raise _refused(401, "credentials are needed", {"WWW-Authenticate": _CHALLENGE})
+            raise Refused(401, "credentials are needed", {"WWW-Authenticate": _CHALLENGE})
         self._wrong.pop(ask.client, None)
         return who
 
@@ -89,19 +94,9 @@ def _same_site(ask: Ask, authorization: str) -> bool:
     if site is not None and site != "same-origin":
         return False
     if origin is not None:
-        # Not the scheme: what is in front of us may have ended the TLS.
+        scheme, _, origin_host = origin.lower().partition("://")
+        # Either scheme will do: what is in front of us may have ended the TLS.
+        default = {"http": ":80", "https": ":443"}.get(scheme)
         host = ask.headers.get("host", "").lower()
-        return urlsplit(origin).scheme in ("http", "https") and urlsplit(
-            origin
-        ).netloc.lower() == _without_default(urlsplit(origin).scheme, host)
-    return site is not None or authorization.lower().startswith("bearer ")
-
-
-def _without_default(scheme: str, host: str) -> str:
-    """`host` as an Origin would name it."""
-    return host.removesuffix(":443" if scheme == "https" else ":80")
-
-
-def _refused(status: int, text: str, headers: dict[str, str] | None = None) -> Refused:
-    body = f"{status}: {text}\n".encode()
-    return Refused(Answer(status=status, body=body, headers=headers or {}))
+        return default is not None and origin_host == host.removesuffix(default)
+    return site is not None or not authorization or authorization.lower().startswith("bearer ")
