@@ -6,7 +6,7 @@ import orjson
 import pytest
 from twisted.internet.defer import Deferred, fail
 
-from queuerelay.errors import QueueFull, Refused, TooManyHeld
+from queuerelay.errors import NotConnected, QueueFull, Refused, TooManyHeld
 from queuerelay.relay import outbox
 from queuerelay.relay.held import State
 from tests.unit.relay.stage import FakeClient, to
@@ -238,6 +238,27 @@ def test_a_connection_that_is_lost_halfway(stage, pushes, monkeypatch):
     # The first ten came twice, as nobody knew; the others once and in order.
     assert urls(stage) == [f"/{n}" for n in [*range(10), *range(10), *range(10, 30)]]
     assert stage.relay.snapshot().gated == {"requests": 0}
+
+
+def test_what_could_not_be_sent_waits_for_the_next_connection(stage, monkeypatch):
+    pause(stage)
+    for number in range(3):
+        stage.hold(url=f"/{number}")
+    push, tried = stage.broker.push, []
+
+    def lost(queue, messages):
+        tried.append(len(messages))
+        assert len(tried) < 10, "again and again"
+        return fail(NotConnected("gone"))
+
+    monkeypatch.setattr(stage.broker, "push", lost)
+    resume(stage)
+    assert tried == [3]
+    monkeypatch.setattr(stage.broker, "push", push)
+    stage.broker.disconnect()
+    stage.broker.reconnect()
+    stage.turn()
+    assert urls(stage) == ["/0", "/1", "/2"]
 
 
 # Redis away
