@@ -98,7 +98,9 @@ class Outbox:
 
     def sweep(self, now: float) -> None:
         """Refuse what has waited too long for Redis, and forget what has ended."""
-        away = not (self._broker.is_up and self._gate.current)
+        up = self._broker.is_up
+        away = not (up and self._gate.current)
+        reason = "Redis does not tell what is paused" if up else "Redis is not connected"
         for queue, batch in list(self._pending.items()):
             paused = queue in self._gate.gates
             if not (away or paused):
@@ -108,7 +110,7 @@ class Outbox:
                 if held.state is not State.GATED:
                     continue
                 if not paused and held.accepted_at + PATIENCE <= now:
-                    self._refuse(held, QueueUnavailable("Redis is not connected"))
+                    self._refuse(held, QueueUnavailable(reason))
                 else:
                     kept.append(held)
             self._pending[queue] = kept

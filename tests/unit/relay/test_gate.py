@@ -343,6 +343,7 @@ def test_a_relay_that_cannot_read_the_gate_says_so_within_two_seconds(stage, pus
     stage.hold(client := FakeClient())
     stage.turn(2.4)
     assert (client.status, client.told[0].reason) == (503, "redis-unavailable")
+    assert "what is paused" in str(client.told[0])
     assert pushes == []
     monkeypatch.setattr(stage.broker, "gates", gates)
     stage.hold(url="/well")
