@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 
-from tests.integration.relay.daemon import eventually
+from tests.integration.relay.daemon import eventually, listens
 from tests.valkey import free_port
 
 TOKEN = "0123456789abcdef"
@@ -37,6 +37,7 @@ class Place:
             *("--status", f"tcp:{self.port}:interface=127.0.0.1"),
             *(options or ("--status-credentials", "credentials")),
         ).ready()
+        eventually(lambda: listens(self.port))
         eventually(lambda: self.status()["redis"]["up"] and self.status()["pools"])
 
     def ask(self, method, path, body=b"", **headers):

@@ -1,0 +1,393 @@
+"""``queuerelay``: what an operator asks of a status listener, on the command line.
+
+Exit status: 0 done; 1 the listener said no, or, with ``status --check``, something is wrong; 2 the
+command line is wrong; 3 the listener does not answer, or cannot do it now.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TextIO
+
+from queuerelay import __version__
+from queuerelay.client import ApiError, Client, NotDone
+from queuerelay.terminal import cut, safe, span, table
+
+DONE: Final = 0
+REFUSED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+
+_URL: Final = "http://127.0.0.1:8080"
+_COLOURS: Final = {"ok": "32", "warning": "33", "critical": "31"}
+_EPILOG: Final = """\
+examples:
+  queuerelay status --watch
+  queuerelay pause requests && ./deploy && queuerelay resume requests
+  queuerelay failed list
+  queuerelay failed retry --all
+  queuerelay scale thumbnails 8
+  queuerelay submit mp3 Mp3Job '[{"id": 7}]'
+
+Actions need a token of the listener's --status-credentials file, from --token-file or from the
+environment: QUEUERELAY_TOKEN. QUEUERELAY_URL is where the listener is, if not at
+http://127.0.0.1:8080.
+
+exit status: 0 done, 1 refused or not there, 2 wrong command line, 3 no answer
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; gives the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except NotDone as error:
+        return _complain(str(error), REFUSED)
+    except ApiError as error:
+        return _complain(str(error), UNREACHABLE)
+    except _Wrong as error:
+        return _complain(str(error), USAGE)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read it has enough. The interpreter must not try to write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+class _Wrong(Exception):
+    """The command line is wrong."""
+
+
+def _complain(text: str, status: int) -> int:
+    print(f"queuerelay: {safe(text)}", file=sys.stderr)
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        client = Client(options.url, token=_token(options), timeout=options.timeout)
+    except ValueError as error:
+        raise _Wrong(str(error)) from error
+    run: Callable[[Client, argparse.Namespace], int] = options.run
+    status = run(client, options)
+    sys.stdout.flush()
+    return status
+
+
+def _token(options: argparse.Namespace) -> str:
+    if options.token_file is None:
+        return os.environ.get("QUEUERELAY_TOKEN", "").strip()
+    try:
+        with open(options.token_file, encoding="utf-8") as file:
+            return file.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no text"
+        raise _Wrong(f"--token-file: got {options.token_file!r}, expected a file ({reason})") from (
+            error
+        )
+
+
+# The command line
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's."""
+    made = argparse.ArgumentParser(
+        prog="queuerelay",
+        description="Look at queues, workers and failures, and act on them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=f"queuerelay {__version__}")
+    made.add_argument(
+        "--url",
+        default=os.environ.get("QUEUERELAY_URL") or _URL,
+        help="where the status listener is (default: QUEUERELAY_URL, or http://127.0.0.1:8080)",
+    )
+    made.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="file with the bearer token for actions (default: QUEUERELAY_TOKEN)",
+    )
+    made.add_argument(
+        "--timeout",
+        type=_positive,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long an answer may take (default: 10)",
+    )
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, help: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=help, description=f"{help}.")
+        one.set_defaults(run=run)
+        return one
+
+    status = command("status", _status, "Show health, queues, pools and failures")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        const=2.0,
+        type=_positive,
+        metavar="SECONDS",
+        help="show it again and again (default: each 2 seconds)",
+    )
+    status.add_argument("--json", action="store_true", help="as JSON, unchanged")
+    status.add_argument(
+        "--check", action="store_true", help="exit status 1 where anything is critical"
+    )
+    for name, does, help in (
+        ("pause", Client.pause, "Pause a queue: requests wait, and no worker takes any"),
+        ("resume", Client.resume, "Let a paused queue go on"),
+    ):
+        one = command(name, _on_queue, help)
+        one.set_defaults(does=does)
+        one.add_argument("queue", metavar="QUEUE")
+    _failed(commands)
+    _pools(command)
+    stop = command("stop", _stop, "End the script that works on a message")
+    stop.add_argument("message", metavar="ID", help="of the message")
+    stop.add_argument("--kill", action="store_true", help="at once, without grace")
+    submit = command("submit", _submit, "Put a job on a queue, and print its id")
+    submit.add_argument("queue", metavar="QUEUE")
+    submit.add_argument("cls", metavar="CLASS")
+    submit.add_argument(
+        "args", metavar="ARGS", nargs="?", default="[]", help="a JSON list, - reads stdin"
+    )
+    return made
+
+
+def _failed(commands: Any) -> None:
+    group = commands.add_parser(
+        "failed", help="Look at dead letters, try them again, drop them"
+    ).add_subparsers(metavar="COMMAND", required=True)
+    listed = group.add_parser("list", help="List dead letters, the newest first")
+    listed.add_argument("--start", type=_whole, default=0, metavar="N", help="leave out so many")
+    listed.add_argument("--count", type=_whole, default=20, metavar="N", help="at most (50)")
+    listed.add_argument("--json", action="store_true", help="as JSON, unchanged")
+    listed.set_defaults(run=_list)
+    shown = group.add_parser("show", help="Show one, with its attempts")
+    shown.add_argument("id", metavar="ID", help="of the dead letter or of its message")
+    shown.set_defaults(run=_show)
+    for name, does, help in (
+        ("retry", Client.retry, "Put them back on their queues"),
+        ("drop", Client.drop, "Take them out for good"),
+    ):
+        one = group.add_parser(name, help=help)
+        one.set_defaults(run=_letters, does=does)
+        one.add_argument("ids", metavar="ID", nargs="*", help="of dead letters or their messages")
+        one.add_argument("--all", action="store_true", help="all that there are")
+
+
+def _pools(command: Any) -> None:
+    scale = command("scale", _scale, "Change how many slots a pool has")
+    drain = command("drain", _drain, "Let a pool take no more messages")
+    restart = command("restart", _restart, "Replace a resident pool's processes one by one")
+    for one in (scale, drain, restart):
+        one.add_argument("pool", metavar="POOL")
+        one.add_argument("--node", default="", help="on this node only, not on all that have it")
+    scale.add_argument("size", metavar="N", type=_whole)
+    drain.add_argument("--off", action="store_true", help="take messages again")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise ValueError(text)
+    return value
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(text)
+    return int(text)
+
+
+# The commands
+
+
+def _status(client: Client, options: argparse.Namespace) -> int:
+    while True:
+        found = client.status()
+        if options.json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            if options.watch is not None and sys.stdout.isatty():
+                # Home, and clear what is below: nothing flickers.
+                sys.stdout.write("\x1b[H\x1b[J")
+            _print(overview(found, _columns(sys.stdout), colour=_colour(sys.stdout)))
+        sys.stdout.flush()
+        if options.watch is None:
+            critical = found.get("health", {}).get("severity") == "critical"
+            return REFUSED if options.check and critical else DONE
+        time.sleep(options.watch)
+
+
+def _on_queue(client: Client, options: argparse.Namespace) -> int:
+    return _said(options.does(client, options.queue))
+
+
+def _list(client: Client, options: argparse.Namespace) -> int:
+    found = client.failures(options.start, min(options.count, 50))
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return DONE
+    rows = [
+        (one["id"][:12], one["failed_at"], one["queue"], one["class"], one["message"], one["error"])
+        for one in found["items"]
+    ]
+    lines = [f"{found['total']} dead letters"]
+    if rows:
+        lines += ["", *table(("ID", "FAILED AT", "QUEUE", "CLASS", "MESSAGE", "ERROR"), rows)]
+    _print([cut(line, _columns(sys.stdout)) for line in lines])
+    return DONE
+
+
+def _show(client: Client, options: argparse.Namespace) -> int:
+    one = _find(client, options.id)
+    for name in ("id", "message", "queue", "class", "failed_at", "worker", "exception", "error"):
+        print(f"{name + ':':<11}{safe(str(one[name]))}")
+    for number, attempt in enumerate(one["attempts"], 1):
+        ended = attempt["signal"] or f"exit status {attempt['code']}"
+        print(f"\nattempt {number}: {safe(ended)} after {span(attempt['run'])}")
+        for line in attempt["stderr"].splitlines():
+            print(f"    {safe(line)}")
+    return DONE
+
+
+def _find(client: Client, id: str) -> dict[str, Any]:
+    """The dead letter of that id, or of a beginning of it that is long enough to name it."""
+    start = 0
+    while True:
+        page = client.failures(start, 50)
+        for one in page["items"]:
+            if id in (one["id"], one["message"]) or (len(id) >= 8 and one["id"].startswith(id)):
+                found: dict[str, Any] = one
+                return found
+        start += len(page["items"])
+        if not page["items"] or start >= page["total"]:
+            raise NotDone(404, "no such dead letter")
+
+
+def _letters(client: Client, options: argparse.Namespace) -> int:
+    if bool(options.ids) == options.all:
+        raise _Wrong("expected either IDs or --all")
+    if options.all:
+        return _said(options.does(client, None))
+    # A list shows the beginnings of ids.
+    ids = [_find(client, one)["id"] if 8 <= len(one) < 40 else one for one in options.ids]
+    return _said(options.does(client, ids))
+
+
+def _scale(client: Client, options: argparse.Namespace) -> int:
+    return _said(client.scale(options.pool, options.size, node=options.node))
+
+
+def _drain(client: Client, options: argparse.Namespace) -> int:
+    return _said(client.drain(options.pool, off=options.off, node=options.node))
+
+
+def _restart(client: Client, options: argparse.Namespace) -> int:
+    return _said(client.restart(options.pool, node=options.node))
+
+
+def _stop(client: Client, options: argparse.Namespace) -> int:
+    return _said(client.stop(options.message, kill=options.kill))
+
+
+def _submit(client: Client, options: argparse.Namespace) -> int:
+    text = sys.stdin.read() if options.args == "-" else options.args
+    try:
+        args = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _Wrong(f"ARGS: expected a JSON list: {error}") from error
+    if not isinstance(args, list):
+        raise _Wrong(f"ARGS: expected a JSON list, got {type(args).__name__}")
+    print(safe(str(client.submit(options.queue, options.cls, args).get("id", ""))))
+    return DONE
+
+
+def _said(answer: dict[str, Any]) -> int:
+    print(safe(str(answer.get("text", "done"))))
+    return DONE
+
+
+# What is shown
+
+
+def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
+    """``/status.json`` as lines of so many columns."""
+    health, redis = found["health"], found["redis"]
+    word = health["severity"]
+    lines = [
+        f"queuerelay {found['version']}   {_painted(word, colour)}   "
+        f"Redis {'up' if redis['up'] else 'DOWN'}"
+        f"{'' if redis['latency'] is None else ', ' + span(redis['latency'])}   "
+        f"{sum(one['count'] for one in found['held'])} clients held   "
+        f"{found['failures']['total']} dead letters"
+    ]
+    lines += [f"  {one['severity']}: {safe(one['text'])}" for one in health["reasons"][:20]]
+    lines += [""]
+    lines += table(
+        (
+            *("QUEUE", "STATE", ">WAITING", ">OLDEST", ">IN FLIGHT", ">DELAYED", ">HELD"),
+            *(">IN/MIN", ">OUT/MIN", ">WAIT P95", ">RUN P95", ">WORKERS"),
+        ),
+        [_queue(one) for one in found["queues"]],
+    )
+    if found["pools"]:
+        lines += [""]
+        lines += table(
+            ("POOL", "HOST", "NODE", ">BUSY", ">SIZE", ">DONE/MIN", ">FAILED", "STATE"),
+            [_pool(one) for one in found["pools"]],
+        )
+    # The first line has colours, which take no columns.
+    return [lines[0], *(cut(line, columns) for line in lines[1:])]
+
+
+def _queue(one: dict[str, Any]) -> tuple[str, ...]:
+    state = "paused" if one["gate"] is not None else "" if one["served"] else "no worker"
+    return (
+        *(one["name"], state, str(one["depth"]), span(one["oldest_age"])),
+        *(str(one["in_flight"]), str(one["delayed"]), str(one["held"])),
+        *(f"{one['in_per_minute']:.1f}", f"{one['out_per_minute']:.1f}"),
+        *(span(one["wait"]["p95"]), span(one["run"]["p95"]), str(one["workers"])),
+    )
+
+
+def _pool(one: dict[str, Any]) -> tuple[str, ...]:
+    outcomes = one["outcomes"]
+    failed = sum(outcomes.get(name, 0) for name in ("critical", "crash", "misconfigured"))
+    state = one["resting"] or (f"{one['looping']} do not stay up" if one["looping"] else "")
+    return (
+        *(one["name"], one["host"], one["node"], str(one["busy"]), str(one["size"])),
+        *(f"{one['per_minute'].get('success', 0.0):.1f}", str(failed), state),
+    )
+
+
+def _painted(word: str, colour: bool) -> str:
+    code = _COLOURS.get(word)
+    return f"\x1b[{code};1m{word}\x1b[0m" if colour and code else safe(word)
+
+
+def _colour(out: TextIO) -> bool:
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _columns(out: TextIO) -> int:
+    """Of the terminal; a file or a pipe gets whole lines."""
+    return shutil.get_terminal_size().columns if out.isatty() else 10_000
+
+
+def _print(lines: Sequence[str]) -> None:
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
