@@ -1,6 +1,6 @@
 """Everything that the status listener answers, in one list."""
 
-from queuerelay.status import actions, document, metrics, page, probes, stats
+from queuerelay.status import actions, document, metrics, openapi, page, probes, stats
 from queuerelay.status.route import Route
 from queuerelay.status.status import Status
 
@@ -14,4 +14,5 @@ def routes(status: Status) -> list[Route]:
         *stats.routes(status),
         *probes.routes(status),
         *actions.routes(status),
+        *openapi.routes(status),
     ]
