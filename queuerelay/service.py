@@ -1,13 +1,15 @@
 """The composition root: read from top to bottom, it is the architecture.
 
-`RelayService` is the relay, `PoolService` the pools of worker scripts, each with a broker of its
-own as an `IService` for any Twisted application; `RelayService.resource` is to be mounted anywhere.
+`RelayService` is the relay, `PoolService` the pools of worker scripts, `StatusService` the status
+room, each with a broker of its own as an `IService` for any Twisted application; the ``resource``
+of the first and the last is to be mounted anywhere.
 `Daemon` is what ``twistd queuerelay`` runs: those of them that its roles name, on one broker, the
 relay behind listeners of its own.
 
 This module imports txredisapi and with it the global reactor.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -120,6 +122,55 @@ class PoolService(Service):
     def roll(self) -> Deferred[None]:
         """Replace resident workers one by one; fires when it is over."""
         return self.pools.roll()
+
+
+class StatusService(Service):
+    """The status room and its broker as one service, for an application's own site.
+
+    `hosts` are the names under which that site may ask it beside addresses and localhost; None for
+    any, where the site itself sees to that.
+    """
+
+    name = "queuerelay-status"
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reactor: Any,
+        hosts: Collection[str] | None = (),
+        broker: Broker | None = None,
+    ) -> None:
+        self._backend = _backend(config, reactor, broker)
+        address = url.parse(config.redis).redacted
+        self.status = Status(self._backend.broker, address=address, clock=reactor)
+        #: To be mounted anywhere in a twisted.web Site.
+        self.resource: Resource = StatusResource(self.status, hosts=hosts)
+
+    @classmethod
+    def with_options(
+        cls, *, reactor: Any, hosts: Collection[str] | None = (), **options: object
+    ) -> "StatusService":
+        """The service with the command line's options as keywords: ``redis="localhost"``. Raises
+        `ConfigError`.
+        """
+        given = {name.replace("_", "-"): _as_text(value) for name, value in options.items()}
+        return cls(load(None, given), reactor=reactor, hosts=hosts)
+
+    def startService(self) -> None:
+        """Start everything; Redis may come later."""
+        super().startService()
+        self._backend.start()
+        self.status.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when nothing is left running."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self.status.stop()
+        await self._backend.stop()
 
 
 class Daemon(Service):

@@ -74,8 +74,8 @@ class StatusListener:
         late = True
         if failures:
             raise CannotListen(
-                f"--status {self._text}: {failures[0].getErrorMessage()} (another with --status "
-                "ENDPOINT, none with --no-status)"
+                f"--status {self._text}: {failures[0].getErrorMessage()} (--status ENDPOINT "
+                "for another place, --status off for none)"
             )
 
     def _opened(self, port: IListeningPort) -> None:
