@@ -1,8 +1,9 @@
 """A pool as Resque's tools see it: a worker on the list, what it runs, and its counters."""
 
+import os
 from collections.abc import Sequence
 
-from queuerelay.broker.base import Broker, Claim
+from queuerelay.broker.base import Broker, Claim, Survey
 from queuerelay.pool.snapshot import Tally
 
 
@@ -33,6 +34,7 @@ class Presence:
         if not self._listed:
             self._listed = True
             self._broker.register_worker(self._id, self._queues)
+            self._broker.survey().addCallbacks(self._prune, lambda _: None)
         if oldest != self._shown:
             self._shown = oldest
             queue, message = (oldest.queue, oldest.message) if oldest is not None else ("", None)
@@ -43,8 +45,28 @@ class Presence:
             self._processed, self._failed = tally.processed, tally.failed
             self._broker.count(self._id, processed=processed, failed=failed)
 
+    def _prune(self, survey: Survey) -> None:
+        """Take those off the list that were killed on this host: nobody else would."""
+        host, _, _ = self._id.partition(":")
+        for worker in survey.workers:
+            name, _, rest = worker.partition(":")
+            pid = rest.partition(":")[0]
+            if name == host and pid.isascii() and pid.isdigit() and not _alive(int(pid)):
+                self._broker.unregister_worker(worker)
+
     def leave(self) -> None:
         """It works no more."""
         if self._broker.is_up:
             self.tell(None)
             self._broker.unregister_worker(self._id)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        # It is another user's, or no process id at all.
+        return True
+    return True

@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import os
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -1026,6 +1027,25 @@ def test_resques_tools_see_it(make):
     stage.pool.stop()
     stage.turns()
     assert not stage.store.pool.workers
+
+
+def test_what_was_killed_on_this_host_is_taken_off_resques_list(make):
+    # Ended and waited for, so that nothing has its number.
+    gone = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(gone, 0)
+    stage = make()
+    others = [
+        f"queuerelay.host:{gone}:q",
+        f"queuerelay.host:{os.getpid()}:q",
+        f"queuerelay.elsewhere:{gone}:q",
+        f"host:{gone}:q",
+        "queuerelay.host:x:q",
+        f"queuerelay.host:{10**30}:q",
+    ]
+    for other in others:
+        stage.broker.register_worker(other, ["q"])
+    stage.advance(2.0)
+    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", *others[1:]}
 
 
 # Errors of ours
