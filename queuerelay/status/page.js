@@ -8,7 +8,7 @@
   // Milliseconds between two looks; the longest between two that failed; how long one may take.
   const STEP = 2000, LONGEST = 30000, BOUND = 8000;
   const $ = (id) => document.getElementById(id);
-  const pause = $("pause"), stale = $("stale");
+  const pause = $("pause"), stale = $("stale"), ours = new Set(["pause", "stale", "said"]);
   let timer = 0, looking = false, failed = 0, paused = false;
 
   // What the reader is at.
@@ -21,17 +21,31 @@
     node.contains(document.activeElement) || node.matches("details[open]") ||
     node.querySelector("details[open]") !== null || selected(node));
 
+  // What has to stay where it is in the window: what is in use, else what is in the middle.
+  function landmark() {
+    const visible = (node) => {
+      const { top, bottom, height } = node.getBoundingClientRect();
+      return height > 0 && bottom > 0 && top < innerHeight;
+    };
+    const used = [document.activeElement, ...document.querySelectorAll("details[open]")];
+    const found = used.find((node) => node && node.closest("main [data-key]") && visible(node));
+    return found || (document.elementFromPoint(innerWidth / 2, innerHeight / 3) || document.body)
+      .closest("[data-key], section");
+  }
+
   // Making one tree like another.
 
-  const key = (node) => node.nodeType === Node.ELEMENT_NODE ? node.id || node.dataset.key || "" : "";
+  // Not node.id: of a form that is its field of that name.
+  const key = (node) => node.nodeType === Node.ELEMENT_NODE
+    ? node.getAttribute("id") || node.getAttribute("data-key") || "" : "";
 
   function attributes(from, to) {
     // Whether details are open is the reader's business.
-    const ours = (name) => name === "open" && from.nodeName === "DETAILS";
+    const theirs = (name) => name === "open" && from.nodeName === "DETAILS";
     for (const { name, value } of to.attributes)
       if (from.getAttribute(name) !== value) from.setAttribute(name, value);
     for (const { name } of [...from.attributes])
-      if (!to.hasAttribute(name) && !ours(name)) from.removeAttribute(name);
+      if (!to.hasAttribute(name) && !theirs(name)) from.removeAttribute(name);
   }
 
   function morph(from, to) {
@@ -48,26 +62,27 @@
     }
     let at = from.firstChild;
     const next = () => { while (at && kept.has(at)) at = at.nextSibling; };
-    const alike = (node, one) => node.nodeName === one.nodeName && !key(node);
+    const alike = (node, one) => node.nodeName === one.nodeName;
     for (const one of wanted) {
       next();
       const name = key(one);
       let found = name ? known.get(name) : at;
-      if (!name) while (found && !alike(found, one)) found = found.nextSibling;
-      if (!found || found.nodeName !== one.nodeName) {
+      // Never past what has a name: that stays where it is, or the reader's focus would go.
+      if (!name) while (found && !key(found) && !alike(found, one)) found = found.nextSibling;
+      if (!found || found.nodeName !== one.nodeName || (!name && key(found))) {
         from.insertBefore(document.importNode(one, true), at);
         continue;
       }
       if (!name) while (at !== found) {
         const rest = at.nextSibling;
-        if (!key(at) && !kept.has(at)) at.remove();
+        at.remove();
         at = rest;
       }
       if (found === at) at = at.nextSibling;
       else from.insertBefore(found, at);
       if (found.nodeType !== Node.ELEMENT_NODE) {
         if (found.data !== one.data && !selected(found)) found.data = one.data;
-      } else if (found.id !== "said" && found.id !== "stale" && found.id !== "pause") {
+      } else if (!ours.has(name)) {
         morph(found, one);
       }
     }
@@ -86,11 +101,14 @@
       location.reload();
       return;
     }
-    const focused = document.activeElement;
+    const focused = document.activeElement, mark = scrollY > 0 ? landmark() : null;
+    const before = mark && mark.getBoundingClientRect().top;
     morph(document.body, fresh.body);
     document.title = fresh.title;
     attributes($("icon"), fresh.getElementById("icon"));
     if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+    if (mark && mark.isConnected)
+      scrollBy({ top: mark.getBoundingClientRect().top - before, behavior: "instant" });
   }
 
   // Looking.

@@ -45,6 +45,8 @@ STILL: Final = "still"
 SAY: Final = "said"
 
 _HTML: Final = "text/html; charset=utf-8"
+#: With no-referrer, which is what other answers say, browsers send forms with ``Origin: null``.
+_OURS: Final = {"Referrer-Policy": "same-origin"}
 _FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
@@ -169,7 +171,7 @@ class _Pages:
 
 
 def _answer(body: bytes) -> Answer:
-    return Answer(body=body, content_type=_HTML)
+    return Answer(body=body, content_type=_HTML, headers=_OURS)
 
 
 def written(made: View, clock: IReactorTime) -> Deferred[bytes]:

@@ -73,6 +73,8 @@ def tree(text: str) -> Any:
 def test_the_page_is_html_and_shows_what_there_is() -> None:
     answer = Room().get()
     assert (answer.status, answer.content_type) == (200, "text/html; charset=utf-8")
+    # Else the forms of it would come from nowhere.
+    assert answer.headers["Referrer-Policy"] == "same-origin"
     shown = " ".join("".join(tree(answer.body.decode()).itertext()).split())
     for part in (
         "Warning: 1 reason",
