@@ -2,8 +2,8 @@
 
 import base64
 import errno
-import os
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from itertools import pairwise
