@@ -356,7 +356,8 @@ def test_it_can_be_read(
     place.redis.sadd("resque:queues", "paused.one", "a.queue." + 100 * "long")
     for _ in range(2):
         place.submit("kept", queue="paused.one")
-    shown.until("document.querySelector('.slots') && document.querySelector('#queues .paused')")
+    for part in (".slots", "#queues .paused"):
+        shown.until(f"document.querySelector({part!r}) !== null")
     shown.until("document.querySelectorAll('#failures tbody tr').length >= 3")
     shown.until("document.getElementById('queues').innerText.includes('longlong')")
     shown.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
@@ -400,6 +401,7 @@ def test_the_keyboard_is_enough(place: Place, shown: Page) -> None:
 
 
 def test_hostile_text_is_text(place: Place, shown: Page) -> None:
+    place.redis.delete("resque:failed")
     before = shown.evaluate("document.querySelectorAll('script, img, style').length")
     place.bury(1, HOSTILE)
     place.redis.sadd("resque:queues", HOSTILE)
