@@ -18,6 +18,8 @@ from queuerelay.status.snapshot import Percentiles
 #: Where nothing is known.
 NOTHING: Final = "\N{EN DASH}"
 
+#: Between a figure and its unit, where lines may break elsewhere.
+_SPACE: Final = "\N{NO-BREAK SPACE}"
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
@@ -86,9 +88,9 @@ def several(found: Percentiles) -> Markup:
     values = " ".join(f"{one:.4g}" for one in known)
     slowest = max(known)
     if slowest < 0.9995:
-        text = " / ".join(_short(one * 1000) for one in known) + " ms"
+        text = " / ".join(_short(one * 1000) for one in known) + f"{_SPACE}ms"
     elif slowest < _MINUTE:
-        text = " / ".join(_short(one) for one in known) + " s"
+        text = " / ".join(_short(one) for one in known) + f"{_SPACE}s"
     else:
         text = " / ".join(duration(one) for one in known)
     return Markup(f'<data value="{values}">{text}</data>')

@@ -27,7 +27,7 @@ from queuerelay.status.snapshot import (
 EXITS: Final = 12
 FAILED_EXITS: Final = 12
 #: Slots of a pool that are shown, those busy for longest.
-SLOTS: Final = 20
+SLOTS: Final = 12
 #: Reasons that are shown.
 REASONS: Final = 20
 #: Seconds after which a snapshot is old; a new one is made each second.

@@ -343,7 +343,7 @@ def test_without_credentials_nothing_is_done_and_it_is_told(place: Place, page: 
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 360])
+@pytest.mark.parametrize("width", [1400, 360], ids=["desk", "phone"])
 def test_it_can_be_read(
     place: Place, shown: Page, node_modules: None, width: int, theme: str
 ) -> None:
