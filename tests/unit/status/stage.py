@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.web.server import Site
 
+from queuerelay.status.listener import StatusSite
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.snapshot import Queue, Snapshot
 from queuerelay.status.status import Status
@@ -33,8 +33,7 @@ class Stage(RelayStage):
             draining=lambda: self.draining,
         )
         self.resource = StatusResource(self.status, hosts=hosts)
-        self.site = Site(self.resource, reactor=self.clock)
-        self.site.startFactory = self.site.log = lambda *_: None  # type: ignore[method-assign]
+        self.site = StatusSite(self.resource, reactor=self.clock)
         self.status.start()
         self.turn(1.0)
 

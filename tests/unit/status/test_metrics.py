@@ -1,6 +1,7 @@
 """What Prometheus sees: well-formed in both formats, complete, bounded; and stats.txt."""
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
@@ -161,3 +162,13 @@ def test_stats_as_resque_web_writes_them(stage):
         "queues.requests=3\n"
         "queues.mails=2\n"
     )
+
+
+def test_every_metric_is_in_the_documentation(stage):
+    stage.beat("p", role="pool", pools=[pool()])
+    stage.turn(1.0)
+    documentation = (Path(__file__).parents[3] / "docs" / "status.md").read_text()
+    for family in parse_text(stage.ask("/metrics").body.decode()):
+        total = "_total" if family.type == "counter" else ""
+        name = family.name.removeprefix("queuerelay")
+        assert f"{name}{total}`" in documentation, family.name

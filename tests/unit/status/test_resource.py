@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.web.resource import Resource
 
 from queuerelay.errors import NotConnected
+from queuerelay.status.listener import CONNECTIONS, LIFE
 from queuerelay.status.route import Answer, Route
 from tests.unit.relay.stage import Connection
 
@@ -28,7 +29,7 @@ def test_every_answer_is_not_kept_and_not_guessed_at(stage, path):
     assert response.status == 200
     assert response.get("cache-control") == b"no-store"
     assert response.get("x-content-type-options") == b"nosniff"
-    assert response.get("referrer-policy") == b"no-referrer"
+    assert response.get("referrer-policy") in (b"no-referrer", b"same-origin")
     policy = response.get("content-security-policy")
     assert policy.startswith(b"default-src 'none'")
     assert b"frame-ancestors 'none'" in policy
@@ -186,3 +187,43 @@ def test_json_is_written_once_for_each_snapshot(stage):
     assert first == second
     stage.turn(1.0)
     assert json.loads(stage.ask("/status.json").body)["at"] > json.loads(first)["at"]
+
+
+def test_connections_are_bounded_in_number(stage):
+    many = [Connection(stage, stage.site.buildProtocol(None)) for _ in range(CONNECTIONS)]
+    assert stage.site.buildProtocol(None) is None
+    many.pop().leave()
+    stage.connections += many
+    assert stage.ask("/readyz").status == 200
+
+
+def test_connections_are_bounded_in_time(stage):
+    idle = Connection(stage, stage.site.buildProtocol(None))
+    slow = Connection(stage, stage.site.buildProtocol(None))
+    slow.send(b"GET / HTTP/1.1\r\nX-Slow: ")
+    for _ in range(int(LIFE / 30)):
+        assert not slow.wire.lost
+        slow.send(b"x")
+        stage.clock.advance(30.0)
+    assert idle.wire.lost
+    stage.turn(1.0)
+    assert slow.wire.lost
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 1048577\r\n\r\n",
+        b"Content-Length: 99999999999\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n"
+        + b"fffff\r\n"
+        + b"x" * 0xFFFFF
+        + b"\r\n"
+        + b"2\r\nxx\r\n",
+    ],
+)
+def test_bodies_are_bounded_before_they_are_there(stage, body):
+    big = Connection(stage, stage.site.buildProtocol(None))
+    big.send(b"POST /readyz HTTP/1.1\r\nHost: localhost\r\n" + body)
+    assert big.wire.lost
+    assert not big.raw.startswith(b"HTTP/1.1 2")
