@@ -221,3 +221,17 @@ class BadReply(Refusal):
 
     status = 502
     reason = "bad-reply"
+
+
+class WorkerFailed(Refusal):
+    """the worker that had this request failed"""
+
+    status = 502
+    reason = "worker-failed"
+
+
+class WorkerTimeout(Refusal):
+    """the worker that had this request took too long"""
+
+    status = 504
+    reason = "worker-timeout"

@@ -16,7 +16,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.web.resource import Resource
+from twisted.web.resource import IResource, Resource
 
 from queuerelay import __version__
 from queuerelay.broker import url
@@ -25,9 +25,12 @@ from queuerelay.broker.base import Broker
 from queuerelay.broker.embedded import find_server
 from queuerelay.config import Config, describe, load
 from queuerelay.pool.pools import Pools, check_command
+from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.listeners import Listeners, endpoints
+from queuerelay.relay.pages import load_pages
 from queuerelay.relay.resource import RelayResource
+from queuerelay.relay.site import Site
 from queuerelay.status.listener import StatusListener, endpoint_from
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import Status
@@ -55,11 +58,26 @@ class RelayService(Service):
     _log = Logger()
 
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
+        self._config = config
         self._reactor = reactor
         self._backend = _backend(config, reactor, broker)
         self.relay = Relay(config.relay, self._backend.broker, prefix=config.prefix, clock=reactor)
         #: To be mounted anywhere in a twisted.web Site.
-        self.resource: Resource = RelayResource(self.relay, max_body=config.relay.max_body)
+        self.resource: Resource = _resource(config, self.relay)
+
+    def site(self, resource: IResource, **options: Any) -> Site:
+        """A Site for `resource` that treats clients as the daemon does, by the limits of the
+        configuration: where the relay's Resource is among its own. `options` are those of
+        twisted.web's Site.
+        """
+        relay = self._config.relay
+        return Site(
+            resource,
+            limits=Limits.of(relay),
+            max_bodies=relay.max_held_bytes,
+            reactor=self._reactor,
+            **options,
+        )
 
     @classmethod
     def with_options(cls, *, reactor: Any, **options: object) -> "RelayService":
@@ -299,20 +317,29 @@ class Daemon(Service):
         if self.pools is not None:
             self.pools.hurry()
 
-    def roll(self) -> None:
-        """Replace resident workers one by one."""
-        if self.pools is None:
-            self._log.info("a rolling restart was asked for, and there are no pools here")
-            return
-        self.pools.roll().addErrback(
-            lambda failure: self._log.failure("a rolling restart failed", failure)
-        )
+    def reopen(self) -> None:
+        """Go on in a new access log: the old one has been renamed."""
+        if self._listeners is not None:
+            self._listeners.reopen()
+
+    def reload(self) -> None:
+        """Reopen the access log, read the pages for errors again, and replace resident workers."""
+        self._log.info("reloading")
+        if self._listeners is not None:
+            self._listeners.reopen()
+            self._listeners.reload()
+        if self.pools is not None:
+            self.pools.roll().addErrback(
+                lambda failure: self._log.failure("a rolling restart failed", failure)
+            )
 
 
 def check(config: Config, *, reactor: Any) -> None:
     """Whether `config` could be run, as far as that shows without running it: `ConfigError`."""
     if "relay" in config.role:
         endpoints(config.relay.listen, reactor=reactor)
+        if config.relay.error_pages is not None:
+            load_pages(config.relay.error_pages)
     if "pool" in config.role:
         for pool in config.pools:
             check_command(pool)
@@ -320,6 +347,14 @@ def check(config: Config, *, reactor: Any) -> None:
         endpoint_from(config.status.listen, reactor=reactor)
     if url.parse(config.redis).kind == "embedded":
         find_server()
+
+
+def _resource(config: Config, relay: Relay) -> RelayResource:
+    relayed = config.relay
+    resource = RelayResource(relay, max_body=relayed.max_body, server_timing=relayed.server_timing)
+    if relayed.error_pages is not None:
+        resource.pages = load_pages(relayed.error_pages)
+    return resource
 
 
 async def _stop_relay(relay: Relay, reactor: Any) -> None:

@@ -6,6 +6,7 @@ import gc
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, NoReturn
 
@@ -126,6 +127,7 @@ class _Process(Service):
         self._daemon = daemon
         self._reactor = reactor
         self._signalled = False
+        self._rotate: Callable[[int, Any], Any] | None = None
 
     def privilegedStartService(self) -> None:
         """Open what needs privileges; one line and exit status 1 where that fails."""
@@ -142,8 +144,12 @@ class _Process(Service):
     def startService(self) -> None:
         """Start the daemon."""
         super().startService()
-        # Now, not only when we run: else it would end us.
+        # Now, not only when we run: else they would end us.
         signal.signal(signal.SIGHUP, self._on_hangup)
+        # With --logfile twistd rotates its own log on this signal: that is to happen as well.
+        rotate = signal.getsignal(signal.SIGUSR1)
+        self._rotate = rotate if callable(rotate) else None
+        signal.signal(signal.SIGUSR1, self._on_user_signal)
         try:
             self._daemon.startService()
         except QueuerelayError as error:
@@ -175,4 +181,9 @@ class _Process(Service):
             self._reactor.callFromThread(self._reactor.stop)
 
     def _on_hangup(self, *_: object) -> None:
-        self._reactor.callFromThread(self._daemon.roll)
+        self._reactor.callFromThread(self._daemon.reload)
+
+    def _on_user_signal(self, number: int, frame: Any) -> None:
+        if self._rotate is not None:
+            self._rotate(number, frame)
+        self._reactor.callFromThread(self._daemon.reopen)

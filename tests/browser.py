@@ -169,8 +169,9 @@ class Browser:
             session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             page = self._pages[session] = Page(self, session)
             try:
-                for command in ("Page.enable", "Runtime.enable", "Network.enable", "Log.enable"):
-                    page.call(command)
+                for domain in ("Page", "Runtime", "Network", "Log"):
+                    page.call(f"{domain}.enable")
+                page.call("Page.setLifecycleEventsEnabled", enabled=True)
                 yield page
             finally:
                 del self._pages[session]
@@ -228,10 +229,17 @@ class Page:
 
     def open(self, url: str) -> None:
         """Load the document, its images and scripts."""
-        with self.navigation():
-            error = self.call("Page.navigate", url=url).get("errorText")
-            if error:
-                raise BrowserError(f"{url}: {error}")
+        answer = self.call("Page.navigate", url=url)
+        if "errorText" in answer:
+            raise BrowserError(f"{url}: {answer['errorText']}")
+        # By its own loader: an error page before it may not have ended yet.
+        ours = (answer.get("loaderId"), "load")
+        self.browser.until(
+            lambda: any(
+                (one["loaderId"], one["name"]) == ours for one in self.all("Page.lifecycleEvent")
+            ),
+            url,
+        )
 
     def evaluate(self, script: str) -> Any:
         """What the expression gives, as JSON; a promise is awaited."""

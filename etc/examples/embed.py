@@ -8,7 +8,7 @@ from twisted.application.service import Application
 from twisted.internet import reactor
 from twisted.internet.endpoints import serverFromString
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
 from queuerelay.service import RelayService
 
@@ -26,4 +26,4 @@ root = Resource()
 root.putChild(b"hello", Hello())
 root.putChild(b"app", relay.resource)
 endpoint = serverFromString(reactor, "tcp:8000")
-StreamServerEndpointService(endpoint, Site(root)).setServiceParent(application)
+StreamServerEndpointService(endpoint, relay.site(root)).setServiceParent(application)

@@ -347,6 +347,9 @@ class Broker(Protocol):
     def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
         """Those of `ids` for which nobody waits any more."""
 
+    def tell_taken(self, taken: Mapping[str, int], *, life: float) -> Deferred[None]:
+        """Remember for `life` seconds how many bytes of streamed replies their clients took."""
+
     # Being seen as a Resque worker. These Deferreds never fail: a job does not wait for them.
 
     def register_worker(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:

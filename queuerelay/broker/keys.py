@@ -89,6 +89,10 @@ class Keys:
         """String ``1`` with a term: the client of this request has left while a worker had it."""
         return f"{self.prefix}gone:{message_id}"
 
+    def taken(self, message_id: str) -> str:
+        """String, a number with a term: bytes of a streamed reply that its client has taken."""
+        return f"{self.prefix}taken:{message_id}"
+
     # Registration, as Resque names it
 
     @property

@@ -15,7 +15,7 @@ Invariants:
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -772,6 +772,10 @@ class MemoryBroker:
     def mark_gone(self, ids: Sequence[str], *, life: float) -> Deferred[None]:
         """Remember for `life` seconds that nobody waits for the requests `ids` any more."""
         return self._ask(lambda: self.store.pool.mark_gone(ids, life), adds=True)
+
+    def tell_taken(self, taken: Mapping[str, int], *, life: float) -> Deferred[None]:
+        """Remember for `life` seconds how many bytes of streamed replies their clients took."""
+        return self._ask(lambda: self.store.pool.tell_taken(taken, life), adds=True)
 
     def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
         """Those of `ids` for which nobody waits any more."""

@@ -1,6 +1,6 @@
 """What pools need of the broker in memory: delayed messages, dead letters, bells, registration."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +36,8 @@ class PoolStore:
     delayed: dict[str, list[_Delayed]] = field(default_factory=dict)
     #: Clock seconds until which a client is known to have left, by message id.
     gone: dict[str, float] = field(default_factory=dict)
+    #: Bytes that the clients of streamed replies took, and when that is forgotten, by message id.
+    taken: dict[str, tuple[int, float]] = field(default_factory=dict)
     #: The registered workers, and since when (Unix seconds).
     workers: dict[str, float] = field(default_factory=dict)
     #: What a worker is on, as ``resque:worker:<id>`` says it.
@@ -118,6 +120,11 @@ class PoolStore:
         """`Broker.which_gone`."""
         now = self.clock.seconds()
         return {one for one in ids if self.gone.get(one, now) > now}
+
+    def tell_taken(self, taken: Mapping[str, int], life: float) -> None:
+        """`Broker.tell_taken`."""
+        until = self.clock.seconds() + life
+        self.taken.update({id: (count, until) for id, count in taken.items()})
 
     # Registration
 

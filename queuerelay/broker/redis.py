@@ -8,7 +8,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -466,6 +466,10 @@ class RedisBroker:
     def mark_gone(self, ids: Sequence[str], *, life: float) -> Deferred[None]:
         """Remember for `life` seconds that nobody waits for the requests `ids` any more."""
         return Deferred.fromCoroutine(self._registry.mark_gone(ids, life))
+
+    def tell_taken(self, taken: Mapping[str, int], *, life: float) -> Deferred[None]:
+        """Remember for `life` seconds how many bytes of streamed replies their clients took."""
+        return Deferred.fromCoroutine(self._registry.tell_taken(taken, life))
 
     def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
         """Those of `ids` for which nobody waits any more."""

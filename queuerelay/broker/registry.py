@@ -5,7 +5,7 @@ Invariant: a job never waits for its registration. What is said in one turn of t
 in one write, and what becomes of it is told to the log alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -134,9 +134,16 @@ class Registry:
 
     async def mark_gone(self, ids: Sequence[str], life: float) -> None:
         """See `Broker.mark_gone`."""
+        await self._set({self._keys.gone(one): b"1" for one in ids}, life)
+
+    async def tell_taken(self, taken: Mapping[str, int], life: float) -> None:
+        """See `Broker.tell_taken`."""
+        await self._set({self._keys.taken(id): b"%d" % count for id, count in taken.items()}, life)
+
+    async def _set(self, values: Mapping[str, bytes], life: float) -> None:
         term = max(1, int(life * 1000))
         answers = await self._commands.pipeline(
-            *(("SET", self._keys.gone(one), b"1", "PX", term) for one in ids)
+            *(("SET", key, value, "PX", term) for key, value in values.items())
         )
         for answer in answers:
             if isinstance(answer, BrokerError):

@@ -18,6 +18,7 @@ NAMES: Final = (
     "depth",
     "fail",
     "failures",
+    "frame",
     "move",
     "pause",
     "peek",

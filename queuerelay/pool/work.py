@@ -201,6 +201,10 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer |
     return Answer(reply_to=message.reply_to, reply=reply)
 
 
+#: What the relay is to make of a status of ours.
+_PROBLEMS: Final = {502: "worker-failed", 504: "worker-timeout"}
+
+
 def refusal(work: Work, status: int, text: str) -> Answer | None:
     """The answer to whoever waits for a message that came to nothing, if anybody does."""
     reply_to = work.message.reply_to
@@ -213,6 +217,7 @@ def refusal(work: Work, status: int, text: str) -> Answer | None:
             status=status,
             headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
             body=f"{text}\n".encode(),
+            problem=_PROBLEMS.get(status),
         ),
     )
 

@@ -16,6 +16,7 @@ Invariants:
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from time import gmtime, strftime
 from typing import Any, BinaryIO, Final, Protocol
@@ -26,6 +27,8 @@ from twisted.logger import Logger
 FLUSH_BYTES: Final = 64 * 1024
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 _UNSAFE: Final = re.compile(rb'[^\x20-\x7e]|["\\]')
+#: All that `_UNSAFE` does not match.
+_SAFE: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 #: Longest address or queue, in characters.
 _LONGEST_NAME: Final = 256
 #: Longest foreign text in a line, in bytes.
@@ -69,18 +72,21 @@ class Entry:
 
 def escape(text: bytes) -> bytes:
     """`text` without anything that could end its field or its line."""
-    return _UNSAFE.sub(lambda found: b"\\x%02x" % found.group()[0], text[:_LONGEST])
+    text = text[:_LONGEST]
+    # Nearly always, and in a twentieth of the time.
+    if not text.translate(None, _SAFE):
+        return text
+    return _UNSAFE.sub(lambda found: b"\\x%02x" % found.group()[0], text)
 
 
+@lru_cache(maxsize=1024)
 def _word(text: str) -> bytes:
     """`text` as one word."""
     return escape(text[:_LONGEST_NAME].encode()).replace(b" ", b"\\x20") or b"-"
 
 
-def _times(*seconds: float | None) -> bytes:
-    return b"wait=%b run=%b total=%b" % tuple(
-        b"-" if one is None else b"%.3f" % one for one in seconds
-    )
+def _time(seconds: float | None) -> bytes:
+    return b"-" if seconds is None else b"%.3f" % seconds
 
 
 class AccessLog:
@@ -138,7 +144,10 @@ class AccessLog:
             client = client.host
         referer = entry.headers.getRawHeaders(b"referer") or (b"-",)
         agent = entry.headers.getRawHeaders(b"user-agent") or (b"-",)
-        line = b'%b - - [%b] "%b %b %b" %d %d "%b" "%b" queue=%b %b end=%b id=%b\n' % (
+        line = (
+            b'%b - - [%b] "%b %b %b" %d %d "%b" "%b" '
+            b"queue=%b wait=%b run=%b total=%b end=%b id=%b\n"
+        ) % (
             _word(client if isinstance(client, str) else ""),
             self._time,
             escape(entry.method),
@@ -149,7 +158,9 @@ class AccessLog:
             escape(referer[0]),
             escape(agent[0]),
             _word(entry.queue),
-            _times(entry.wait, entry.run, entry.total),
+            _time(entry.wait),
+            _time(entry.run),
+            _time(entry.total),
             entry.end.encode("ascii"),
             escape(entry.id),
         )

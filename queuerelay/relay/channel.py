@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.address import IPv4Address, IPv6Address
 
 from queuerelay.relay.hardened import HardenedChannel
+from queuerelay.relay.proxied import ProxiedConnection
 from queuerelay.relay.request import FrontRequest
 from queuerelay.wire.forwarded import Peer
 from queuerelay.wire.request_head import Head
@@ -32,7 +33,9 @@ class FrontChannel(HardenedChannel):
         """
         peer = self.peer = self.transport.getPeer()
         address = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""
-        scheme = "https" if self.isSecure() else "http"
+        transport = self.transport
+        proxied = isinstance(transport, ProxiedConnection) and transport.client_secure
+        scheme = "https" if proxied or self.isSecure() else "http"
         self.met = self.factory.relay.trust.peer(address, scheme)
         return self.met
 

@@ -43,7 +43,10 @@ from queuerelay.errors import (
     Refusal,
     ReplyError,
     TooManyHeld,
+    WorkerFailed,
+    WorkerTimeout,
 )
+from queuerelay.relay.drain_rate import DrainRate
 from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
 from queuerelay.relay.held import Client, Held, HeldTable, State
 from queuerelay.relay.meter import Meter
@@ -55,6 +58,7 @@ from queuerelay.relay.stream import Break, Streams
 from queuerelay.wire.forwarded import Trust
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.reply import (
+    Failed,
     Frame,
     Reply,
     decode_legacy_reply,
@@ -126,6 +130,8 @@ class Relay:
         self._queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._depths: dict[str, QueueDepth] = {}
         self._table = HeldTable()
+        #: Bytes of bodies that are coming in; the front's.
+        self.receiving = 0
         # Before the gate's own: nothing is pushed for a node that is not on the list.
         broker.on_up(self._up)
         self._gate = GateWatch(broker, self._queues)
@@ -140,13 +146,19 @@ class Relay:
             answered=self._streamed,
             cut=self._cut,
             crowded=lambda: self.room < 0,
+            count=self._count,
+            tell=self._tell_taken,
         )
         self._leaving: dict[str, list[Held]] = {}
+        #: What workers of streamed answers are to know after this reactor turn: by id, how many
+        #: bytes were taken, and who streams for nobody.
+        self._taken: dict[str, int] = {}
         self._unwanted: dict[str, None] = {}
         self._counters: Counter[str] = Counter()
         self._meter = Meter(self._queues)
         self._born = clock.seconds()
         self._refusals = RefusalLog(clock)
+        self._drain_rate = DrainRate()
         self._seldom = Seldom(clock)
         self._drained: Deferred[None] | None = None
         self._stopped = False
@@ -212,13 +224,15 @@ class Relay:
     async def _stop(self, loops: list[Deferred[None]]) -> None:
         for ended in loops:
             await ended
+        self._refusals.sweep(self._clock.seconds(), last=True)
         with suppress(BrokerError):
             await self._broker.leave(self.id)
 
     @property
     def room(self) -> int:
         """Bytes that more requests may weigh."""
-        return self._config.max_held_bytes - self._table.bytes - self.senders.waiting
+        taken = self._table.bytes + self.receiving + self.senders.waiting
+        return self._config.max_held_bytes - taken
 
     def fits(self, size: int) -> bool:
         """Whether there is room for an answer of `size` bytes that may have to wait for its client;
@@ -277,7 +291,8 @@ class Relay:
         host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
         queue, patience = self._routes.choose(method, url, host, headers)
         if self._outbox.length(queue) >= config.max_queue:
-            raise self._not_held(QueueFull(f"{config.max_queue} messages on {queue}, the limit"))
+            particulars = f"{config.max_queue} messages on {queue}, the limit"
+            raise self._not_held(QueueFull(particulars, retry_after=self._retry_after(queue)))
         id = f"{self.id}-{os.urandom(16).hex()}"
         accepted_at = self._wall_clock()
         message = encode_request(
@@ -326,7 +341,7 @@ class Relay:
         if not self._table.end(held, state):
             return False
         self._counters[state.value] += 1
-        if self._streams:
+        if self._streams.active:
             self._streams.forget(held)
         if self._drained is not None and not len(self._table) and not self._drained.called:
             # After this turn: the last answer is to be written before anybody goes on.
@@ -355,14 +370,25 @@ class Relay:
         except Exception:
             self._log.failure("a client's connection could not be closed")
 
+    def _count(self, name: str) -> None:
+        self._counters[name] += 1
+
     def _not_held(self, refusal: Refusal) -> Refusal:
         """`refusal` is for a request that was never held."""
         self._meter.refused(refusal.status)
         return self._counted(refusal)
 
     def _counted(self, refusal: Refusal) -> Refusal:
+        if type(refusal) is TooManyHeld:
+            # Wherever they wait: it is not about one queue.
+            estimate = self._drain_rate.seconds(len(self._table))
+            refusal.retry_after = estimate or refusal.retry_after
         self._refusals.add(refusal)
         return refusal
+
+    def _retry_after(self, queue: str) -> int | None:
+        """Seconds until `queue` is worked off; None where nobody knows."""
+        return self._drain_rate.seconds(self._outbox.length(queue), (queue,))
 
     # Streamed answers
 
@@ -372,6 +398,7 @@ class Relay:
         if self._end(held, State.ANSWERED):
             self._meter[held.queue].ended(status, self.seconds_since(held))
         self._outbox.left(held.queue)
+        self._drain_rate.answered(held.queue)
         if not ended:
             self._unwant(held.id)
 
@@ -392,6 +419,10 @@ class Relay:
                 particulars=particulars,
             )
 
+    def taken(self, held: Held) -> None:
+        """The client of a streamed answer has taken something that it was behind with."""
+        self._streams.taken(held, self._clock.seconds())
+
     def cut_off(self, held: Held | None, client: Client, why: Break, particulars: str) -> None:
         """A front cannot go on sending: break the answer off, whether all of it has come or not."""
         if held is not None and held.alive:
@@ -407,15 +438,25 @@ class Relay:
 
     def _unwant(self, id: str) -> None:
         """Its worker streams for nobody: let it know."""
-        if not self._unwanted:
-            self._clock.callLater(0, self._tell_unwanted)
+        if not (self._unwanted or self._taken):
+            self._clock.callLater(0, self._tell_workers)
         self._unwanted[id] = None
 
-    def _tell_unwanted(self) -> None:
+    def _tell_taken(self, id: str, taken: int) -> None:
+        if not (self._unwanted or self._taken):
+            self._clock.callLater(0, self._tell_workers)
+        self._taken[id] = taken
+
+    def _tell_workers(self) -> None:
         unwanted, self._unwanted = self._unwanted, {}
+        taken, self._taken = self._taken, {}
         # A worker that says nothing for longer is told again when it does.
         life = self._config.frame_timeout + GONE_MARGIN
-        self._broker.mark_gone([*unwanted], life=life).addErrback(self._broker_failed)
+        if unwanted:
+            self._broker.mark_gone([*unwanted], life=life).addErrback(self._broker_failed)
+        if taken:
+            life = self._config.send_stall + GONE_MARGIN
+            self._broker.tell_taken(taken, life=life).addErrback(self._broker_failed)
 
     def _take_off_leaving(self) -> None:
         leaving, self._leaving = self._leaving, {}
@@ -470,7 +511,10 @@ class Relay:
         def answered(answers: Sequence[bool]) -> None:
             for held, was_there in zip(batch, answers, strict=True):
                 if held.state is State.QUEUED:
-                    self._refuse(held, NotStarted() if was_there else NoReply(), State.EXPIRED)
+                    refusal = (
+                        NotStarted(retry_after=self._retry_after(queue)) if was_there else NoReply()
+                    )
+                    self._refuse(held, refusal, State.EXPIRED)
 
         def failed(failure: Failure) -> None:
             self._broker_failed(failure)
@@ -519,6 +563,7 @@ class Relay:
             for queue, depth in zip(self._queues, depths, strict=True):
                 self._depths[queue] = depth
                 self._outbox.saw_length(queue, depth.length)
+                self._drain_rate.saw(queue, depth.length, self._clock.seconds())
 
         return self._broker.depths(self._queues).addCallback(seen)
 
@@ -536,8 +581,22 @@ class Relay:
                 self._log.failure("a reply could not be decoded")
                 self._undecodable(raw, ReplyError("it cannot be decoded"))
             else:
-                self._answer(reply, now)
+                if type(reply) is Failed:
+                    self._failed(reply, now)
+                else:
+                    self._answer(reply, now)
         self._streams.flush()
+
+    def _failed(self, reply: Failed, now: float) -> None:
+        """There is no worker's answer: then the error is ours, as any other."""
+        held = self._table.get(reply.node_id)
+        if held is None or held.state is State.ANSWERING:
+            self._answer(reply, now)
+            return
+        self._outbox.left(held.queue)
+        self._drain_rate.answered(held.queue)
+        failed = WorkerTimeout if reply.problem == "worker-timeout" else WorkerFailed
+        self._refuse(held, failed())
 
     def _answer(self, reply: Reply, now: float) -> None:
         held = self._table.get(reply.node_id)
@@ -552,6 +611,7 @@ class Relay:
             pass
         elif self._end(held, State.ANSWERED):
             self._outbox.left(held.queue)
+            self._drain_rate.answered(held.queue)
             self._meter[held.queue].answered(reply, now - held.accepted_at)
             try:
                 held.client.answer(reply)

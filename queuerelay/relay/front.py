@@ -45,15 +45,11 @@ class Front(http.HTTPFactory):
         super().__init__(timeout=limits.idle, reactor=clock)
         self.relay = relay
         self.connections = Connections(limits, clock=clock)
-        #: Largest request body, in bytes.
-        self.max_body = limits.max_body
         self.access_log = access_log
         #: Whether answers tell how long they took (``Server-Timing``).
         self.server_timing = server_timing
         #: The operator's pages for errors.
         self.pages: Pages = {}
-        #: Bytes of bodies that are not complete yet.
-        self.receiving = 0
         #: Whether every answer is the last one on its connection.
         self.draining = False
         self._wall_clock = wall_clock

@@ -84,6 +84,15 @@ class HardenedChannel(http.HTTPChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive
 
+    def take_body(self, request: Any, part: bytes) -> None:
+        """A part of the body has come."""
+        request.handleContentChunk(part)
+
+    def early_answer(self, request: Any, refusal: Refusal) -> bytes:
+        """An error as bytes, for a request that is still being read."""
+        answer: bytes = request.early_answer(refusal)
+        return answer
+
     # The transport's side
 
     def connectionMade(self) -> None:
@@ -128,9 +137,8 @@ class HardenedChannel(http.HTTPChannel):
         self._busy = True
         try:
             # Who does not read answers gets no further ones either.
-            while self._pending and not (
-                self._handlingRequest or self.deaf or self._waitingForTransport
-            ):
+            # Nothing is pending once nothing more is to be looked at.
+            while self._pending and not (self._handlingRequest or self._waitingForTransport):
                 data, self._pending = self._pending, b""
                 if self._head is None:
                     self._read_head(data)
@@ -216,7 +224,7 @@ class HardenedChannel(http.HTTPChannel):
             complete = decoder.rest is not None
             self._pending = decoder.rest or b""
         if part:
-            request.handleContentChunk(part)
+            self.take_body(request, part)
         if complete and not self.deaf:
             self._complete(head)
 
@@ -252,7 +260,7 @@ class HardenedChannel(http.HTTPChannel):
 
     def answer_early(self, request: Any, refusal: Refusal) -> None:
         """Answer a request that is still being sent, and close once the client has heard of it."""
-        self.transport.write(request.early_answer(refusal))
+        self.transport.write(self.early_answer(request, refusal))
         # It may not have read the answer before this one.
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
 
@@ -342,18 +350,11 @@ class HardenedChannel(http.HTTPChannel):
         self.due = inf if period is None else self.factory.connections.seconds() + period
         return before
 
-    def resetTimeout(self) -> None:
-        """The time that `setTimeout` gave begins anew."""
-        if self.due != inf and self.timeOut is not None:
-            self.due = self.factory.connections.seconds() + self.timeOut
-
     def expire(self, now: float) -> None:
         """The time for what this connection is doing is over."""
         limits = self.factory.connections.limits
-        if self.deaf:
+        if self.deaf or self._handlingRequest:
             self.abort()
-        elif self._handlingRequest:
-            self.timeoutConnection()
         elif self.idle:
             self._close_idle()
         elif self._waitingForTransport and not self._excused:
@@ -367,7 +368,3 @@ class HardenedChannel(http.HTTPChannel):
             self.due = now + limits.body_time
         else:
             self.answer_early(self.requests[-1], RequestTimeout("its body"))
-
-    def timeoutConnection(self) -> None:
-        """Who got its answer has not read it in time."""
-        self.abort()

@@ -17,6 +17,8 @@ from queuerelay.relay.accesslog import AccessLog
 from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
 from queuerelay.relay.front import Front
+from queuerelay.relay.pages import load_pages
+from queuerelay.relay.proxied import PREFIX, ProxiedFactory
 
 #: Seconds that the last answers get at least to reach their clients, where the drain time is over.
 LAST_ANSWERS = 1.0
@@ -40,6 +42,7 @@ class Listeners:
         self._config = config
         self._reactor = reactor
         self._endpoints = endpoints(config.listen, reactor=reactor)
+        self._trust = relay.trust
         self._ports: list[IListeningPort] = []
         self._hurried = False
         self._cut: IDelayedCall | None = None
@@ -57,13 +60,16 @@ class Listeners:
             clock=reactor,
             wall_clock=wall_clock,
             access_log=self._access_log,
+            server_timing=config.server_timing,
         )
 
     def open(self) -> None:
-        """Open the access log and the endpoints; may need privileges.
+        """Read the pages for errors, open the access log and the endpoints; may need privileges.
 
         Raises `ConfigError` or `CannotListen`.
         """
+        if self._config.error_pages is not None:
+            self._front.pages = load_pages(self._config.error_pages)
         if self._access_log is not None:
             try:
                 self._access_log.open()
@@ -79,6 +85,19 @@ class Listeners:
         """Begin to write the access log."""
         if self._flush is not None:
             self._flush.start()
+
+    def reopen(self) -> None:
+        """Go on in a new access log: the old one has another name now."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    def reload(self) -> None:
+        """Read the pages for errors again; where they cannot be read, the old ones stay."""
+        if self._config.error_pages is not None:
+            try:
+                self._front.pages = load_pages(self._config.error_pages)
+            except ConfigError as error:
+                self._log.warn("the pages for errors stay as they were: {error}", error=str(error))
 
     async def close(self) -> None:
         """Take no more connections, and make each answer the last of its connection."""
@@ -118,7 +137,9 @@ class Listeners:
                 self._log.critical("cannot listen on {endpoint}", endpoint=text, failure=failure)
 
         late = False
-        listening = endpoint.listen(self._front)
+        proxied = text.startswith(PREFIX)
+        factory = ProxiedFactory(self._front, trust=self._trust) if proxied else self._front
+        listening = endpoint.listen(factory)
         listening.addCallbacks(self._ports.append, failed)
         late = True
         if failures:
@@ -131,9 +152,17 @@ def endpoints(texts: Sequence[str], *, reactor: Any) -> list[tuple[str, IStreamS
 
 
 def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
-    """The endpoint that `text` describes; `ConfigError` where it describes none."""
+    """The endpoint that `text` describes; `ConfigError` where it describes none.
+
+    What stands behind `PREFIX` is the endpoint of a proxy's connections.
+    """
+    inner = text.removeprefix(PREFIX)
+    if inner != text and inner.startswith(("ssl:", "tls:", PREFIX)):
+        raise ConfigError.of(
+            "--listen", text, "an endpoint such as haproxy:tcp:8000: there is no TLS behind PROXY"
+        )
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, inner)
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ConfigError.of(

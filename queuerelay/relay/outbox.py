@@ -123,7 +123,12 @@ class Outbox:
         # What was pushed twice may be there twice.
         again = [held.message for held in batch for _ in range(held.pushes - 1)]
         removed = self._broker.take_off(queue, messages + again, newest=newest)
-        return removed.addCallback(lambda answers: answers[: len(batch)])
+
+        def taken_off(answers: list[bool]) -> list[bool]:
+            self._lengths[queue] = max(0, self._lengths.get(queue, 0) - sum(answers))
+            return answers[: len(batch)]
+
+        return removed.addCallback(taken_off)
 
     def _open(self) -> None:
         """There is a connection, or a queue was resumed: what has waited for it goes out."""

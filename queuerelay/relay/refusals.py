@@ -51,10 +51,10 @@ class RefusalLog:
             error=str(refusal),
         )
 
-    def sweep(self, now: float) -> None:
-        """Tell what was only counted."""
+    def sweep(self, now: float, *, last: bool = False) -> None:
+        """Tell what was only counted; all of it where it is the `last` time."""
         for reason, since in list(self._since.items()):
-            if now - since < QUIET:
+            if now - since < QUIET and not last:
                 continue
             del self._since[reason]
             more = self._more.pop(reason, 0)

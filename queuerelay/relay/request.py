@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker import eager
-from queuerelay.errors import BodyTooLarge, InternalError, Refusal, TooManyHeld
+from queuerelay.errors import InternalError, Refusal, TooManyHeld
 from queuerelay.relay.accesslog import Entry
 from queuerelay.relay.framing import Framing, has_body, without_body
 from queuerelay.relay.held import Held
@@ -28,8 +28,6 @@ from queuerelay.wire.reply import Reply
 if TYPE_CHECKING:
     from queuerelay.relay.channel import FrontChannel
 
-#: Seconds that a client may take for the last answer on its connection.
-LAST: Final = 60.0
 #: Longest body, in bytes, that is copied behind its header section to go out in one write.
 COPIED: Final = 64 * 1024
 
@@ -118,14 +116,15 @@ class FrontRequest:
     def gotLength(self, length: int | None) -> None:
         """The header section is complete; the body has `length` bytes, None for chunked."""
         self._name()
-        if length is not None and length > self._front.max_body:
-            self._refuse_early(BodyTooLarge(f"more than {self._front.max_body} bytes"))
+        if length and length > self._front.relay.room:
+            # Else all of it might come before there is too much of it.
+            self._refuse_early(TooManyHeld("no room for another body"))
 
     def handleContentChunk(self, data: bytes) -> None:
         """A part of the body."""
         if self.channel.deaf:
             return
-        front = self._front
+        relay = self._front.relay
         # Most bodies come in one piece; a list of many small ones would weigh a multiple of them.
         if not self._body:
             self._body = data
@@ -133,10 +132,8 @@ class FrontRequest:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
-        front.receiving += len(data)
-        if len(self._body) > front.max_body:
-            self._refuse_early(BodyTooLarge(f"more than {front.max_body} bytes"))
-        elif front.receiving > front.relay.room:
+        relay.receiving += len(data)
+        if relay.room < 0:
             self._refuse_early(TooManyHeld("no room for another body"))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -182,7 +179,7 @@ class FrontRequest:
         self._take_body()
         held = self._held
         if held is None and channel is not None:
-            self.method, self.uri, self.clientproto = channel.request_line()
+            self._learn(channel)
         self._log_access("aborted" if self.aborted else "gone")
         if self._sender is not None:
             self._sender.stop()
@@ -197,11 +194,10 @@ class FrontRequest:
 
     def _take_body(self) -> bytes:
         body, self._body = bytes(self._body), b""
-        self._front.receiving -= len(body)
+        self._front.relay.receiving -= len(body)
         return body
 
     def _refuse_early(self, refusal: Refusal) -> None:
-        self._take_body()
         self.channel.answer_early(self, refusal)
 
     # What the relay calls
@@ -286,13 +282,20 @@ class FrontRequest:
 
     def early_answer(self, refusal: Refusal) -> bytes:
         """An error as bytes, for a request that is still being read."""
-        self.method, self.uri, self.clientproto = self.channel.request_line()
+        self._take_body()
+        self._learn(self.channel)
         if not self._id:
             self._name()
         fields, body = self._refusal_fields(self._front.relay.count(refusal))
         self._status, self._length = refusal.status, len(body)
         self._log_access("early")
         return self._front.head(refusal.status, fields, self._id, close=True) + body
+
+    def _learn(self, channel: "FrontChannel") -> None:
+        """See what is known of a request that is not complete, and of its client."""
+        self.method, self.uri, self.clientproto = channel.request_line()
+        met = channel.met or channel.meet()
+        self.client = met.client_address(self.requestHeaders.fields)
 
     def _refusal_fields(self, refusal: Refusal) -> tuple[Fields, bytes]:
         accept = self.requestHeaders.getRawHeaders(b"accept") or ()
@@ -322,9 +325,6 @@ class FrontRequest:
         channel = self.channel
         if self._front.draining:
             channel.persistent = False
-        if not channel.persistent:
-            # The last answer on its connection: a client that does not read it must not keep it.
-            channel.setTimeout(LAST)
         if self._front.access_log is not None:
             held = self._held
             self._log_access("refused" if held is None else held.state.value)
@@ -343,6 +343,7 @@ class FrontRequest:
             write=partial(eager.write, transport),
             done=self._sent,
             give_up=self._stalled,
+            taken=self._taken,
             paused=channel._waitingForTransport,
         )
         channel.registerProducer(sender, True)
@@ -352,6 +353,10 @@ class FrontRequest:
         self.channel.unregisterProducer()
         self._sender = None
         self._done()
+
+    def _taken(self) -> None:
+        if self._held is not None:
+            self._front.relay.taken(self._held)
 
     def _stalled(self) -> None:
         self._front.relay.cut_off(self._held, self, Break.STALLED, "its client takes nothing")

@@ -188,6 +188,7 @@ class _Exchange:
             write=request.write,
             done=self._sent,
             give_up=self._stalled,
+            taken=self._taken,
             paused=getattr(request.channel, "_waitingForTransport", False),
         )
         request.registerProducer(sender, True)
@@ -197,6 +198,10 @@ class _Exchange:
         self._sender = None
         self._request.unregisterProducer()
         self._request.finish()
+
+    def _taken(self) -> None:
+        if self.held is not None:
+            self._resource.relay.taken(self.held)
 
     def _stalled(self) -> None:
         self._resource.relay.cut_off(self.held, self, Break.STALLED, "its client takes nothing")

@@ -60,12 +60,10 @@ def server_timing(wait: float | None, run: float | None) -> bytes:
     """The value of ``Server-Timing`` (W3C) for seconds in the queue and in the worker, at least one
     of them known; durations there are milliseconds.
     """
-    metrics = []
-    if wait is not None:
-        metrics.append(b"queue;dur=%.1f" % (wait * 1000))
-    if run is not None:
-        metrics.append(b"work;dur=%.1f" % (run * 1000))
-    return b", ".join(metrics).replace(b".0", b"")
+    if wait is None or run is None:
+        name, seconds = (b"work", run) if wait is None else (b"queue", wait)
+        return (b"%b;dur=%.1f" % (name, (seconds or 0.0) * 1000)).replace(b".0", b"")
+    return (b"queue;dur=%.1f, work;dur=%.1f" % (wait * 1000, run * 1000)).replace(b".0", b"")
 
 
 def for_refusal(

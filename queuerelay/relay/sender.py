@@ -76,7 +76,8 @@ class Sender:
     """One answer on its way; to be registered as the connection's producer.
 
     `write` takes bytes for the client. `done` is called once, after `end`, when the transport has
-    taken all; `give_up` where the client takes nothing any more: it is to abort the connection.
+    taken all; `taken` each time that it has taken something that had to wait; `give_up` where the
+    client takes nothing any more: it is to abort the connection.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Sender:
         "_senders",
         "_since",
         "_taken",
+        "_tell_taken",
         "_transport",
         "_write",
         "give_up",
@@ -104,12 +106,14 @@ class Sender:
         write: Callable[[bytes], object],
         done: Callable[[], object],
         give_up: Callable[[], object],
+        taken: Callable[[], object] | None = None,
         paused: bool = False,
     ) -> None:
         self._senders = senders
         self._transport = transport
         self._write = write
         self._done = done
+        self._tell_taken = taken
         #: What to do where the client takes nothing any more.
         self.give_up = give_up
         self._queue: deque[bytes] = deque()
@@ -168,7 +172,10 @@ class Sender:
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self._paused = False
+        waited = self.waiting > 0
         self._pump()
+        if waited and self._tell_taken is not None:
+            self._tell_taken()
 
     def stopProducing(self) -> None:
         """The connection is lost."""

@@ -11,18 +11,23 @@ Invariants:
    between two. While its client is behind the time stands still: the worker may be waiting for it.
 4. A client is at most `max_unsent` bytes behind when more comes, and all together are within the
    relay's memory; who is further behind is cut off, and nobody else notices.
-5. Frames for nobody tell their worker so, by the mark of clients that have left.
+5. Frames for nobody tell their worker so, by the mark of clients that have left; and a worker that
+   wants to know how much of the body its client has taken can, so that it need not run ahead.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
 
 from twisted.logger import Logger
 
 from queuerelay.errors import BadReply, Refusal, ReplyError
 from queuerelay.relay.held import Held, HeldTable
 from queuerelay.wire.reply import Frame, Reply
+
+#: Bytes of a body between two words to its worker of how much was taken.
+TOLD_EVERY: Final = 64 * 1024
 
 
 class Break(Enum):
@@ -48,7 +53,7 @@ class _Stream:
     """One streamed answer."""
 
     __slots__ = (
-        *("at", "expected", "first", "granted", "held", "last", "opening", "parts", "size"),
+        *("at", "expected", "first", "held", "last", "opening", "parts", "size", "told"),
         "status",
     )
 
@@ -65,9 +70,9 @@ class _Stream:
         self.last = False
         #: Clock seconds of the last frame.
         self.at = now
-        #: Bytes of its body so far, and how many of them the worker knows to be taken.
+        #: Bytes of its body so far, and how many the worker was told to be taken.
         self.size = len(frame.body)
-        self.granted = 0
+        self.told = 0
 
 
 class Streams:
@@ -75,7 +80,8 @@ class Streams:
 
     `refuse` ends a held request before its answer has begun, `answered` and `cut` after; `cut` also
     aborts its client. `answered` is told whether the worker has ended too, `crowded` tells whether
-    the relay has no more memory.
+    the relay has no more memory, `count` counts under a name, `tell` is given an id and how many
+    bytes of the body its client has taken.
     """
 
     _log = Logger()
@@ -90,6 +96,8 @@ class Streams:
         answered: Callable[[Held, bool], object],
         cut: Callable[[Held, Break, str], object],
         crowded: Callable[[], bool],
+        count: Callable[[str], object],
+        tell: Callable[[str, int], object],
     ) -> None:
         self._table = table
         self._timeout = frame_timeout
@@ -98,26 +106,26 @@ class Streams:
         self._answered = answered
         self._cut = cut
         self._crowded = crowded
-        #: By id, the one whose last frame is oldest first.
-        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._count = count
+        self._tell = tell
+        #: Those under way by id, the one whose last frame is oldest first; for others to look at.
+        self.active: OrderedDict[str, _Stream] = OrderedDict()
         self._touched: dict[str, _Stream] = {}
-        #: Frames that came twice.
-        self.doubled = 0
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self.active)
 
     def take(self, held: Held, reply: Reply, now: float) -> bool:
         """A reply for `held`, which waits or has a streamed answer; what it gives is for `flush`.
 
         False where it is no part of a stream, but the whole answer.
         """
-        stream = self._streams.get(held.id)
+        stream = self.active.get(held.id)
         if stream is None:
             if not (isinstance(reply, Frame) and reply.more):
                 return False
             if reply.opens:
-                stream = self._streams[held.id] = self._touched[held.id] = _Stream(held, reply, now)
+                stream = self.active[held.id] = self._touched[held.id] = _Stream(held, reply, now)
             else:
                 self._refuse(held, BadReply("more: a first frame without status and headers"))
             return True
@@ -125,7 +133,9 @@ class Streams:
         expected = stream.expected
         if number is not None and expected is not None and stream.first <= number < expected:
             # Pushed again because its worker did not hear of the first time.
-            self.doubled += 1
+            self._count("frames_doubled")
+        elif stream.last:
+            self._count("frames_late")
         elif not isinstance(reply, Frame) or reply.opens or number != expected:
             self.broken(held, Break.RESTARTED, f"status {reply.status} while it was under way")
         else:
@@ -135,7 +145,7 @@ class Streams:
             stream.at = now
             if expected is not None:
                 stream.expected = expected + 1
-            self._streams.move_to_end(held.id)
+            self.active.move_to_end(held.id)
             self._touched[held.id] = stream
         return True
 
@@ -145,12 +155,12 @@ class Streams:
             return
         touched, self._touched = self._touched, {}
         for stream in touched.values():
-            if self._streams.get(stream.held.id) is stream:
+            if self.active.get(stream.held.id) is stream:
                 self._send(stream)
 
     def broken(self, held: Held, why: Break, particulars: str) -> None:
         """Break the answer to `held` off; where it has not begun, an error can still be said."""
-        stream = self._streams[held.id]
+        stream = self.active[held.id]
         if stream.opening is not None:
             self._refuse(held, BadReply(particulars))
         else:
@@ -158,23 +168,31 @@ class Streams:
 
     def status(self, held: Held) -> int:
         """Of the answer to `held`; 0 where it has ended."""
-        stream = self._streams.get(held.id)
+        stream = self.active.get(held.id)
         return 0 if stream is None else stream.status
+
+    def taken(self, held: Held, now: float) -> None:
+        """Its client has taken something that it was behind with."""
+        stream = self.active.get(held.id)
+        if stream is not None:
+            stream.at = now
+            self.active.move_to_end(held.id)
+            self._tell_taken(stream)
 
     def forget(self, held: Held) -> None:
         """It has ended."""
-        self._streams.pop(held.id, None)
+        self.active.pop(held.id, None)
 
     def sweep(self, now: float) -> None:
         """Break off what has been silent for too long; `now` in clock seconds."""
         due = now - self._timeout
-        while self._streams:
-            stream = next(iter(self._streams.values()))
+        while self.active:
+            stream = next(iter(self.active.values()))
             if stream.at > due:
                 break
             if stream.held.client.backlog:
                 stream.at = now
-                self._streams.move_to_end(stream.held.id)
+                self.active.move_to_end(stream.held.id)
             else:
                 self._cut(stream.held, Break.TIMEOUT, f"no frame for {self._timeout:g} s")
 
@@ -189,6 +207,8 @@ class Streams:
                 self._table.begin(held)
                 if last or not more:
                     self._answered(held, last)
+                else:
+                    self._tell_taken(stream)
                 return
             behind = client.backlog
             if behind > self._max_unsent or (behind and self._crowded()):
@@ -203,3 +223,11 @@ class Streams:
         else:
             if last:
                 self._answered(held, True)
+            else:
+                self._tell_taken(stream)
+
+    def _tell_taken(self, stream: _Stream) -> None:
+        taken = stream.size - stream.held.client.backlog
+        if taken - stream.told >= TOLD_EVERY:
+            stream.told = taken
+            self._tell(stream.held.id, taken)

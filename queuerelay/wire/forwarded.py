@@ -22,6 +22,8 @@ from queuerelay.wire.target import DEFAULT_PORTS, split_target
 
 Fields = Sequence[tuple[bytes, Sequence[bytes]]]
 Headers = list[tuple[str, str]]
+#: Fields of a request by which a proxy says who the client is: lower-case names with their values.
+Said = tuple[tuple[bytes, tuple[bytes, ...]], ...]
 _Address = IPv4Address | IPv6Address
 
 #: RFC 7239; its element has everything about one hop.
@@ -38,8 +40,10 @@ UNIX: Final = "unix"
 
 #: Hops that are looked at; real chains have fewer than ten.
 _HOPS: Final = 64
-#: Addresses about which it is remembered whether they are trusted.
+#: Peers and clients that are remembered, because most come again.
 _KNOWN: Final = 4096
+#: Longest words about a client, in bytes, that are remembered.
+_SHORT: Final = 512
 
 #: IPv4, or IPv6 in brackets; RFC 7239 6 has both with a port, which may be obfuscated.
 _NODE: Final = re.compile(
@@ -61,8 +65,10 @@ _PAIR: Final = re.compile(
 )
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
-#: RFC 9110 7.6.3: the version in which we got the message, and our pseudonym.
-_VIA: Final = {version: ("via", f"{version} queuerelay") for version in ("1.0", "1.1")}
+#: What we call ourselves in Via (RFC 9110 7.6.3): a worker must be told, a client need not be, and
+#: is not.
+_PSEUDONYM: Final = "queuerelay"
+_VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
 class Trust:
@@ -78,12 +84,15 @@ class Trust:
         parsed: list[IPv4Network | IPv6Network] = [ip_network(text) for text in networks - {UNIX}]
         self._v4 = [network for network in parsed if isinstance(network, IPv4Network)]
         self._v6 = [network for network in parsed if isinstance(network, IPv6Network)]
-        self.fields = frozenset(fields)
-        if FORWARDED in self.fields and len(self.fields) > 1:
+        fields = set(fields)
+        if FORWARDED in fields and len(fields) > 1:
             raise ValueError(f"{FORWARDED} and others: which of them would be true?")
-        if not self.fields <= {FORWARDED, *X_FORWARDED}:
+        if not fields <= {FORWARDED, *X_FORWARDED}:
             raise ValueError("unknown fields")
+        #: What proxies write, as bytes in lower case.
+        self.fields = frozenset(field.encode("ascii") for field in fields)
         self._known: dict[str, tuple[str, bool]] = {}
+        self._clients: dict[tuple[object, ...], ProxiedClient] = {}
 
     def peer(self, address: str, scheme: str) -> "Peer":
         """The peer of a connection; `address` is "" for a Unix socket."""
@@ -113,72 +122,43 @@ class Trust:
             return any(address in network for network in self._v4)
         return any(address in network for network in self._v6)
 
+    def client(self, peer: "Peer", said: Said, http_version: str) -> "ProxiedClient":
+        """The client of whom a trusted `peer` says this."""
+        key = (peer.address, peer.scheme, http_version, *said)
+        client = self._clients.get(key)
+        if client is None:
+            client = self._described(peer, said, http_version)
+            if sum(len(value) for _, values in said for value in values) <= _SHORT:
+                if len(self._clients) >= _KNOWN:
+                    self._clients.clear()
+                self._clients[key] = client
+        return client
 
-class Peer:
-    """Who is at the other end of one connection."""
+    def _described(self, peer: "Peer", said: Said, http_version: str) -> "ProxiedClient":
+        lines: dict[str, list[str]] = {}
+        for name, values in said:
+            texts = (value.decode("latin-1") for value in values)
+            lines.setdefault(name.decode("ascii"), []).extend(texts)
+        if FORWARDED in lines:
+            hop = self._by_forwarded(peer, lines[FORWARDED])
+        else:
+            hop = self._by_x_forwarded(peer, lines)
+        return ProxiedClient(hop, http_version)
 
-    __slots__ = ("_own", "_trust", "address", "scheme", "trusted")
-
-    def __init__(self, trust: Trust, address: str, scheme: str) -> None:
-        self._trust = trust
-        #: IP address, "" where it has none.
-        self.address, self.trusted = trust.judge(address)
-        self.scheme = scheme
-        self._own = _about(self.address, scheme)
-
-    def forward(self, fields: Fields, url: str, http_version: str) -> tuple[Headers, str, str]:
-        """What goes into the message of a request that came by this connection: the header
-        fields, the client's address ("" where it has none) and scheme.
-
-        `fields` are as for `request_headers`, `url` is the request target.
-        """
-        headers = request_headers(fields)
-        address, scheme, own = self.address, self.scheme, self._own
-        if self.trusted:
-            hop = self._client(fields)
-            address, scheme = hop.address, hop.scheme
-            own = _about(address, scheme)
-            _set_host(headers, hop)
-        if url[:1] != "/":
-            authority = split_target(url)[0]
-            if authority:
-                # It overrules the field (RFC 9112 3.2.2), whoever wrote that.
-                _replace_host(headers, authority)
-        headers += own
-        for name, value in headers:
-            if name == "host":
-                if value:
-                    headers.append(("x-forwarded-host", value))
-                break
-        headers.append(_VIA.get(http_version) or _VIA["1.1"])
-        return headers, address, scheme
-
-    def _client(self, fields: Fields) -> "_Hop":
-        """The client as trusted proxies describe it."""
-        said: dict[str, list[str]] = {}
-        for raw, values in fields:
-            name = raw.decode("latin-1").lower()
-            if name in self._trust.fields:
-                said.setdefault(name, []).extend(value.decode("latin-1") for value in values)
-        hop = _Hop(self.address, self.scheme)
-        if FORWARDED in said:
-            self._by_forwarded(hop, said[FORWARDED])
-        elif said:
-            self._by_x_forwarded(hop, said)
-        return hop
-
-    def _by_forwarded(self, hop: "_Hop", lines: list[str]) -> None:
+    def _by_forwarded(self, peer: "Peer", lines: list[str]) -> "_Hop":
+        hop = _Hop(peer.address, peer.scheme)
         elements = [element for line in lines for element in forwarded_elements(line)]
         last: dict[str, str] | None = None
         for last in reversed(elements[-_HOPS:]):
-            node = _node(last.get("for", "")) if last is not None else None
-            if not self._passed(hop, node):
+            if not self._passed(hop, _node(last.get("for", "")) if last is not None else None):
                 break
         if last:
             hop.describe(last.get("proto"), last.get("host"), None)
+        return hop
 
-    def _by_x_forwarded(self, hop: "_Hop", said: dict[str, list[str]]) -> None:
-        lists = {name: _members(lines) for name, lines in said.items()}
+    def _by_x_forwarded(self, peer: "Peer", lines: dict[str, list[str]]) -> "_Hop":
+        hop = _Hop(peer.address, peer.scheme)
+        lists = {name: _members(texts) for name, texts in lines.items()}
         count = 0
         for text in reversed(lists.get("x-forwarded-for", ())[-_HOPS:]):
             count += 1
@@ -190,16 +170,92 @@ class Peer:
             # Many proxies replace these instead of adding to them; all that count are trusted.
             return values[-min(max(count, 1), len(values))] if values else None
 
-        hop.describe(
-            same_hop("x-forwarded-proto"),
-            same_hop("x-forwarded-host"),
-            same_hop("x-forwarded-port"),
-        )
+        hop.describe(*(same_hop(name) for name in X_FORWARDED[1:]))
+        return hop
 
     def _passed(self, hop: "_Hop", node: _Address | None) -> bool:
         """Note that the request came by `node`; whether what it said before is to be believed."""
         hop.address = str(node) if node is not None else ""
-        return node is not None and self._trust.trusts(node)
+        return node is not None and self.trusts(node)
+
+
+class Peer:
+    """Who is at the other end of one connection."""
+
+    __slots__ = ("_own", "_trust", "address", "scheme", "trusted")
+
+    def __init__(self, trust: Trust, address: str, scheme: str) -> None:
+        self._trust = trust
+        #: IP address, "" where it has none.
+        self.address, self.trusted = trust.judge(address)
+        self.scheme = scheme
+        self._own = _about(self.address, scheme, "1.1")
+
+    def forward(self, fields: Fields, url: str, http_version: str) -> tuple[Headers, str, str]:
+        """What goes into the message of a request that came by this connection: the header
+        fields, the client's address ("" where it has none) and scheme.
+
+        `fields` are as for `request_headers`, `url` is the request target.
+        """
+        headers = request_headers(fields, proxied=self.trusted)
+        address, scheme, own = self.address, self.scheme, self._own
+        if self.trusted:
+            client = self._client(fields, http_version)
+            address, scheme, own = client.address, client.scheme, client.own
+            client.set_host(headers)
+        elif http_version != "1.1":
+            own = _about(address, scheme, http_version)
+        if url[:1] != "/":
+            authority = split_target(url)[0]
+            if authority:
+                # It overrules the field (RFC 9112 3.2.2), whoever wrote that.
+                _set_host(headers, authority)
+        headers += own
+        for name, value in headers:
+            if name == "host":
+                if value:
+                    headers.append(("x-forwarded-host", value))
+                break
+        return headers, address, scheme
+
+    def client_address(self, fields: Fields) -> str:
+        """The address of the client whose request has these header fields; "" for none."""
+        return self._client(fields, "1.1").address if self.trusted else self.address
+
+    def _client(self, fields: Fields, http_version: str) -> "ProxiedClient":
+        written = self._trust.fields
+        said = [(name, tuple(values)) for raw, values in fields if (name := raw.lower()) in written]
+        return self._trust.client(self, tuple(said), http_version)
+
+
+class ProxiedClient:
+    """Who is at the other end of all trusted proxies; the same for many requests."""
+
+    __slots__ = ("_host", "_port", "address", "own", "scheme")
+
+    def __init__(self, hop: "_Hop", http_version: str) -> None:
+        self.address = hop.address
+        self.scheme = hop.scheme
+        self.own = _about(hop.address, hop.scheme, http_version)
+        self._host = hop.host
+        #: What the host has after its name; "" for the port of the scheme.
+        self._port = ""
+        if hop.port is not None and hop.port != DEFAULT_PORTS[hop.scheme]:
+            self._port = f":{hop.port}"
+            self._host = self._with_port(self._host)
+
+    def set_host(self, headers: Headers) -> None:
+        """Make the client's ``Host`` of the one that a proxy sent."""
+        if self._host is not None:
+            _set_host(headers, self._host)
+        elif self._port:
+            host = self._with_port(next((text for name, text in headers if name == "host"), None))
+            if host is not None:
+                _set_host(headers, host)
+
+    def _with_port(self, host: str | None) -> str | None:
+        found = _HOST.fullmatch(host) if host is not None else None
+        return f"{host}{self._port}" if found is not None and found[2] is None else host
 
 
 class _Hop:
@@ -257,31 +313,23 @@ def forwarded_elements(line: str) -> list[dict[str, str] | None]:
         at = found.end()
 
 
-def _about(address: str, scheme: str) -> Headers:
+def _about(address: str, scheme: str, http_version: str) -> Headers:
     """What every worker is told."""
     own = [("x-forwarded-for", address)] if address else []
-    return [*own, ("x-forwarded-proto", scheme)]
+    # RFC 9110 7.6.3: the version in which we got the message.
+    version = http_version if http_version in _VERSIONS else "1.1"
+    return [*own, ("x-forwarded-proto", scheme), ("via", f"{version} {_PSEUDONYM}")]
 
 
-def _set_host(headers: Headers, hop: _Hop) -> None:
-    """Make the client's ``Host`` of the one that a proxy sent."""
-    host = hop.host
-    if hop.port is not None:
-        if host is None:
-            host = next((text for name, text in headers if name == "host"), "")
-        found = _HOST.fullmatch(host)
-        if found is None:
-            return
-        if found[2] is None and hop.port != DEFAULT_PORTS[hop.scheme]:
-            host = f"{host}:{hop.port}"
-    if host:
-        _replace_host(headers, host)
-
-
-def _replace_host(headers: Headers, host: str) -> None:
-    at = next((at for at, (name, _) in enumerate(headers) if name == "host"), len(headers))
-    headers[:] = [pair for pair in headers if pair[0] != "host"]
-    headers.insert(at, ("host", host))
+def _set_host(headers: Headers, host: str) -> None:
+    """Make it the only ``Host``, where the first one stands."""
+    places = [place for place, (name, _) in enumerate(headers) if name == "host"]
+    if not places:
+        headers.append(("host", host))
+        return
+    headers[places[0]] = ("host", host)
+    for place in reversed(places[1:]):
+        del headers[place]
 
 
 def _members(lines: list[str]) -> list[str]:

@@ -92,12 +92,18 @@ def _request_name(raw: bytes) -> str | None:
     return kept
 
 
-def request_headers(fields: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[tuple[str, str]]:
+def request_headers(
+    fields: Iterable[tuple[bytes, Sequence[bytes]]], *, proxied: bool = False
+) -> list[tuple[str, str]]:
     """What of a client's header fields goes into the message.
 
     `fields` are names with all their values, in the order of arrival (the shape of
     `twisted.web.http_headers.Headers.getAllRawHeaders`). Gives ``(name, value)`` pairs, names in
     lower case, repetition kept.
+
+    With `proxied` they come from a trusted proxy, and what ``Connection`` names stays: haproxy
+    leaves a client's ``Connection`` as it is, so that client could take away what the proxy has
+    added (``X-User``, say). A field too many does no harm.
     """
     kept: list[tuple[str, str]] = []
     named: set[str] | None = None
@@ -109,7 +115,7 @@ def request_headers(fields: Iterable[tuple[bytes, Sequence[bytes]]]) -> list[tup
         if name is not None:
             for value in values:
                 kept.append((name, value.decode("latin-1")))
-        elif raw.lower() == b"connection":
+        elif not proxied and raw.lower() == b"connection":
             named = (named or set()) | connection_options(values)
     if named:
         named -= _END_TO_END

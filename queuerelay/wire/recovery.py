@@ -130,6 +130,7 @@ def _bad_gateway(node_id: str) -> bytes:
         status=502,
         headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
         body=b"502 Bad Gateway: the worker that had this request failed.\n",
+        problem="worker-failed",
     )
 
 

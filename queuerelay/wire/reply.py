@@ -24,6 +24,8 @@ _NODE_ID: Final = re.compile(rb'"node_id"\s*:\s*"([0-9a-f]+-[0-9a-f]{32})"')
 _LONGEST_TIME: Final = 1e6
 #: Highest number of a frame: what every language's JSON carries exactly (RFC 8259 6).
 LAST_NUMBER: Final = 2**53 - 1
+#: Why there is no answer of a worker's: it died or failed, or it took too long.
+PROBLEMS: Final = ("worker-failed", "worker-timeout")
 #: Statuses without a body (RFC 9110 15.3.5, 15.4.5).
 NO_BODY_STATUSES: Final = frozenset({204, 304})
 
@@ -60,9 +62,19 @@ class Frame(Reply):
     number: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Failed(Reply):
+    """No worker's answer, but the word of whoever found that there will be none; it can be sent as
+    it is, by a relay that has no answer of its own for that.
+    """
+
+    #: As in `PROBLEMS`.
+    problem: str = ""
+
+
 def decode_reply(raw: bytes) -> Reply:
-    """The reply in `raw`, a `Frame` where it may be part of a streamed one, or `ReplyError` that
-    says which part is wrong.
+    """The reply in `raw`, a `Frame` where it may be part of a streamed one, `Failed` where it says
+    that there is no answer, or `ReplyError` that says which part is wrong.
     """
     value, node_id = _load(raw)
     status = value.get("status", 200)
@@ -82,6 +94,8 @@ def decode_reply(raw: bytes) -> Reply:
     if "status" not in value or "more" in value or "n" in value:
         opens = "status" in value or fields is not None
         return Frame(node_id, status, headers, body, declared, timing, opens, *_place(value))
+    if value.get("problem") in PROBLEMS:
+        return Failed(node_id, status, headers, body, declared, timing, value["problem"])
     return Reply(node_id, status, headers, body, declared, timing)
 
 
@@ -110,7 +124,11 @@ def _timing(value: object) -> tuple[float | None, float | None] | None:
     """What of it is a time; the rest is left out: nobody's answer fails for a measurement."""
     if not isinstance(value, dict):
         return None
-    timing = _seconds(value.get("wait")), _seconds(value.get("run"))
+    wait, run = value.get("wait"), value.get("run")
+    # As nearly all are.
+    if type(wait) is type(run) is float and 0 <= wait < _LONGEST_TIME and 0 <= run < _LONGEST_TIME:
+        return wait, run
+    timing = _seconds(wait), _seconds(run)
     return None if timing == (None, None) else timing
 
 
@@ -150,11 +168,13 @@ def encode_reply(
     timing: Mapping[str, float] | None = None,
     more: bool = False,
     number: int | None = None,
+    problem: str | None = None,
 ) -> bytes:
     """The reply as a worker pushes it; header values are ISO-8859-1 text.
 
     `timing` has seconds under ``wait`` (in the queue) and ``run`` (in the worker). With `more` it
-    is the first frame of a streamed reply, numbered `number`.
+    is the first frame of a streamed reply, numbered `number`. With `problem` (see `PROBLEMS`) it
+    says that there is no worker's answer.
     """
     value: dict[str, Any] = {"node_id": node_id, "status": status}
     if headers is not None:
@@ -167,6 +187,8 @@ def encode_reply(
         value["more"] = True
     if number is not None:
         value["n"] = number
+    if problem is not None:
+        value["problem"] = problem
     return orjson.dumps(value)
 
 

@@ -3,11 +3,12 @@
 ``queuerelay-worker --redis URL --queues a,b module:app``. Invariants:
 
 1. No Twisted: a worker is a plain blocking process, and the application's own.
-2. A message is leased from claim to acknowledgement; the reply goes out with the
-   acknowledgement or not at all. Whoever finds a lease expired takes the message over.
+2. A message is leased from claim to acknowledgement; the reply, or the last part of a streamed
+   one, goes out with the acknowledgement or not at all. Whoever finds a lease expired takes the
+   message over.
 3. One message at a time; whoever wants more runs more workers.
 
 `main` reads the options, `loop` claims and acknowledges, `lease` renews and reaps in its thread,
 `doorbell` waits while there is nothing to do, `link` is one connection to Redis, `commands` what
-is sent over it, `environ` and `wsgi` are the application's side.
+is sent over it, `environ` and `wsgi` are the application's side, `stream` takes its parts.
 """

@@ -13,7 +13,7 @@ from queuerelay.wire.recovery import Drop, Retry, Verdict
 Command = tuple[str | bytes | int | float, ...]
 
 #: The scripts that a worker runs.
-SCRIPTS: Final = ("ack", "claim", "fail", "reap", "renew", "retry")
+SCRIPTS: Final = ("ack", "claim", "fail", "frame", "reap", "renew", "retry")
 #: Seconds after which a relay's inbox may vanish that nobody reads; a living relay prolongs it.
 INBOX_LIFE: Final = 3600
 #: How many expired leases one reap takes from a queue; the next one takes the next.
@@ -73,6 +73,14 @@ class Commands:
         """Push the reply and end the lease as one. Gives 1, or 0: lease lost, no reply sent."""
         names = [*self.keys.lease(queue), reply_to]
         return _script("ack", names, token, reply, self._life(reply_to))
+
+    def frame(self, queue: str, token: str, reply_to: str, node_id: str, frame: bytes) -> Command:
+        """Push a part of a streamed reply; with an empty `frame` nothing. Gives [1, bytes that the
+        client has taken], [0, 0] where the lease was lost, [2, 0] where the client has left.
+        """
+        keys = self.keys
+        names = [keys.inflight(queue), reply_to, keys.gone(node_id), keys.taken(node_id)]
+        return _script("frame", names, token, frame, self._life(reply_to))
 
     def drop(self, queue: str, token: str) -> Command:
         """End the lease without a reply. Gives 1, or 0 where it was lost."""

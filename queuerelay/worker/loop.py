@@ -27,6 +27,7 @@ from queuerelay.worker.commands import Command, Commands
 from queuerelay.worker.doorbell import Doorbell
 from queuerelay.worker.lease import Keeper
 from queuerelay.worker.link import Link
+from queuerelay.worker.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,15 @@ log = logging.getLogger(__name__)
 LONGEST_REPLY: Final = 500 * 1024 * 1024
 
 
+#: Seconds for which the end of a streamed answer is worth sending.
+LAST_FRAME: Final = 60.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What bounds one worker."""
 
-    #: Longest body of an answer, bytes.
+    #: Longest body that is held and sent as one reply, bytes; a longer one is streamed.
     max_reply: int
     #: Requests after which the worker ends; 0 for never.
     requests: int = 0
@@ -235,20 +240,45 @@ class Loop:
             self._skipped += 1
             log.debug("skipped %s: past its deadline", message.request.node_id)
             command = self._commands.drop(claim.queue, claim.token)
-        else:
-            command = self._answer(claim, message.request)
-        return End(claim=claim, command=command, deadline=message.request.deadline)
+            return End(claim=claim, command=command, deadline=message.request.deadline)
+        return self._answer(claim, message.request)
 
-    def _answer(self, claim: Claim, request: Request) -> Command:
+    def _answer(self, claim: Claim, request: Request) -> End:
         began = time.monotonic()
+        timing: dict[str, float] = {}
+        if request.accepted_at:
+            timing["wait"] = round(max(0.0, claim.at - request.accepted_at), 6)
+        stream = Stream(
+            self._commands, self._link, request, queue=claim.queue, token=claim.token, timing=timing
+        )
         answer = wsgi.run(
-            self._application, request, queue=claim.queue, max_reply=self._limits.max_reply
+            self._application, request, stream, queue=claim.queue, max_reply=self._limits.max_reply
         )
         run = time.monotonic() - began
         self._served += 1
-        timing = {"run": round(run, 6)}
-        if request.accepted_at:
-            timing["wait"] = round(max(0.0, claim.at - request.accepted_at), 6)
+        deadline = request.deadline
+        if stream.begun:
+            # That was for the first frame; the last one is wanted while the relay waits for it.
+            deadline = claim.at + (time.monotonic() - claim.moment) + LAST_FRAME
+        command = self._end_of(claim, request, stream, answer, {**timing, "run": round(run, 6)})
+        return End(claim=claim, command=command, deadline=deadline)
+
+    def _end_of(
+        self,
+        claim: Claim,
+        request: Request,
+        stream: Stream,
+        answer: wsgi.Answer | None,
+        timing: dict[str, float],
+    ) -> Command:
+        """What ends the message: the answer, the end of a streamed one, or nothing any more."""
+        if stream.stopped:
+            log.info("%s: %s after %d bytes", request.node_id, stream.stopped, stream.size)
+            return self._commands.drop(claim.queue, claim.token)
+        if answer is None:
+            log.debug("%s streamed, %d bytes", request.node_id, stream.size)
+            reply_to = request.reply_to
+            return self._commands.reply(claim.queue, claim.token, reply_to, stream.last())
         reply = _encode(request, answer, timing)
         if len(reply) > LONGEST_REPLY:
             log.error("%s %r: a reply of %d bytes", request.method, request.url, len(reply))
@@ -261,7 +291,7 @@ class Loop:
             request.url,
             answer.status,
             len(answer.body),
-            run,
+            timing["run"],
         )
         return self._commands.reply(claim.queue, claim.token, request.reply_to, reply)
 

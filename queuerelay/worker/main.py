@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_number(int, 1, 256 * _MIB, "bytes"),
         default=64 * _MIB,
         metavar="BYTES",
-        help="longest body of an answer; beyond it the client gets 500",
+        help="longest body that is sent as one reply; a longer one is streamed",
     )
     add(
         "--requests",

@@ -2,7 +2,9 @@
 
 `wsgiref.handlers` does the protocol. What differs from a server with a socket:
 
-1. The answer is held until it is whole: an application that fails half-way gets a clean 500.
+1. An answer that is a list or of a declared length, up to --max-reply, is held until it is whole:
+   an application that fails half-way gets a clean 500. Any other is streamed: each block goes out
+   before the next one is asked for.
 2. Nothing is added to the answer: date, length and framing are the relay's.
 3. Whatever the application raises, SystemExit and broken pipes of its own among it, the worker
    lives on.
@@ -23,7 +25,9 @@ from wsgiref.util import is_hop_by_hop
 from queuerelay.errors import QueuerelayError
 from queuerelay.wire.headers import is_token
 from queuerelay.wire.message import Request
+from queuerelay.wire.reply import NO_BODY_STATUSES
 from queuerelay.worker.environ import environ_of
+from queuerelay.worker.stream import Stopped, Stream
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -32,16 +36,14 @@ log = logging.getLogger(__name__)
 
 #: A status line's code and reason; a worker's final answer is 200 to 599.
 _STATUS: Final = re.compile(r"([2-5][0-9]{2}) [^\r\n]*")
+#: A length that can be relied on (RFC 9110 8.6).
+_LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 #: What a field value must not have (RFC 9110 5.5), and what is no byte (PEP 3333).
 _NO_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 
 class NotWSGI(QueuerelayError):
     """the application did what PEP 3333 forbids"""
-
-
-class AnswerTooLarge(QueuerelayError):
-    """the application's answer is larger than --max-reply"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,16 @@ FAILED: Final = Answer(
 )
 
 
-def run(application: WSGIApplication, request: Request, *, queue: str, max_reply: int) -> Answer:
-    """What `application` answers to `request`, `FAILED` where it does not; never raises.
+def run(
+    application: WSGIApplication, request: Request, stream: Stream, *, queue: str, max_reply: int
+) -> Answer | None:
+    """What `application` answers to `request`, `FAILED` where it does not; None where all of it
+    went out by `stream`. Never raises.
 
-    `max_reply` is the longest body in bytes. A failure is one log record with its traceback.
+    `max_reply` is the longest body in bytes that is held. A failure is one log record with its
+    traceback; one after the beginning of a stream is `FAILED` too, for the relay to break it off.
     """
-    return Handler(request, queue=queue, max_reply=max_reply).answer(application)
+    return Handler(request, stream, queue=queue, max_reply=max_reply).answer(application)
 
 
 class Handler(BaseHandler):
@@ -83,17 +89,22 @@ class Handler(BaseHandler):
     headers: Headers | None
     result: Iterable[bytes] | None
 
-    def __init__(self, request: Request, *, queue: str, max_reply: int) -> None:
+    def __init__(self, request: Request, stream: Stream, *, queue: str, max_reply: int) -> None:
         # The process's own environment (credentials!) is not part of a request.
         self.os_environ = {}
         self._request = request
+        self._stream = stream
         self._queue = queue
         self._max_reply = max_reply
         self._blocks: list[bytes] = []
         self._size = 0
         self._answer: Answer | None = None
+        #: Whether the answer has no body, and more of it is not wanted.
+        self._enough = False
+        #: Whether all of a streamed answer went out.
+        self._streamed = False
 
-    def answer(self, application: WSGIApplication) -> Answer:
+    def answer(self, application: WSGIApplication) -> Answer | None:
         """Run it; instead of `BaseHandler.run`, which swallows broken connections as a client's:
         here they can only be the application's, to its database for instance.
         """
@@ -101,14 +112,15 @@ class Handler(BaseHandler):
             self.setup_environ()
             self.result = application(self.environ, self.start_response)
             self.finish_response()
-        except AnswerTooLarge as error:
-            log.error("%s %r: %s", self._request.method, self._request.url, error)
-        except BaseException:
+        except BaseException as error:
             # From close() of a whole answer, too: that answer still goes out.
-            log.exception(
-                "the application failed at %s %r", self._request.method, self._request.url
-            )
-        return self._answer or FAILED
+            if isinstance(error, Stopped):
+                log.debug("%s: %s", self._request.node_id, error)
+            else:
+                log.exception(
+                    "the application failed at %s %r", self._request.method, self._request.url
+                )
+        return None if self._streamed else self._answer or FAILED
 
     # What the application calls.
 
@@ -131,18 +143,60 @@ class Handler(BaseHandler):
         return self.write
 
     def write(self, data: bytes) -> None:
-        """PEP 3333 write(); also what each block of the iterable goes through."""
+        """PEP 3333 write(): what goes through it is sent at once, whatever the iterable has."""
+        self._take(data, hold=False)
+
+    # What becomes of it.
+
+    def finish_response(self) -> None:
+        """Take the iterable's blocks. Its close() is called whatever happens."""
+        result = self.result
+        assert result is not None
+        try:
+            hold = isinstance(result, list | tuple)
+            for block in result:
+                self._take(block, hold=hold)
+                if self._enough:
+                    break
+            self.finish_content()
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+
+    def _take(self, data: bytes, *, hold: bool) -> None:
         if type(data) is not bytes:
             raise NotWSGI(f"expected blocks of bytes, got {type(data).__name__}")
-        if self.status is None:
+        if self.status is None or self.headers is None:
             raise NotWSGI("a block before start_response()")
-        if data:
+        if not data or self._enough:
             # An empty block does not send the headers: the status may still change.
-            self.headers_sent = True
-            self._size += len(data)
-            if self._size > self._max_reply:
-                raise AnswerTooLarge(f"more than {self._max_reply} bytes")
+            return
+        self.headers_sent = True
+        self._size += len(data)
+        if self._stream.begun:
+            self._stream.send(data)
+        elif self._size <= self._max_reply and (hold or self._may_be_held(self.headers)):
             self._blocks.append(data)
+        elif self._request.method == "HEAD" or int(self.status[:3]) in NO_BODY_STATUSES:
+            # It may never end, and nobody is to see it.
+            self._enough = True
+            self._blocks.clear()
+        else:
+            held, self._blocks = self._blocks, []
+            self._stream.begin(int(self.status[:3]), self.headers.items(), b"".join([*held, data]))
+
+    def _may_be_held(self, headers: Headers) -> bool:
+        length = self._length(headers)
+        return length is not None and length <= self._max_reply
+
+    @staticmethod
+    def _length(headers: Headers) -> int | None:
+        """How long the application says that the answer is, None where it does not."""
+        length = headers["content-length"]
+        if length is None or _LENGTH.fullmatch(length) is None:
+            return None
+        return int(length)
 
     # What `BaseHandler` asks of its kind.
 
@@ -150,13 +204,19 @@ class Handler(BaseHandler):
         """The answer is whole."""
         if self.status is None or self.headers is None:
             raise NotWSGI("no start_response()")
+        if self._stream.begun:
+            self._streamed = True
+            return
         headers = self.headers.items()
         body = b"".join(self._blocks)
+        length = self._length(self.headers)
         if self._request.method == "HEAD":
             # The client learns the length that GET would have (RFC 9110 8.6), and no more.
             if body and "content-length" not in self.headers:
                 headers.append(("Content-Length", str(len(body))))
             body = b""
+        elif length not in (None, len(body)) and int(self.status[:3]) not in NO_BODY_STATUSES:
+            raise NotWSGI(f"Content-Length {length}, and a body of {len(body)} bytes")
         self._answer = Answer(int(self.status[:3]), headers, body)
 
     def get_scheme(self) -> str:
@@ -176,10 +236,10 @@ class Handler(BaseHandler):
         self.environ.update(environ_of(self._request, queue=self._queue))
 
     def _write(self, data: bytes) -> None:
-        raise NotImplementedError("write() keeps the blocks itself")
+        raise NotImplementedError("_take() does it")
 
     def _flush(self) -> None:
-        raise NotImplementedError("write() keeps the blocks itself")
+        raise NotImplementedError("_take() does it")
 
 
 def _check(status: object, headers: object) -> None:

@@ -80,6 +80,14 @@ FIELDS: dict[str, Fields] = {
         ("Content-Range", "bytes 0-9/*"),
     ],
     "location": [("Location", "/a b/%C3%BC?x=1&y=%zz#frag"), ("Retry-After", "120")],
+    # PEP 3333 forbids an application the first three; servers drop them.
+    "hop-by-hop": [
+        ("Connection", "close, X-Kept"),
+        ("Keep-Alive", "timeout=1"),
+        ("Proxy-Authenticate", "Basic"),
+        ("X-Kept", "1"),
+        ("Content-Type", "text/plain"),
+    ],
     "policy": [
         ("Content-Security-Policy", "default-src 'self'; img-src *"),
         ("Strict-Transport-Security", "max-age=63072000; includeSubDomains"),
@@ -107,6 +115,16 @@ def _undeclared(*blocks: bytes) -> Callable[[Say, Environ], Iterable[bytes]]:
     def say(start: Say, environ: Environ) -> Iterable[bytes]:
         start()
         return list(blocks)
+
+    return say
+
+
+def _streamed(*blocks: bytes) -> Callable[[Say, Environ], Iterable[bytes]]:
+    """No list, so a server cannot know that this is all."""
+
+    def say(start: Say, environ: Environ) -> Iterable[bytes]:
+        start()
+        return iter(blocks)
 
     return say
 
@@ -176,16 +194,17 @@ def _closed(start: Say, environ: Environ) -> Iterable[bytes]:
 BODIES: dict[str, Callable[[Say, Environ], Iterable[bytes]]] = {
     "text": _declared(TEXT.encode()),
     "nothing": _undeclared(),
+    "nothing-streamed": _streamed(),
     "zero": _declared(b""),
     "latin": _declared("Grüße\xa0\x85".encode("latin-1")),
     "binary": _declared(EVERYTHING),
     "mebi": _declared(MEBI),
-    "mebi-blocks": _undeclared(*(MEBI[at : at + 50000] for at in range(0, len(MEBI), 50000))),
+    "mebi-blocks": _streamed(*(MEBI[at : at + 50000] for at in range(0, len(MEBI), 50000))),
     "gzip": _declared(gzip.compress(MEBI[:5000], mtime=0), ("Content-Encoding", "gzip")),
     "one-block": _undeclared(TEXT.encode()),
     "blocks": _undeclared(*BLOCKS),
-    "empty-blocks": _undeclared(b"", b"a", b"", b"", b"b", b""),
-    "single-bytes": _undeclared(*(EVERYTHING[at : at + 1] for at in range(256))),
+    "empty-blocks": _streamed(b"", b"a", b"", b"", b"b", b""),
+    "single-bytes": _streamed(*(EVERYTHING[at : at + 1] for at in range(256))),
     "generator": _generator,
     "late": _late,
     "counted": _counted,
@@ -193,8 +212,29 @@ BODIES: dict[str, Callable[[Say, Environ], Iterable[bytes]]] = {
     "closed": _closed,
     "file": _file,
 }
-#: Not compared with gunicorn, which sends both header sections.
-TWICE = "twice"
+
+
+def _broken(start: Say, environ: Environ) -> Iterator[bytes]:
+    start()
+    yield b"one"
+    yield b"two"
+    raise RuntimeError("in the middle")
+
+
+def _short(start: Say, environ: Environ) -> Iterable[bytes]:
+    """Less than it has declared."""
+    start(("Content-Length", "7"))
+    return iter([b"one", b"two"])
+
+
+def _long(start: Say, environ: Environ) -> Iterable[bytes]:
+    """More than it has declared."""
+    start(("Content-Length", "4"))
+    return iter([b"one", b"two", b"three"])
+
+
+#: Not compared as the others are, each in its own test.
+ODD = {"twice": _twice, "broken": _broken, "short": _short, "long": _long}
 
 
 def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
@@ -210,7 +250,7 @@ def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
     if environ.get("HTTP_X_MIRROR") == "body":
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return [body]
-    return (_twice if kind == TWICE else BODIES[kind])(start, environ)
+    return (ODD.get(kind) or BODIES[kind])(start, environ)
 
 
 def _write_down(environ: Environ, body: bytes) -> None:

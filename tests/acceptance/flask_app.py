@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,17 @@ def echo(path: str = "") -> Response:
     )
 
 
+@app.route("/client", methods=ANY)
+def client() -> Response:
+    """Who the client is, by everything that applications look at."""
+    environ = request.environ
+    names = ("REMOTE_ADDR", "wsgi.url_scheme", "HTTPS", "HTTP_HOST", "HTTP_VIA", "HTTP_UPGRADE")
+    names += ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_CONNECTION", "HTTP_X_HOP")
+    told = {name: environ[name] for name in names if name in environ}
+    told.update({name: text for name, text in environ.items() if "X_FORWARDED" in name})
+    return jsonify({"environ": told, "root": request.url_root})
+
+
 @app.post("/form")
 def form() -> Response:
     """Fields and files of a form."""
@@ -305,9 +317,27 @@ def hold(name: str) -> Response:
     """Says which process has it (file NAME.pid), and answers once there is a file NAME.go."""
     Path(f"{name}.pid.part").write_text(str(os.getpid()))
     Path(f"{name}.pid.part").rename(f"{name}.pid")
+    if not _told_to_go(name):
+        abort(503)
+    return jsonify({"held": name, "release": RELEASE})
+
+
+@app.get("/events/<name>")
+def events(name: str) -> Response:
+    """Server-sent events: the second one comes once there is a file NAME.go."""
+
+    def said() -> Iterator[str]:
+        yield "retry: 60000\nid: 1\ndata: first ü\n\n"
+        if _told_to_go(name):
+            yield "id: 2\nevent: named\ndata: second\ndata: line\n\n"
+
+    return Response(said(), content_type="text/event-stream")
+
+
+def _told_to_go(name: str) -> bool:
     end = time.monotonic() + BOUND
     while not Path(f"{name}.go").exists():
         if time.monotonic() > end:
-            abort(503)
+            return False
         time.sleep(0.005)
-    return jsonify({"held": name, "release": RELEASE})
+    return True

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import redis
 
+from tests.integration.broker.certificates import Authority
 from tests.valkey import ValkeyServer, free_port
 
 T = TypeVar("T")
@@ -174,6 +175,27 @@ class Stage:
             *("node", HERE / "node" / script, "127.0.0.1", str(self.server.port), *arguments),
         )
 
+    @contextlib.contextmanager
+    def busy(self, name: str, workers: int = 2) -> Iterator[None]:
+        """All workers of the Flask application have something to do; nobody else is served."""
+        names = [f"{name}-{number}" for number in range(workers)]
+        with contextlib.ExitStack() as clients:
+            waiting = [clients.enter_context(Client(self.port)) for _ in names]
+            try:
+                for client, one in zip(waiting, names, strict=True):
+                    client.send(request("GET", f"/hold/{one}"))
+                eventually(lambda: all(self.directory.joinpath(f"{n}.pid").exists() for n in names))
+                yield
+            finally:
+                for one in names:
+                    self.go(one)
+            for client in waiting:
+                assert client.answer(method=b"GET").status == 200
+
+    def go(self, name: str) -> None:
+        """Let the application's ``/hold/NAME`` or ``/events/NAME`` go on."""
+        self.directory.joinpath(f"{name}.go").touch()
+
     def queued(self, queue: str = "requests") -> int:
         """Messages that nobody has taken yet."""
         return int(self.redis.llen(f"resque:queue:{queue}"))
@@ -197,6 +219,28 @@ def staged(server: ValkeyServer, directory: Path) -> Iterator[Stage]:
         yield stage
     finally:
         stage.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """A port for TLS, with a certificate for localhost."""
+
+    port: int
+    #: The authority's certificate, for clients.
+    ca: Path
+    #: Key and certificate, for the server.
+    pem: Path
+
+    @classmethod
+    def made(cls, directory: Path) -> "Secure":
+        """With an authority of its own; the files are in the directory."""
+        authority = Authority(directory, "authority")
+        return cls(free_port(), authority.ca, authority.issue("localhost"))
+
+    @property
+    def endpoint(self) -> str:
+        """For ``--listen``."""
+        return f"ssl:{self.port}:interface=127.0.0.1:privateKey={self.pem}:certKey={self.pem}"
 
 
 def _listens(port: int) -> bool:
@@ -258,6 +302,22 @@ class Client:
         """Send a request, read its answer."""
         self.send(data)
         return self.answer(method=data.split(b" ", 1)[0])
+
+    def at_end(self) -> bool:
+        """Whether the server closes, and sends nothing more."""
+        return self._stream.read(1) == b""
+
+    def end(self) -> None:
+        """Nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def until_end(self) -> bytes:
+        """All that comes until the server closes, be it in order or not."""
+        found = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := self._stream.read1(65536):
+                found += data
+        return found
 
     def interim(self) -> int:
         """Read an interim response; gives its status."""

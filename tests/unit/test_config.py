@@ -344,7 +344,17 @@ def test_described_limits():
         ("max-held-bytes", "3072 bytes (3 KiB)"),
         ("max-body", "1000 bytes"),
         ("max-queue", "50000 messages"),
+        ("max-connections", "what the open files allow"),
+        ("max-line", "8192 bytes (8 KiB)"),
+        ("max-header", "32768 bytes (32 KiB)"),
+        ("max-fields", "100 fields"),
+        ("header-time", "10 seconds"),
+        ("body-time", "30 seconds"),
+        ("idle", "60 seconds"),
         ("drain", "25 seconds"),
+        ("frame-timeout", "60 seconds"),
+        ("send-stall", "60 seconds"),
+        ("max-unsent", "1048576 bytes (1 MiB)"),
     ]
     assert ("max-held-bytes", "268435456 bytes (256 MiB)") in describe(Config())
 

@@ -33,6 +33,10 @@ class RedisBench(Bench):
     def put(self, key: str, *items: bytes) -> None:
         self.client.rpush(key, *items)
 
+    def taken(self, id: str) -> int | None:
+        found = self.client.get(f"queuerelay:taken:{id}")
+        return None if found is None else int(found)
+
     def term(self, key: str) -> float | None:
         term = self.client.ttl(key)
         return None if term < 0 else term

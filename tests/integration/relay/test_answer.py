@@ -113,7 +113,8 @@ def test_the_access_log_has_a_line_for_each_request(relay, worker, tmp_path):
     first, second, third = text.splitlines()
     assert re.fullmatch(
         r"127\.0\.0\.1 - - \[../.../....:..:..:.. \+0000\] "
-        r'"GET /a\?b=%22 HTTP/1\.1" 200 5 "\\xff" "evil\\x22 200 0" id=r',
+        r'"GET /a\?b=%22 HTTP/1\.1" 200 5 "\\xff" "evil\\x22 200 0" '
+        r"queue=requests wait=- run=- total=\d+\.\d{3} end=answered id=r",
         first,
     )
     assert '"POST /large HTTP/1.1" 413 ' in second

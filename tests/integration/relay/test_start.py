@@ -21,6 +21,8 @@ OPTIONS = {
     "max-queue": 3,
     "drain": 7.0,
     "access-log": "access.log",
+    "error-pages": "pages",
+    "server-timing": False,
     "legacy-replies": "responses",
 }
 
@@ -30,6 +32,8 @@ def test_every_option_works_from_the_command_line_and_from_the_file(
     fresh_valkey, daemon, tmp_path, source
 ):
     sock = str(tmp_path / "s")
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "503.html").write_text("<p>Come back")
     if source == "options":
         given = [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
         one = daemon("--redis", fresh_valkey.url, "--listen", f"unix:{sock}", *given)
@@ -65,9 +69,13 @@ def test_every_option_works_from_the_command_line_and_from_the_file(
     eventually(lambda: worker.waiting("q") == 3)
     refused = one.get("/full").response()
     assert (refused.status, refused.get("retry-after")) == (503, b"10")
+    # error-pages
+    assert one.get("/full", ("Accept", "text/html")).response().body == b"<p>Come back"
     for _ in waiting:
-        worker.reply(worker.take("q"))
-    assert [client.response().status for client in waiting] == [200] * 3
+        worker.reply(worker.take("q"), timing={"wait": 1, "run": 2})
+    # server-timing
+    answers = [client.response() for client in waiting]
+    assert [(one.status, one.get("server-timing")) for one in answers] == [(200, None)] * 3
     log = eventually(lambda: one.log if "limits:" in one.log else None)
     for limit in (
         "deadline 33.5 seconds",
@@ -210,6 +218,12 @@ def test_what_only_shows_at_the_start_is_one_line_as_well(tmp_path, monkeypatch)
     line = refused("--listen", free, "--access-log", "/no/such/dir/log", cwd=tmp_path)
     assert "--access-log" in line
     assert "/no/such/dir/log" in line
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "502.html").write_bytes(b"")
+    for more in ([], ["--check"]):
+        line = refused("--listen", free, "--error-pages", "pages", *more, cwd=tmp_path)
+        assert "--error-pages" in line
+        assert "pages/502.html: empty" in line
     line = refused("--listen", free, "--redis", "embedded:/proc/no", cwd=tmp_path)
     assert "--redis" in line
     # Nothing of the embedded server that was never started is left.

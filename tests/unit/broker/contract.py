@@ -88,6 +88,10 @@ class Bench:
         """RPUSH, by somebody else."""
         raise NotImplementedError
 
+    def taken(self, id: str) -> int | None:
+        """What workers read of `Broker.tell_taken`."""
+        raise NotImplementedError
+
     def term(self, key: str) -> float | None:
         """Seconds after which the list vanishes."""
         raise NotImplementedError

@@ -624,6 +624,13 @@ class PoolContract:
         assert await other.which_gone([]) == set()
         await broker.mark_gone([], life=LONG)
 
+    async def test_how_much_a_client_has_taken(self, bench):
+        broker = await bench.up()
+        await broker.tell_taken({"a": 5, "b": 2**40}, life=LONG)
+        await broker.tell_taken({"a": 7}, life=LONG)
+        assert (bench.taken("a"), bench.taken("b"), bench.taken("c")) == (7, 2**40, None)
+        await broker.tell_taken({}, life=LONG)
+
     # Registration
 
     async def test_register(self, bench):
@@ -739,6 +746,7 @@ class PoolContract:
             broker.drop_failures(),
             broker.mark_gone(["x"], life=1.0),
             broker.which_gone(["x"]),
+            broker.tell_taken({"x": 1}, life=1.0),
             broker.all_paused(),
         ):
             await raises(NotConnected, asked)

@@ -31,6 +31,10 @@ class MemoryBench(Bench):
     def put(self, key, *items):
         self.store.append(key, items)
 
+    def taken(self, id):
+        count, until = self.store.pool.taken.get(id, (None, 0.0))
+        return count if until > self.clock.seconds() else None
+
     def term(self, key):
         term = self.store._lists.terms.get(key)
         return None if term is None else term - self.clock.seconds()

@@ -1,7 +1,7 @@
 """A relay on a `Clock` and a broker in memory, with clients on both sides of it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from queuerelay.relay.core import Relay
 from queuerelay.relay.front import Front
 from queuerelay.relay.held import Held
 from queuerelay.testing import MemoryBroker, MemoryStore
-from queuerelay.wire.reply import Reply, encode_reply
+from queuerelay.wire.reply import Reply, encode_frame, encode_reply
 from tests.unit.relay.strict import Response, parse
 
 
@@ -79,9 +79,27 @@ class Wire(StringTransport):
         self.lost = False
         #: Whether the client reads nothing, so that what is written stays in our buffers.
         self.stuck = False
+        #: Bytes that the transport takes before it says that its buffer is full; None for any.
+        self.capacity: int | None = None
+        self._buffered = 0
         self._clock = clock
         if not half_closes:
             del self.loseWriteConnection
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self._buffered += len(data)
+        if self.capacity is not None and self._buffered > self.capacity and self.producer:
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def drain(self) -> None:
+        """The client has taken what was in the buffer."""
+        self._buffered = 0
+        if self.producer:
+            self.producer.resumeProducing()
 
     def loseWriteConnection(self) -> None:
         self.half_closed = True
@@ -219,6 +237,18 @@ class Stage:
         """Answer a request as a worker does."""
         id = taken if isinstance(taken, str) else taken["node_id"]
         self.push_reply(encode_reply(node_id=id, **fields))
+
+    def stream(self, taken: "dict[str, Any] | str", *bodies: bytes, **fields: Any) -> None:
+        """Begin to answer a request with frames, one for each of `bodies`."""
+        id = taken if isinstance(taken, str) else taken["node_id"]
+        frames = [encode_reply(node_id=id, body=bodies[0], more=True, **fields)]
+        frames += [encode_frame(node_id=id, body=body, more=True) for body in bodies[1:]]
+        self.push_reply(*frames)
+
+    def frame(self, taken: "dict[str, Any] | str", body: bytes = b"", *, more: bool = True) -> None:
+        """A further frame."""
+        id = taken if isinstance(taken, str) else taken["node_id"]
+        self.push_reply(encode_frame(node_id=id, body=body, more=more))
 
     def push_reply(self, *raw: bytes) -> None:
         """Put these bytes on the relay's inbox."""

@@ -12,14 +12,8 @@ from twisted.web.http_headers import Headers
 from queuerelay.relay import accesslog
 from queuerelay.relay.accesslog import AccessLog, Entry, escape
 from queuerelay.wire.reply import encode_reply
+from tests.unit.relay.log_line import LINE, lines
 from tests.unit.relay.strict import request
-
-LINE = re.compile(
-    rb"([!-~]+) - - \[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000)\] "
-    rb'"([ -!#-~]*)" (\d{3}) (\d+) "([ -!#-~]*)" "([ -!#-~]*)" '
-    rb"queue=([!-~]+) wait=(-|\d+\.\d{3}) run=(-|\d+\.\d{3}) total=(-|\d+\.\d{3}) "
-    rb"end=(answered|expired|gone|refused|early|aborted) id=([!-~]*)\n"
-)
 
 
 def entry(**fields):
@@ -191,11 +185,8 @@ def test_a_renamed_file_gets_what_was_noted_before_and_the_new_one_the_rest(log,
     log.reopen()
     log.add(entry(id=b"after"))
     log.flush()
-    assert [line[13] for line in map(LINE.fullmatch, old.read_bytes().splitlines(True))] == [
-        b"before",
-        b"between",
-    ]
-    assert LINE.fullmatch(path.read_bytes())[13] == b"after"
+    assert [line[13] for line in lines(old)] == [b"before", b"between"]
+    assert [line[13] for line in lines(path)] == [b"after"]
 
 
 def test_a_file_that_cannot_be_opened_again_is_told_and_the_old_one_goes_on(log, path, log_lines):
@@ -223,9 +214,8 @@ def test_a_line_that_a_full_disk_cut_is_not_continued_in_another_file(log, path,
     log.flush()
     log.reopen()
     log.flush()
-    assert [line[13] for line in map(LINE.fullmatch, path.read_bytes().splitlines(True))] == (
-        [b"2"] if room == "half" else [b"1", b"2"]
-    )
+    kept = [b"2"] if room == "half" else [b"1", b"2"]
+    assert [line[13] for line in lines(path)] == kept
     assert log.dropped == (room == "half")
     real.close()
 
@@ -255,6 +245,9 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     stage.connect().send(request("POST", "/half", body=b"x" * 9)[:-1]).leave()
     stage.connect().send(b"nonsense\r\n\r\n")
     stage.connect().send(b"GET /bad HTTP/1.1\r\nno colon\r\n\r\n")
+    slow = stage.connect().send(b"GET /slow HTTP/1.1\r\nHost: a\r\n")
+    stage.turn(stage.front.connections.limits.header_time + 1.1)
+    assert slow.response().status == 408
     # A connection without a request has no line.
     stage.connect().leave()
     garbled = stage.connect().send(request("HEAD", "/garbled"))
@@ -271,8 +264,8 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     stage.turn(5.5)
     stage.close()
     log.flush()
-    lines = [LINE.fullmatch(line) for line in path.read_bytes().splitlines(keepends=True)]
-    assert [(found[3].split()[1], found[4], found[12], found[8]) for found in lines] == [
+    found = lines(path)
+    assert [(line[3].split()[1], line[4], line[12], line[8]) for line in found] == [
         (b"/ok", b"200", b"answered", b"requests"),
         (b"/gone", b"499", b"gone", b"requests"),
         (b"/large", b"413", b"early", b"-"),
@@ -280,18 +273,19 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
         (b"/half", b"499", b"gone", b"-"),
         (b"-", b"400", b"early", b"-"),
         (b"/bad", b"400", b"early", b"-"),
+        (b"/slow", b"408", b"early", b"-"),
         (b"/garbled", b"502", b"refused", b"requests"),
         (b"/cut", b"201", b"aborted", b"requests"),
         (b"/full/2", b"503", b"refused", b"-"),
         (b"/full/0", b"504", b"expired", b"requests"),
         (b"/full/1", b"503", b"expired", b"requests"),
     ]
-    assert (lines[0][5], lines[0][7]) == (b"5", b"x\\x22y")
-    assert lines[0].group(9, 10) == (b"0.250", b"0.500")
-    assert 1 <= float(lines[0][11]) < 1.2
-    assert lines[2].group(9, 10, 11) == (b"-", b"-", b"-")
-    assert lines[7][5] == b"0", "HEAD has no body"
-    assert 5 <= float(lines[10][11]) < 5.5
+    assert (found[0][5], found[0][7]) == (b"5", b"x\\x22y")
+    assert found[0].group(9, 10) == (b"0.250", b"0.500")
+    assert 1 <= float(found[0][11]) < 1.2
+    assert found[2].group(9, 10, 11) == (b"-", b"-", b"-")
+    assert found[8][5] == b"0", "HEAD has no body"
+    assert 5 <= float(found[11][11]) < 5.5
 
 
 def test_a_large_answer_has_its_line_when_it_has_left(make_stage, log, path):
@@ -309,8 +303,7 @@ def test_a_large_answer_has_its_line_when_it_has_left(make_stage, log, path):
     read.protocol.resumeProducing()
     stage.turn()
     log.flush()
-    lines = [LINE.fullmatch(line) for line in path.read_bytes().splitlines(keepends=True)]
-    first, second = lines
+    first, second = lines(path)
     assert (first[3].split()[1], first[4], first[12]) == (b"/left", b"200", b"gone")
     assert first[5] == b"0"
     assert second.group(4, 5, 12) == (b"200", b"1000000", b"answered")

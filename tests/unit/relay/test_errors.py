@@ -1,6 +1,10 @@
 """Errors as clients of the front see them, and what is told of them elsewhere."""
 
+import pytest
+
 from queuerelay.relay import request as front_request
+from queuerelay.wire.reply import encode_reply
+from tests.unit.relay.stage import FakeClient
 from tests.unit.relay.strict import request
 
 
@@ -28,3 +32,44 @@ def test_a_bug_while_it_is_answered_is_500(stage, monkeypatch, logged_failures, 
     assert stage.relay.snapshot().refusals == {"internal": 1}
     assert len(logged_failures.flush(ZeroDivisionError)) == 1
     assert [line for line in log_lines() if "answered 500 (internal)" in line]
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "text"),
+    [
+        ("worker-failed", 502, b"502 Bad Gateway: the worker that had this request failed.\n"),
+        (
+            "worker-timeout",
+            504,
+            b"504 Gateway Timeout: the worker that had this request took too long.\n",
+        ),
+    ],
+)
+def test_where_there_is_no_workers_answer_the_error_is_ours(
+    make_stage, log_lines, problem, status, text
+):
+    stage = make_stage()
+    stage.front.pages = {status: b"<p>page"}
+    connection = stage.connect().send(request(), request("GET", "/", ("Accept", "text/html")))
+    for _ in range(2):
+        taken = stage.take()
+        raw = encode_reply(node_id=taken["node_id"], status=500, body=b"theirs", problem=problem)
+        stage.push_reply(raw, raw)
+    plain, page = connection.responses("GET", "GET")
+    assert (plain.status, plain.body) == (status, text)
+    assert (page.status, page.body) == (status, b"<p>page")
+    snapshot = stage.relay.snapshot()
+    assert snapshot.refusals == {problem: 2}
+    assert snapshot.counters["refused"] == 2
+    assert snapshot.counters["replies_late"] == 2
+    assert len([line for line in log_lines() if problem in line]) == 1
+
+
+def test_an_answer_that_has_begun_is_broken_off_by_it(stage):
+    stage.hold(client := FakeClient())
+    stage.turn()
+    id = stage.take()["node_id"]
+    stage.push_reply(encode_reply(node_id=id, body=b"a", more=True))
+    stage.push_reply(encode_reply(node_id=id, status=502, problem="worker-failed"))
+    assert client.aborted == 1
+    assert stage.counter("aborted") == 1

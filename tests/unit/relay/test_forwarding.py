@@ -2,9 +2,13 @@
 
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
-from twisted.protocols.haproxy import proxyEndpoint
+from twisted.internet.task import Clock
 from twisted.web.server import Site
 
+from queuerelay.errors import ConfigError
+from queuerelay.relay.accesslog import AccessLog
+from queuerelay.relay.listeners import endpoint_from
+from queuerelay.relay.proxied import ProxiedFactory
 from queuerelay.relay.resource import RelayResource
 from tests.unit.relay.stage import Connection, to
 from tests.unit.relay.strict import request
@@ -137,69 +141,92 @@ def test_unix_sockets(connect, networks, address):
     assert told(stage) == about(address)
 
 
-# --- The PROXY protocol: Twisted's wrapper around the front --------------------------------------
+# --- Behind a PROXY line -------------------------------------------------------------------------
 
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"
-PROXIED = b"\x21\x11\x00\x0c" + bytes([203, 0, 113, 9, 127, 0, 0, 1]) + b"\x10\x00\x00\x50"
-
-
-class Endpoint:
-    """Keeps the factory that the wrapper makes."""
-
-    def listen(self, factory):
-        self.factory = factory
+#: 203.0.113.9, port 4096, to 127.0.0.1, port 80.
+ADDRESSES = bytes([203, 0, 113, 9, 127, 0, 0, 1]) + b"\x10\x00\x00\x50"
+LINE = b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n"
 
 
 @pytest.fixture
 def proxied(make_stage):
-    def made(**options):
-        stage = make_stage(**options)
-        endpoint = Endpoint()
-        proxyEndpoint(endpoint).listen(stage.front)
-        address = IPv4Address("TCP", "192.0.2.7", 4711)
-        connection = Connection(stage, _Reserved(endpoint.factory.buildProtocol(address), address))
+    """A connection of the proxy 192.0.2.7, by default a trusted one."""
+
+    def made(address=None, **options):
+        stage = make_stage(**{"trusted_proxies": ("192.0.2.7",), **options})
+        factory = ProxiedFactory(stage.front, trust=stage.relay.trust)
+        address = address or IPv4Address("TCP", "192.0.2.7", 4711)
+        connection = Connection(stage, _Reserved(factory.buildProtocol(address), address))
         stage.connections.append(connection)
+        stage.turn()
         return stage, connection
 
     return made
 
 
 @pytest.mark.parametrize(
-    ("line", "address"),
+    ("line", "address", "scheme"),
     [
-        (b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n", "203.0.113.9"),
-        (b"PROXY TCP6 2001:DB8::9 ::1 4711 80\r\n", "2001:db8::9"),
-        (b"PROXY UNKNOWN ::1 ::1 1 2\r\n", "192.0.2.7"),
-        # No address, and Twisted does not mind.
-        (b"PROXY TCP4 evil 127.0.0.1 4711 80\r\n", None),
-        (V2 + PROXIED, "203.0.113.9"),
+        (LINE, "203.0.113.9", "http"),
+        (b"PROXY TCP6 2001:DB8::9 ::1 4711 80\r\n", "2001:db8::9", "http"),
+        (b"PROXY UNKNOWN\r\n", None, "http"),
+        (V2 + b"\x21\x11\x00\x0c" + ADDRESSES, "203.0.113.9", "http"),
+        # TLS, as haproxy's send-proxy-v2-ssl has it.
+        (
+            V2 + b"\x21\x11\x00\x14" + ADDRESSES + b"\x20\x00\x05\x01\x00\x00\x00\x00",
+            "203.0.113.9",
+            "https",
+        ),
+        (V2 + b"\x21\x00\x00\x00", None, "http"),
         # A check of the proxy's own (LOCAL).
-        (V2 + b"\x20\x00\x00\x00", "192.0.2.7"),
+        (V2 + b"\x20\x00\x00\x00", "192.0.2.7", "http"),
     ],
 )
-def test_the_address_of_a_proxy_line(proxied, line, address):
-    stage, connection = proxied()
-    connection.send(line, request("GET", "/", ("X-Forwarded-For", "6.6.6.6")))
-    assert told(stage) == about(address)
-    # And in one segment with the request; and for each request after it.
-    stage, connection = proxied()
-    connection.send(line + request("GET", "/"))
-    taken = stage.take()
-    assert taken.get("remote_addr") == address
-    stage.reply(taken)
-    connection.send(request("GET", "/"))
-    assert told(stage) == about(address)
-
-
-def test_fields_of_a_proxied_client_are_believed_if_the_client_is_trusted(proxied):
-    line = b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 80\r\n"
-    for networks, address in (
-        (("192.0.2.7",), "203.0.113.9"),
-        (("203.0.113.0/24",), "198.51.100.1"),
+def test_the_address_of_a_proxy_line(proxied, line, address, scheme):
+    for cut in (
+        [line, request("GET", "/")],
+        [line + request("GET", "/")],
+        [bytes([byte]) for byte in line + request("GET", "/")],
     ):
-        stage, connection = proxied(trusted_proxies=networks)
-        connection.send(line + request("GET", "/", ("X-Forwarded-For", "198.51.100.1")))
-        assert told(stage) == about(address)
+        # An unknown client is not one on a Unix socket.
+        stage, connection = proxied(trusted_proxies=("192.0.2.7", "unix"))
+        connection.send(*cut)
+        taken = stage.take()
+        assert (taken.get("remote_addr"), taken["scheme"]) == (address, scheme)
+        stage.reply(taken)
+        # The line is that of all requests on its connection.
+        fields = (("X-Forwarded-For", "6.6.6.6"),) if address != "192.0.2.7" else ()
+        connection.send(request("GET", "/", *fields))
+        assert told(stage) == about(address, scheme)
+
+
+@pytest.mark.parametrize(
+    ("networks", "address"),
+    [
+        (("192.0.2.7",), "203.0.113.9"),
+        (("192.0.2.7", "203.0.113.0/24"), "198.51.100.1"),
+    ],
+)
+def test_fields_are_believed_of_a_trusted_client_only(proxied, networks, address):
+    stage, connection = proxied(trusted_proxies=networks)
+    connection.send(LINE + request("GET", "/", ("X-Forwarded-For", "198.51.100.1")))
+    assert told(stage) == about(address)
+
+
+def test_proxies_on_unix_sockets(proxied):
+    stage, connection = proxied(UNIXAddress(b"/run/x"), trusted_proxies=("unix",))
+    connection.send(LINE + request("GET", "/"))
+    assert told(stage) == about("203.0.113.9")
+
+
+@pytest.mark.parametrize("networks", [(), ("203.0.113.9",), ("unix",)])
+def test_who_is_no_trusted_proxy_is_disconnected(proxied, networks):
+    stage, connection = proxied(trusted_proxies=networks)
+    connection.send(LINE + request("GET", "/"))
+    assert connection.wire.lost
+    assert connection.raw == b""
+    assert stage.waiting() == []
 
 
 @pytest.mark.parametrize(
@@ -207,13 +234,19 @@ def test_fields_of_a_proxied_client_are_believed_if_the_client_is_trusted(proxie
     [
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"PROXY TCP9 a b 1 2\r\n",
+        b"PROXY TCP4 1.2.3.4 1.2.3.4 x y\r\n",
+        b"PROXY TCP4 evil 127.0.0.1 4711 80\r\n",
         b"PROXY TCP4 " + b"1" * 200,
         V2 + b"\x31\x11\x00\x0c" + bytes(12),
     ],
 )
 def test_without_a_proxy_line_a_connection_is_closed(proxied, line):
     stage, connection = proxied()
-    connection.send(line)
+    connection.protocol.dataReceived(line)
+    # What comes before it is closed is not looked at, either.
+    connection.protocol.dataReceived(LINE + request("GET", "/"))
+    stage.turn()
+    assert stage.counter("gone") == 0
     assert connection.wire.lost
     assert connection.raw == b""
     assert stage.waiting() == []
@@ -221,8 +254,41 @@ def test_without_a_proxy_line_a_connection_is_closed(proxied, line):
 
 def test_who_waits_with_the_proxy_line_is_not_waited_for(proxied):
     stage, connection = proxied()
-    connection.send(b"PROXY TCP4 203.0.113.9")
-    stage.turn(61.0)
-    stage.turn(16.0)
+    connection.send(LINE[:20])
+    stage.turn(76.0)
     assert connection.wire.lost
     assert stage.waiting() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["haproxy:", "haproxy:nope:1", "haproxy:ssl:8443", "haproxy:haproxy:tcp:1"]
+)
+def test_an_endpoint_that_is_none(text):
+    with pytest.raises(ConfigError) as caught:
+        endpoint_from(text, reactor=Clock())
+    assert f"--listen: got {text!r}, expected an endpoint such as " in str(caught.value)
+
+
+def test_the_access_log_has_the_client(make_stage, tmp_path):
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), wall_clock=lambda: 0.0)
+    log.open()
+    stage = make_stage(access_log=log, trusted_proxies=("192.168.1.1",))
+    connection = stage.connect()
+    for hop in ("203.0.113.9", "2001:DB8::9", "unknown"):
+        connection.send(request("GET", "/", ("X-Forwarded-For", hop)))
+        stage.reply(stage.take())
+    connection.send(
+        request("POST", "/", ("X-Forwarded-For", "203.0.113.10"), ("Content-Length", "9" * 18))
+    )
+    # Nothing is known of who does not speak HTTP.
+    stage.connect().send(b"\0\r\n\r\n")
+    stage.turn(5.0)
+    log.close()
+    assert [line.split(" ", 1)[0] for line in path.read_text().splitlines()] == [
+        "203.0.113.9",
+        "2001:db8::9",
+        "-",
+        "203.0.113.10",
+        "192.168.1.1",
+    ]

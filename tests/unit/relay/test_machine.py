@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from queuerelay.wire.message import IDEMPOTENT_METHODS
-from queuerelay.wire.reply import Reply, encode_reply
+from queuerelay.wire.reply import Reply, encode_frame, encode_reply
 from tests.unit.relay.stage import FakeClient, Stage
 
 SECONDS = st.sampled_from([0.0, 0.1, 0.3, 2.5, 9.0])
@@ -18,13 +18,15 @@ class Relaying(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage(deadline=10.0, max_held=8, legacy_replies="responses")
+        self.stage = Stage(deadline=10.0, max_held=8, legacy_replies="responses", frame_timeout=5.0)
         self.clients: dict[str, FakeClient] = {}
         self.helds = {}
         self.methods: dict[str, str] = {}
         self.left: set[str] = set()
         self.taken: list[str] = []
         self.pushes: Counter[str] = Counter()
+        self.attempts: dict[str, int] = {}
+        self.frames: dict[str, int] = {}
         push = self.stage.broker.push
 
         def note(queue, messages):
@@ -47,14 +49,16 @@ class Relaying(RuleBasedStateMachine):
     def leave(self, choice: int) -> None:
         if self.clients:
             id = list(self.clients)[choice % len(self.clients)]
-            if not self.clients[id].told:
+            if self.waits(id):
                 self.left.add(id)
             self.stage.relay.gone(self.helds[id])
 
     @rule()
-    @precondition(lambda self: self.stage.waiting() and not self.stage.broker.store.gate.paused)
+    @precondition(lambda self: self.waiting() and not self.stage.broker.store.gate.paused)
     def take(self) -> None:
-        self.taken.append(self.stage.take()["node_id"])
+        self.stage.turn()
+        if self.stage.waiting():
+            self.taken.append(self.stage.take()["node_id"])
 
     @rule(choice=st.integers(0), kind=st.sampled_from(["good", "twice", "bad", "legacy"]))
     @precondition(lambda self: self.taken)
@@ -68,6 +72,39 @@ class Relaying(RuleBasedStateMachine):
             store.append(inbox, [good.replace(b'"status":200', b'"status":2000')])
         else:
             store.append(inbox, [good] * (1 + (kind == "twice")))
+
+    @rule(
+        choice=st.integers(0),
+        places=st.lists(st.sampled_from(["first", "next", "next", "last"]), max_size=3),
+        numbered=st.booleans(),
+        together=st.booleans(),
+    )
+    @precondition(lambda self: self.taken)
+    def stream(self, choice: int, places: list[str], numbered: bool, together: bool) -> None:
+        alive = [id for id in self.taken if self.waits(id)] or self.taken
+        id = alive[choice % len(alive)]
+        frames = []
+        for place in ["next" if id in self.attempts else "first", *places]:
+            # Tries of several workers at one message: each has its own body, and its own numbers.
+            attempt = self.attempts[id] = self.attempts.get(id, 0) + (place == "first")
+            number = self.frames[id] = 0 if place == "first" else self.frames[id] + 1
+            body = f"{id} {attempt}.".encode()
+            n = attempt * 1000 + number if numbered else None
+            if place == "first":
+                frames.append(encode_reply(node_id=id, body=body, more=True, number=n))
+            else:
+                more = place == "next"
+                frames.append(encode_frame(node_id=id, body=body, more=more, number=n))
+        if together:
+            self.stage.push_reply(*frames)
+        else:
+            for frame in frames:
+                self.stage.push_reply(frame)
+
+    @rule(choice=st.integers(0), behind=st.sampled_from([0, 1000, 2 << 20]))
+    def fall_behind(self, choice: int, behind: int) -> None:
+        if self.clients:
+            list(self.clients.values())[choice % len(self.clients)].backlog = behind
 
     @rule(garbage=st.binary(max_size=20))
     def babble(self, garbage: bytes) -> None:
@@ -100,20 +137,26 @@ class Relaying(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.stage.turn(seconds)
 
+    def waits(self, id: str) -> bool:
+        client = self.clients[id]
+        answered = bool(client.told) and (client.ended or not client.writes)
+        return not answered and not client.aborted and id not in self.left
+
     def waiting(self) -> list[str]:
-        return [
-            id for id, client in self.clients.items() if not client.told and id not in self.left
-        ]
+        return [id for id in self.clients if self.waits(id)]
 
     @invariant()
     def promises(self) -> None:
         for id, client in self.clients.items():
-            # 2: at most one response, and none to who has left.
-            assert len(client.told) <= (id not in self.left)
-            # 1: its own.
-            for told in client.told:
-                if isinstance(told, Reply):
-                    assert told.body == id.encode()
+            # 2: at most one response, and none to who has left before it began.
+            assert len(client.told) <= (id not in self.left or bool(client.writes))
+            # 1: its own; and where it is streamed, of one try, in order.
+            if client.writes:
+                parts = [part for parts in client.writes for part in parts]
+                assert parts[0].startswith(id.encode())
+                assert len(set(parts)) == 1
+            elif client.told and isinstance(client.told[0], Reply):
+                assert client.told[0].body.split()[0] == id.encode()
             # 3: what is not idempotent is pushed once.
             if self.methods[id] not in IDEMPOTENT_METHODS:
                 assert self.pushes[id] <= 1
@@ -122,9 +165,16 @@ class Relaying(RuleBasedStateMachine):
         assert snapshot.held == len(self.waiting())
         assert snapshot.held_bytes == sum(len(self.helds[id].message) for id in self.waiting())
         oldest = self.stage.clock.seconds() - 10.5
-        assert all(self.helds[id].accepted_at >= oldest for id in self.waiting())
+        assert all(
+            self.helds[id].accepted_at >= oldest
+            for id in self.waiting()
+            if not self.clients[id].writes
+        )
+        streaming = [id for id in self.waiting() if self.clients[id].writes]
+        assert snapshot.streaming == len(streaming)
         ends = sum(
-            snapshot.counters.get(end, 0) for end in ("answered", "expired", "gone", "refused")
+            snapshot.counters.get(end, 0)
+            for end in ("answered", "expired", "gone", "refused", "aborted")
         )
         assert ends == len(self.clients) - len(self.waiting())
 
@@ -145,6 +195,7 @@ class Relaying(RuleBasedStateMachine):
             if id in self.taken:
                 stage.reply(id, body=id.encode())
                 assert self.clients[id].told
+                assert not self.waits(id)
         stage.turn(11)
         assert self.waiting() == []
         self.promises()

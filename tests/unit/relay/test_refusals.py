@@ -57,6 +57,19 @@ def test_a_clients_mistakes_are_counted_and_not_told(log_lines):
     assert log.counts == {"malformed": 2, "body-too-large": 1}
 
 
+def test_at_the_end_everything_is_told(log_lines):
+    clock = Clock()
+    log = RefusalLog(clock)
+    for number in range(3):
+        log.add(NoReply(str(number)))
+    clock.advance(1)
+    log.sweep(clock.seconds(), last=True)
+    log.sweep(clock.seconds() + 2 * QUIET, last=True)
+    assert log_lines()[1:] == [
+        "2 more of (deadline-started) in 1 s, the last: no reply came before the deadline: 2"
+    ]
+
+
 def test_foreign_text_is_a_field_and_never_the_format(log_lines):
     RefusalLog(Clock()).add(NoReply("{0} {log_level} {x.__class__}"))
     assert "{0} {log_level} {x.__class__}" in log_lines()[0]

@@ -219,6 +219,28 @@ def test_promise_2_a_site_that_fails_aborts_and_costs_no_other_client(
     assert len(logged_failures.flush(RuntimeError)) == 1
 
 
+def test_times_and_pages_are_those_of_the_front(mounted):
+    resource = mounted.site.resource.children[b"app"]
+    resource.pages = {504: b"<p>late"}
+    connection = mounted.send(
+        request("GET", "/app"), request("GET", "/app", ("Accept", "text/html"))
+    )
+    timing = {"wait": 0.012, "run": 0.34}
+    mounted.stage.reply(
+        mounted.stage.take(), headers=[("Server-Timing", "db;dur=3")], timing=timing
+    )
+    mounted.stage.take()
+    mounted.stage.turn(61)
+    first, second = connection.responses("GET", "GET")
+    assert first.all("server-timing") == [b"db;dur=3", b"queue;dur=12, work;dur=340"]
+    assert (second.status, second.body) == (504, b"<p>late")
+    assert second.get("content-type") == b"text/html; charset=utf-8"
+    resource.server_timing = False
+    connection = mounted.send(request("GET", "/app"))
+    mounted.stage.reply(mounted.stage.take(), timing=timing)
+    assert connection.response().get("server-timing") is None
+
+
 def test_http_1_0_is_answered_and_closed(mounted):
     connection = mounted.send(request("GET", "/app", version="1.0"))
     mounted.stage.reply(mounted.stage.take(), body=b"old")

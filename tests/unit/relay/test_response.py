@@ -1,6 +1,8 @@
 """Header fields and body for replies and errors, as values."""
 
 import json
+import re
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -49,8 +51,28 @@ def test_the_reason_phrase_is_the_registered_one(status, phrase):
 
 def every_refusal(cls=Refusal):
     for one in cls.__subclasses__():
-        yield one
-        yield from every_refusal(one)
+        # Other tests have some of their own.
+        if one.__module__ == Refusal.__module__:
+            yield one
+            yield from every_refusal(one)
+
+
+def test_each_error_has_a_word_of_its_own_and_the_readme_has_it_with_its_status():
+    words = {cls.reason: cls.status for cls in every_refusal()}
+    assert len(words) == len(list(every_refusal()))
+    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    _, _, rest = readme.partition("## What clients see\n")
+    table, _, _ = rest.partition("\nEvery answer")
+    told, statuses = {}, []
+    for row in table.splitlines():
+        if not row.startswith("| ") or "`" not in row:
+            continue
+        first, second = row.split("|")[1:3]
+        # A row without statuses goes on with those of the row before.
+        statuses = re.findall(r"[45][0-9]{2}", first) or statuses
+        for number, word in enumerate(re.findall(r"`([a-z-]+)`", second)):
+            told[word] = int(statuses[min(number, len(statuses) - 1)])
+    assert told == words
 
 
 @pytest.mark.parametrize("cls", list(every_refusal()))

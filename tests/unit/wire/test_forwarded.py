@@ -67,8 +67,8 @@ class TestUntrusted:
                 ("x-a", "2"),
                 ("x-forwarded-for", "192.0.2.7"),
                 ("x-forwarded-proto", "https"),
-                ("x-forwarded-host", "shop.example"),
                 ("via", "1.1 queuerelay"),
+                ("x-forwarded-host", "shop.example"),
             ],
             "192.0.2.7",
             "https",
@@ -189,6 +189,51 @@ class TestTrust:
             assert trust.judge(str(ip_address(number + 2**24)))[1] is (number + 2**24 >> 24 == 10)
         assert len(trust._known) <= forwarded._KNOWN
         assert trust.judge("10.1.2.3") == ("10.1.2.3", True)
+
+
+class TestMemory:
+    """Most clients come again, so what is said of them is remembered."""
+
+    def test_it_is_bounded(self):
+        trust = Trust(OURS, X_FORWARDED)
+        one = trust.peer("127.0.0.1", "http")
+        for number in range(2 * forwarded._KNOWN + 5):
+            address = str(ip_address(number + 2**28))
+            for _ in range(2):
+                assert one.forward([x("For", address)], "/", "1.1")[1] == address
+        assert 0 < len(trust._clients) <= forwarded._KNOWN
+        before = len(trust._clients)
+        long = ",".join(["10.0.0.1"] * 100)
+        assert one.forward([x("For", f"192.0.2.7,{long}")], "/", "1.1")[1] == "10.0.0.1"
+        assert len(trust._clients) == before
+
+    def test_it_is_of_one_peer_scheme_version_and_word_alone(self):
+        trust = Trust((*OURS, "unix"), X_FORWARDED)
+        seen = {}
+        for _ in range(2):
+            for address in ("127.0.0.1", "10.0.0.1", ""):
+                for scheme in ("http", "https"):
+                    for version in ("1.0", "1.1"):
+                        for said in ((), (x("Host", "a")), (x("Proto", "https"))):
+                            one = trust.peer(address, scheme)
+                            fields = [HOST, said] if said else [HOST]
+                            key = (address, scheme, version, str(said))
+                            got = one.forward(fields, "/", version)
+                            assert seen.setdefault(key, got) == got
+                            assert got[1] == address
+                            assert got[2] == ("https" if "Proto" in str(said) else scheme)
+                            assert ("via", f"{version} queuerelay") in got[0]
+        # X-Forwarded-Proto says of http what https shows by itself.
+        assert len({str(value) for value in seen.values()}) == 3 * 2 * 4
+
+    def test_what_is_told_of_one_request_is_not_changed_by_another(self):
+        one = peer()
+        fields = [HOST, x("For", "192.0.2.7"), x("Host", "a.example")]
+        first = one.forward(fields, "/", "1.1")
+        copy = list(first[0])
+        one.forward([*fields, (b"X-A", [b"b"])], "http://third/", "1.1")
+        first[0].append(("x", "y"))
+        assert one.forward(fields, "/", "1.1")[0] == copy
 
 
 class TestXForwarded:
@@ -328,10 +373,31 @@ class TestXForwarded:
         headers, _, _ = forward([(b"A", [b"1"]), x("Host", "a.example")])
         assert headers[:2] == [("a", "1"), ("host", "a.example")]
 
+    def test_a_client_cannot_take_away_what_its_proxy_adds(self):
+        """haproxy passes a client's Connection on."""
+        fields = [
+            HOST,
+            (b"Connection", [b"keep-alive, X-User, X-Forwarded-For, TE"]),
+            (b"X-User", [b"nobody"]),
+            (b"TE", [b"trailers"]),
+            x("For", "192.0.2.7"),
+        ]
+        headers, address, _ = forward(fields)
+        assert (headers[:2], address) == (
+            [("host", "shop.example"), ("x-user", "nobody")],
+            "192.0.2.7",
+        )
+        assert {"te", "connection"}.isdisjoint(dict(headers))
+        headers, _, _ = forward(fields, address="192.0.2.7")
+        assert "x-user" not in dict(headers)
+
     def test_a_chain_without_an_end(self):
         """No more than what real chains have is looked at."""
         hops = ["192.0.2.7", *["10.0.0.1"] * 3000]
         assert told(x("For", ",".join(hops)))[0] == "10.0.0.1"
+        hops = ["for=6.6.6.6"] * 100 + ["for=192.0.2.7", "for=10.0.0.1"]
+        field = (b"Forwarded", [",".join(hops).encode()])
+        assert told(field, believed=(FORWARDED,))[0] == "192.0.2.7"
 
 
 class TestForwarded:

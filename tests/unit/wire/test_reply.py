@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from queuerelay.errors import ReplyError
 from queuerelay.wire.reply import (
     LAST_NUMBER,
+    Failed,
     Frame,
     Reply,
     decode_legacy_reply,
@@ -105,6 +106,20 @@ def test_unknown_keys_and_timing_are_no_harm():
     assert decode_reply(reply(timing="odd", other=[])).status == 200
 
 
+@pytest.mark.parametrize("problem", ["worker-failed", "worker-timeout"])
+def test_a_reply_may_say_that_there_is_no_answer(problem):
+    raw = encode_reply(node_id=NODE_ID, status=502, body=b"x", problem=problem)
+    decoded = decode_reply(raw)
+    assert decoded == Failed(NODE_ID, 502, decoded.headers, b"x", None, None, problem)
+
+
+@pytest.mark.parametrize("problem", ["other", None, ["worker-failed"], {}, 1])
+def test_a_problem_that_nobody_knows_is_a_reply_as_any_other(problem):
+    decoded = decode_reply(reply(status=502, body="x", problem=problem))
+    assert type(decoded) is Reply
+    assert (decoded.status, decoded.body) == (502, b"x")
+
+
 @pytest.mark.parametrize(
     ("timing", "kept"),
     [
@@ -113,6 +128,10 @@ def test_unknown_keys_and_timing_are_no_harm():
         (b"{}", None),
         (b'{"wait":0,"run":2}', (0.0, 2.0)),
         (b'{"run":1.5}', (None, 1.5)),
+        (b'{"wait":0.5,"run":-1.0}', (0.5, None)),
+        (b'{"wait":0.5,"run":1000000.0}', (0.5, None)),
+        (b'{"wait":1000000.0,"run":0.5}', (None, 0.5)),
+        (b'{"wait":-0.5,"run":0.5}', (None, 0.5)),
         (b'{"wait":-0.001,"run":1e300}', None),
         (b'{"wait":true,"run":"1"}', None),
         (b'{"wait":999999,"run":1e6}', (999999.0, None)),

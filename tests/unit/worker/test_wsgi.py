@@ -10,14 +10,45 @@ from wsgiref.validate import validator
 import pytest
 
 from queuerelay.wire.reply import decode_reply, encode_reply
+from queuerelay.worker.stream import Stopped
 from queuerelay.worker.wsgi import FAILED, Answer, run
 from tests.unit.worker.requests import request
 
 OK = ("200 OK", [("Content-Type", "text/plain")])
 
 
-def answer(app, *, max_reply=1000, **fields):
-    return run(app, request(**fields), queue="requests", max_reply=max_reply)
+class Out:
+    """A `Stream` that notes what it is given."""
+
+    def __init__(self):
+        self.begun = False
+        self.head = None
+        self.parts = []
+        #: What was streamed when the client left; None for never.
+        self.leaves_after = None
+
+    def begin(self, status, headers, data):
+        assert not self.begun
+        self.begun = True
+        self.head = (status, list(headers))
+        self.send(data)
+
+    def send(self, data):
+        assert self.begun
+        assert data
+        self.parts.append(data)
+        if self.leaves_after is not None and len(self.parts) >= self.leaves_after:
+            raise Stopped("its client has left")
+
+
+def answer(app, *, max_reply=1000, out=None, **fields):
+    """What it answers, whether as a whole or streamed."""
+    out = out or Out()
+    got = run(app, request(**fields), out, queue="requests", max_reply=max_reply)
+    if got is None:
+        assert out.begun
+        return Answer(*out.head, b"".join(out.parts))
+    return got
 
 
 @pytest.fixture
@@ -115,7 +146,9 @@ def test_file_wrapper(tmp_path):
         assert isinstance(wrapper, FileWrapper)
         return wrapper
 
-    assert answer(app, max_reply=100_000).body == b"x" * 100_000
+    out = Out()
+    assert answer(app, max_reply=100_000, out=out).body == b"x" * 100_000
+    assert len(out.parts) > 1
 
 
 def test_start_response_in_the_iterable():
@@ -277,6 +310,8 @@ NONSENSE = {
     "header name with a space": _with("200 OK", [("a b", "c")]),
     "header name empty": _with("200 OK", [("", "c")]),
     "header name not ASCII": _with("200 OK", [("\xe9", "c")]),
+    "body shorter than declared": _with("200 OK", [("Content-Length", "2")]),
+    "body longer than declared": _with("200 OK", [("Content-Length", "0")]),
 }
 
 
@@ -305,22 +340,103 @@ def test_nonsense_is_found_without_assertions_too():
     assert done.returncode == 0, done.stderr.decode()[-2000:]
 
 
-@pytest.mark.parametrize("blocks", [[b"x" * 11], [b"x" * 10, b"y"]])
-def test_too_large_an_answer(blocks, records):
-    result = Closing(blocks)
+LENGTH_10 = ("200 OK", [("Content-Length", "10")])
+
+
+@pytest.mark.parametrize(
+    ("start", "blocks", "parts"),
+    [
+        # A list is there as a whole, and so is what has a length.
+        (OK, [b"12345", b"67890"], []),
+        (OK, (b"12345", b"67890"), []),
+        (LENGTH_10, Closing([b"12345", b"67890"]), []),
+        # Of anything else nobody knows when it ends, or whether.
+        (OK, Closing([b"12345", b"67890"]), [b"12345", b"67890"]),
+        (OK, Closing([b"", b"12345", b"", b"67890"]), [b"12345", b"67890"]),
+        (("200 OK", [("Content-Length", "ten")]), Closing([b"1"]), [b"1"]),
+        # What is longer than --max-reply goes out in parts whatever it is.
+        (OK, [b"12345", b"678901", b"2"], [b"12345678901", b"2"]),
+        (OK, [b"12345678901"], [b"12345678901"]),
+        (("200 OK", [("Content-Length", "11")]), Closing([b"12345678901"]), [b"12345678901"]),
+    ],
+)
+def test_what_is_streamed(start, blocks, parts):
+    def app(environ, start_response):
+        start_response(*start)
+        return blocks
+
+    out = Out()
+    got = answer(app, max_reply=10, out=out)
+    assert out.parts == parts
+    assert (got.status, got.headers) == (200, start[1])
+    assert got.body == b"".join(blocks)
+    assert got.body
+    assert getattr(blocks, "closed", 1) == 1
+
+
+def test_each_block_is_out_before_the_next_one_is_asked_for():
+    out, seen = Out(), []
+
+    def app(environ, start_response):
+        start_response(*OK)
+        for number in range(3):
+            seen.append(len(out.parts))
+            yield b"%d" % number
+        seen.append(len(out.parts))
+
+    answer(app, out=out)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_what_is_written_is_out_at_once_and_the_list_after_it_too():
+    out = Out()
+
+    def app(environ, start_response):
+        write = start_response(*OK)
+        write(b"")
+        assert not out.begun
+        write(b"one")
+        assert out.parts == [b"one"]
+        return [b"two"]
+
+    assert answer(app, out=out).body == b"onetwo"
+
+
+def test_a_client_that_leaves_ends_the_iterable(records):
+    result = Closing(b"%d" % number for number in range(10**9))
 
     def app(environ, start_response):
         start_response(*OK)
         return result
 
-    assert answer(app, max_reply=10) == FAILED
+    out = Out()
+    out.leaves_after = 3
+    assert answer(app, out=out) == FAILED
     assert result.closed == 1
-    (record,) = records
-    assert "larger than --max-reply: more than 10 bytes" in record.getMessage()
+    assert out.parts == [b"0", b"1", b"2"]
+    # Nobody's failure.
+    assert records == []
 
 
-def test_an_answer_of_just_the_limit():
-    assert answer(_returns([b"x" * 10]), max_reply=10).body == b"x" * 10
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 X"), ("GET", "304 X")]
+)
+def test_an_endless_answer_without_body_ends_at_its_first_block(method, status):
+    result = Closing(b"%d" % number for number in range(10**9))
+
+    def app(environ, start_response):
+        start_response(status, [("X", "y")])
+        return result
+
+    out = Out()
+    assert answer(app, method=method, out=out) == Answer(int(status[:3]), [("X", "y")], b"")
+    assert not out.begun
+    assert result.closed == 1
+
+
+def test_head_of_a_list_that_is_too_long_has_no_length():
+    got = answer(_returns([b"x" * 6, b"y" * 6]), method="HEAD", max_reply=10)
+    assert got == Answer(200, [("Content-Type", "text/plain")], b"")
 
 
 @pytest.mark.parametrize(

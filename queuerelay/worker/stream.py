@@ -1,0 +1,153 @@
+"""A streamed answer on its way from the application to the relay, frame by frame.
+
+Invariants:
+
+1. Frames are numbered from a random number on, and each is pushed until Redis has answered: the
+   relay drops what comes twice, and never takes one try's frame for another's.
+2. A frame goes out while the message's lease is held, in one step, or not at all: a worker that
+   lost its message says nothing more about it.
+3. The application is at most `WINDOW` bytes ahead of the client; it waits here while the client is
+   slow. So a relay has little to keep, and a client that has left costs little work.
+4. The last frame is not sent here: it goes out with the acknowledgement.
+"""
+
+import logging
+import random
+import time
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from queuerelay.errors import QueuerelayError
+from queuerelay.wire.message import Request
+from queuerelay.wire.reply import encode_frame, encode_reply
+from queuerelay.worker.commands import Commands
+from queuerelay.worker.link import Link
+
+log = logging.getLogger(__name__)
+
+#: Bytes of the body in one frame.
+FRAME: Final = 256 * 1024
+#: Bytes that the application may be ahead of the client.
+WINDOW: Final = 512 * 1024
+#: Seconds for which a client may take nothing, or Redis not answer, before a stream is given up.
+#: The relay gives up earlier; this is for when there is no relay any more.
+PATIENCE: Final = 150.0
+#: Seconds between two looks at how much the client has taken: the first, and the longest.
+LOOK: Final = (0.002, 0.1)
+#: First numbers are below this; what follows stays a number that any JSON carries.
+_NUMBERS: Final = 2**48
+
+
+class Stopped(QueuerelayError):
+    """a streamed answer goes nowhere any more"""
+
+
+class Stream:
+    """The frames of one answer to `request`, which is held under `token`."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        link: Link,
+        request: Request,
+        *,
+        queue: str,
+        token: str,
+        timing: dict[str, float],
+    ) -> None:
+        self._commands = commands
+        self._link = link
+        self._request = request
+        self._queue = queue
+        self._token = token
+        self._timing = timing
+        self._number = random.randrange(_NUMBERS)
+        #: Whether the first frame is out.
+        self.begun = False
+        #: Why nothing more is sent, "" while it is.
+        self.stopped = ""
+        #: Bytes of the body so far.
+        self.size = 0
+        self._taken = 0
+
+    def begin(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+        """Send status, header fields and the first part of the body; raises `Stopped`."""
+        self.begun = True
+        self.size = len(data[:FRAME])
+        self._push(
+            encode_reply(
+                node_id=self._request.node_id,
+                status=status,
+                headers=headers,
+                body=data[:FRAME],
+                timing=self._timing,
+                more=True,
+                number=self._number,
+            )
+        )
+        self.send(data[FRAME:])
+
+    def send(self, data: bytes) -> None:
+        """Send a part of the body; raises `Stopped`."""
+        for start in range(0, len(data), FRAME):
+            self._number += 1
+            part = data[start : start + FRAME]
+            self.size += len(part)
+            self._push(
+                encode_frame(
+                    node_id=self._request.node_id, body=part, more=True, number=self._number
+                )
+            )
+            if self.size - self._taken > WINDOW:
+                self._wait()
+
+    def last(self) -> bytes:
+        """The last frame, which ends the answer."""
+        return encode_frame(
+            node_id=self._request.node_id, body=b"", more=False, number=self._number + 1
+        )
+
+    def _wait(self) -> None:
+        """Until the client has taken enough."""
+        until = time.monotonic() + PATIENCE
+        pause, longest = LOOK
+        while self.size - self._taken > WINDOW:
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+            before = self._taken
+            self._push(b"")
+            if self._taken > before:
+                until = time.monotonic() + PATIENCE
+            elif time.monotonic() > until:
+                self._stop(f"its client took nothing for {PATIENCE:g} s")
+
+    def _push(self, frame: bytes) -> None:
+        """Push `frame` once, and see how things stand; an empty one only looks."""
+        if self.stopped:
+            raise Stopped(self.stopped)
+        command = self._commands.frame(
+            self._queue, self._token, self._request.reply_to, self._request.node_id, frame
+        )
+        until = time.monotonic() + PATIENCE
+        while True:
+            answer: Any
+            try:
+                (answer,) = self._link.send(command)
+            except RedisError as error:
+                answer = error
+            if not isinstance(answer, Exception):
+                break
+            if time.monotonic() > until:
+                self._stop(f"Redis did not take it for {PATIENCE:g} s")
+            time.sleep(self._link.delay())
+        state, taken = answer
+        if state == 0:
+            self._stop("the lease was lost")
+        if state == 2:
+            self._stop("its client has left")
+        self._taken = max(self._taken, taken)
+
+    def _stop(self, why: str) -> None:
+        self.stopped = why
+        raise Stopped(why)

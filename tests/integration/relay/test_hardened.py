@@ -1,0 +1,183 @@
+"""What only real sockets show: early answers, TLS, open files, many slow clients at once."""
+
+import os
+import resource
+import socket
+import ssl
+import time
+
+import pytest
+
+from queuerelay.relay.connections import SURPLUS
+from tests.integration.broker.certificates import Authority
+from tests.integration.relay.daemon import Client, eventually, listens
+from tests.unit.relay.strict import read, request
+from tests.valkey import PATIENCE, free_port
+
+LARGE = 8 * 1024 * 1024
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "authority")
+
+
+def tls(authority, port, *protocols):
+    """A connection over TLS."""
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    return context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+@pytest.fixture
+def secure(relay, authority):
+    """Starts a daemon that also listens for TLS; gives it and its port."""
+
+    def start(*options):
+        port = free_port()
+        pem = authority.issue("127.0.0.1")
+        one = relay(
+            "--listen",
+            f"ssl:{port}:privateKey={pem}:certKey={pem}:interface=127.0.0.1",
+            *options,
+        )
+        eventually(lambda: listens(port))
+        return one, port
+
+    return start
+
+
+def upload(connection, head, size=LARGE):
+    """Send `head` and as much of a body as the other side takes, then read the answer."""
+    part = b"x" * 65536
+    connection.sendall(head)
+    sent = 0
+    while sent < size:
+        # A client that does not look for an answer before it has sent all.
+        connection.sendall(part)
+        sent += len(part)
+    with connection.makefile("rb") as file:
+        response = read(file, "POST")
+        assert file.read(1) == b""
+    return response
+
+
+@pytest.mark.parametrize("endpoint", ["tcp", "unix", "ssl"])
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ([("Content-Length", str(LARGE))], 413),
+        ([("Transfer-Encoding", "chunked")], 400),
+        ([("Content-Length", str(LARGE)), ("Expect", "x")], 417),
+    ],
+)
+def test_an_early_answer_reaches_a_client_that_still_uploads(
+    secure, authority, tmp_path, endpoint, fields, status
+):
+    # Its path may be too long for a socket's.
+    path = os.path.relpath(tmp_path / "s")
+    one, port = secure("--max-body", "100000", "--listen", f"unix:{tmp_path / 's'}")
+    if endpoint == "unix":
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(PATIENCE)
+        eventually(lambda: connection.connect_ex(path) == 0)
+    elif endpoint == "ssl":
+        connection = tls(authority, port)
+    else:
+        connection = socket.create_connection(("127.0.0.1", one.port), PATIENCE)
+    with connection:
+        response = upload(connection, request("POST", "/", *fields))
+        assert (response.status, response.closes) == (status, True)
+
+
+def test_tls_speaks_http_1_1_and_says_so(secure, authority, worker):
+    _, port = secure()
+    for offered in (["h2", "http/1.1"], ["http/1.1"]):
+        with tls(authority, port, *offered) as connection:
+            assert connection.selected_alpn_protocol() == "http/1.1"
+            connection.sendall(request("GET", "/secure"))
+            taken = worker.serve()
+            assert taken["scheme"] == "https"
+            assert read(connection.makefile("rb")).body == b"/secure"
+    with tls(authority, port) as connection:
+        assert connection.selected_alpn_protocol() is None
+
+
+def test_beyond_the_limit_clients_are_refused_over_tls_too(secure, authority, worker):
+    one, port = secure("--max-connections", "1")
+
+    def admitted():
+        # While the connection that looked whether it listens is still counted, nobody is.
+        client = one.get("/first")
+        eventually(lambda: client.readable() or worker.waiting())
+        if worker.waiting():
+            return client
+        client.close()
+        return None
+
+    assert "max-connections 1 connections" in one.log
+    served = eventually(admitted)
+    worker.serve()
+    assert served.response().status == 200
+    for _ in range(5):
+        with tls(authority, port) as connection:
+            response = read(connection.makefile("rb"))
+            assert (response.status, response.closes) == (503, True)
+    silent = [socket.socket() for _ in range(SURPLUS + 5)]
+    try:
+        for connection in silent:
+            # The last ones may be closed before they know that they are connected.
+            connection.connect_ex(("127.0.0.1", port))
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            tls(authority, port)
+    finally:
+        for connection in silent:
+            connection.close()
+    served.send("GET", "/served")
+    worker.serve()
+    assert served.response().status == 200
+
+
+def test_without_open_files_clients_wait_and_nobody_suffers(relay, worker):
+    one = relay("--max-connections", "100000")
+    assert "max-connections 100000 connections" in one.log
+    served = one.connect().send("GET", "/one")
+    worker.serve()
+    assert served.response().status == 200
+    used = len(os.listdir(f"/proc/{one.process.pid}/fd"))
+    resource.prlimit(one.process.pid, resource.RLIMIT_NOFILE, (used + 8, used + 8))
+    many = [Client(one.port) for _ in range(40)]
+    served.send("GET", "/two")
+    worker.serve()
+    assert served.response().body == b"/two"
+    for client in many:
+        client.close()
+    again = one.get("/three")
+    worker.serve()
+    assert again.response().body == b"/three"
+
+
+# Promise 6
+def test_promise_6_slow_clients_are_sent_away_and_good_ones_served(relay, worker):
+    one = relay("--header-time", "1", "--body-time", "1")
+    head = request("POST", "/", ("Content-Length", "100000"))
+    slow = [one.connect().send_raw(data) for data in [b"GET / HT", head + b"x"] * 40]
+    good = one.connect()
+    served = 0
+    end = time.monotonic() + PATIENCE
+    while not all(client.readable() for client in slow):
+        assert time.monotonic() < end
+        for client in slow:
+            if not client.readable():
+                # It may be answered just now.
+                client.send_raw(b"x")
+        good.send("GET", f"/{served}")
+        worker.serve()
+        assert good.response().body == b"/%d" % served
+        served += 1
+    for client in slow:
+        response = client.response("POST")
+        assert (response.status, response.closes) == (408, True)
+    assert served
