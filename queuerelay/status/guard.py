@@ -30,6 +30,8 @@ _ADDRESSES: Final = 1024
 
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _CHALLENGE: Final = 'Bearer realm="queuerelay", Basic realm="queuerelay", charset="UTF-8"'
+#: Chromium takes all of one field for its first challenge, and asks nobody for a bearer token.
+_FOR_PEOPLE: Final = 'Basic realm="queuerelay", charset="UTF-8"'
 
 
 class Refused(Exception):
@@ -70,7 +72,8 @@ class Guard:
         if who is None:
             if authorization:
                 self._note(ask.client)
-            raise Refused(401, "credentials are needed", {"WWW-Authenticate": _CHALLENGE})
+            challenge = _FOR_PEOPLE if "text/html" in ask.headers.get("accept", "") else _CHALLENGE
+            raise Refused(401, "credentials are needed", {"WWW-Authenticate": challenge})
         self._wrong.pop(ask.client, None)
         return who
 

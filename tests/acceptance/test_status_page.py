@@ -17,7 +17,7 @@ import redis
 
 from tests.acceptance.conftest import NODE
 from tests.browser import Browser, Page
-from tests.integration.relay.daemon import Daemon
+from tests.integration.relay.daemon import Daemon, eventually
 from tests.valkey import ValkeyServer, free_port
 
 SCRIPT = """#!/bin/sh
@@ -189,7 +189,7 @@ def test_it_updates_itself_and_leaves_the_reader_alone(place: Place, shown: Page
 
 
 def test_what_is_read_stays_when_it_is_over(place: Place, shown: Page) -> None:
-    place.submit("fail")
+    place.bury(1)
     shown.until("document.querySelector('#failures tbody details') !== null")
     shown.evaluate("""(() => {
         const details = document.querySelector('#failures td.wide details');
@@ -331,13 +331,46 @@ def test_an_action_is_done_in_place_and_told(place: Place, shown: Page) -> None:
     place.redis.delete("resque:failed")
 
 
-def test_without_credentials_nothing_is_done_and_it_is_told(place: Place, page: Page) -> None:
+def paused(page: Page, place: Place, answer: dict[str, str]) -> str:
+    """What the page says to *Pause*, when the browser's question for credentials is answered so."""
     page.open(place.url)
     page.until("document.querySelector(\"form[action='queues/jobs/pause']\") !== null")
+    page.call("Fetch.enable", handleAuthRequests=True, patterns=[{"urlPattern": "*"}])
     page.evaluate("document.querySelector(\"form[action='queues/jobs/pause'] button\").click()")
-    page.until("!document.getElementById('said').hidden")
-    said = page.evaluate("document.getElementById('said').textContent")
-    assert said.startswith("401"), said
+    asked = []
+
+    def told() -> bool:
+        for method, event in list(page.events):
+            if method == "Fetch.requestPaused":
+                page.call("Fetch.continueRequest", requestId=event["requestId"])
+            elif method == "Fetch.authRequired":
+                asked.append(event["authChallenge"]["scheme"])
+                page.call(
+                    "Fetch.continueWithAuth",
+                    requestId=event["requestId"],
+                    authChallengeResponse=answer,
+                )
+            else:
+                continue
+            page.events.remove((method, event))
+        return bool(page.evaluate("!document.getElementById('said').hidden"))
+
+    eventually(told)
+    assert asked == ["basic"]
+    said: str = page.evaluate("document.getElementById('said').textContent")
+    return said
+
+
+def test_with_name_and_password_it_is_done(place: Place, page: Page) -> None:
+    answer = {"response": "ProvideCredentials", "username": "ann", "password": PASSWORD}
+    assert paused(page, place, answer) == "The queue is paused."
+    assert place.redis.hexists("queuerelay:gate", "jobs")
+    place.redis.delete("queuerelay:gate")
+
+
+def test_without_credentials_nothing_is_done_and_it_is_told(place: Place, page: Page) -> None:
+    said = paused(page, place, {"response": "CancelAuth"})
+    assert said == "401: credentials are needed"
     assert not place.redis.hexists("queuerelay:gate", "jobs")
     assert [one for one in page.complaints() if "401" not in one] == []
 
