@@ -7,8 +7,12 @@ from queuerelay.pool.resident import Residents
 from queuerelay.wire.order import Order, Report
 
 
-def obey(order: Order, pools: Mapping[str, Pool | Residents], *, node: str) -> Report:
-    """Do what `order` says, and tell what became of it; `node` is this process."""
+def obey(
+    order: Order, pools: Mapping[str, Pool | Residents], *, node: str, stopping: bool = False
+) -> Report:
+    """Do what `order` says, and tell what became of it; `node` is this process, which may be
+    `stopping`: then only scripts can be stopped.
+    """
     if order.action == "stop":
         done = any(
             pool.stop_job(order.message, kill=order.kill)
@@ -20,12 +24,18 @@ def obey(order: Order, pools: Mapping[str, Pool | Residents], *, node: str) -> R
     pool = pools.get(order.pool)
     if pool is None:
         return Report(node=node, done=False, text="no such pool here")
+    if stopping:
+        return Report(node=node, done=False, text="this process is stopping")
     return _told(order, pool, node)
 
 
 def _told(order: Order, pool: Pool | Residents, node: str) -> Report:
     done, text = True, ""
+    lowest, highest = pool.config.min, pool.config.max
     match order.action, pool:
+        case "size", Pool() if lowest != highest and not lowest <= order.size <= highest:
+            # It would be undone within a second.
+            done, text = False, f"it follows its backlog, between {lowest} and {highest} slots"
         case "size", _:
             text = f"{pool.size} slots before, {order.size} now"
             pool.set_size(order.size)

@@ -191,14 +191,18 @@ class Pools:
             except MessageError as error:
                 self._log.warn("an order cannot be understood: {reason}", reason=str(error))
                 continue
-            report = obey(order, self._pools, node=self.id)
+            report = obey(order, self._pools, node=self.id, stopping=self._stopping)
             self._log.info(
                 "ordered: {action} {subject}: {outcome}",
                 action=order.action,
                 subject=order.pool or order.message,
                 outcome=report.text,
             )
-            await self._broker.report(order.id, encode_report(report))
+            # The next order is taken from the list already, and must not be lost with a report.
+            try:
+                await self._broker.report(order.id, encode_report(report))
+            except BrokerError as error:
+                self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
 
     def _beat(self) -> Deferred[None]:
         return self._broker.beat(self.id, orjson.dumps(self.published()), inbox_life=_LIFE)
