@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-import orjson
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker
-from queuerelay.errors import BrokerError
+from queuerelay.errors import BrokerError, MessageError
 from queuerelay.status.document import json_answer
-from queuerelay.status.fields import Wrong, flag, given, number, text, texts
+from queuerelay.status.fields import Wrong, flag, from_json, given, number, text, texts
 from queuerelay.status.guard import NO_HEADERS, Guard, Refused
 from queuerelay.status.orderly import Outcome, give, new_id
 from queuerelay.status.route import Answer, Ask, Route
 from queuerelay.status.status import Status
+from queuerelay.wire import exact
 from queuerelay.wire.order import MOST_SLOTS, Order
 
 #: What the page says when it is come back to; the word in its address is a key of this.
@@ -44,7 +44,9 @@ SAID: Final = {
 
 #: Messages on a queue beyond which no job is put there.
 MOST_QUEUED: Final = 50_000
-_QUEUE: Final = re.compile(r"[^\x00-\x20\x7f:,]{1,128}")
+#: Characters of a path in the log; anybody may ask for one.
+_SHOWN: Final = 300
+_QUEUE: Final = re.compile(r"[^\s\x00-\x20\x7f-\x9f:,]{1,128}")
 _CLASS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_:.\\]{0,127}")
 
 
@@ -117,6 +119,10 @@ class _Guarded:
         except BrokerError as error:
             self._audit(ask, who, str(error))
             raise
+        except CancelledError:
+            # Whoever asked is told the same.
+            self._audit(ask, who, "503 not finished in time, a part of it may be done")
+            raise
         self._audit(ask, who, f"{done.status} {done.text}")
         if done.status < 400 and _from_page(ask):
             return Answer(status=303, headers={"Location": f"{ask.root}?said={done.word}"})
@@ -127,7 +133,7 @@ class _Guarded:
             "action by {who} from {client}: {action}: {outcome}",
             who=who,
             client=ask.client,
-            action="/".join(ascii(one)[1:-1] for one in ask.segments),
+            action=ascii("/".join(ask.segments)[:_SHOWN])[1:-1],
             outcome=ascii(outcome)[1:-1],
         )
 
@@ -180,7 +186,7 @@ class _Acts:
         if isinstance(args, list) and "x-www-form-urlencoded" in ask.headers.get(
             "content-type", ""
         ):
-            args = _json(text(fields, "args", "[]"))
+            args = from_json(text(fields, "args", "[]"), "args")
         if not isinstance(args, list):
             raise Wrong("args: expected a list")
         (depth,) = await self._broker.depths([queue])
@@ -189,10 +195,10 @@ class _Acts:
         id = os.urandom(16).hex()
         now = round(self._status.wall_clock(), 3)
         try:
-            message = orjson.dumps(
+            message = exact.dump(
                 {"class": name, "args": args, "queue": queue, "id": id, "queue_time": now}
             )
-        except TypeError as error:
+        except MessageError as error:
             raise Wrong(f"args: {error}") from error
         await self._broker.push(queue, [message])
         return Done(status=201, word="submitted", text="submitted", more={"id": id})
@@ -238,7 +244,7 @@ class _Acts:
     # Jobs
 
     async def stop(self, ask: Ask, who: str) -> Done:
-        message = ask.params["id"]
+        message = _id(ask, "that of a message")
         pools = self._status.snapshot.pools
         nodes = [one.node for one in pools if any(slot.message == message for slot in one.slots)]
         # A snapshot is a little old, and shows only so many slots: else everybody is asked.
@@ -278,9 +284,13 @@ def _queue(ask: Ask) -> str:
 
 
 def _letter(ask: Ask) -> str:
+    return _id(ask, "that of a dead letter or of its message")
+
+
+def _id(ask: Ask, expected: str) -> str:
     id = ask.params["id"]
     if len(id) > 256 or not id.isprintable():
-        raise Wrong("id: expected that of a dead letter or of its message")
+        raise Wrong(f"id: expected {expected}")
     return id
 
 
@@ -301,10 +311,3 @@ def _one_letter(was: bool, word: str) -> Done:
 
 def _letters(count: int, word: str) -> Done:
     return Done(word=word if count else "nothing", text=f"{count} {word}", more={"count": count})
-
-
-def _json(value: str) -> Any:
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise Wrong(f"args: no JSON: {error}") from error

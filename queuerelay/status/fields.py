@@ -6,7 +6,9 @@ from urllib.parse import parse_qs
 
 import orjson
 
+from queuerelay.errors import MessageError
 from queuerelay.status.route import Ask
+from queuerelay.wire import exact
 
 #: Fields of a form.
 _MOST: Final = 1000
@@ -36,14 +38,22 @@ def given(ask: Ask) -> Mapping[str, Any]:
         except ValueError as error:
             raise Wrong("the body is no form") from error
     if kind in ("application/json", ""):
-        try:
-            value = orjson.loads(ask.body)
-        except orjson.JSONDecodeError as error:
-            raise Wrong(f"the body is no JSON: {error}") from error
+        value = from_json(ask.body, "the body")
         if not isinstance(value, dict):
             raise Wrong("the body: expected a JSON object")
         return value
     raise Wrong("content-type: expected application/json or application/x-www-form-urlencoded")
+
+
+def from_json(text: bytes | str, name: str) -> Any:
+    """The value of a JSON text, with every digit of its whole numbers."""
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    try:
+        # The strict one says what is JSON, the other keeps whole numbers past 64 bits.
+        orjson.loads(raw)
+        return exact.load(raw)
+    except (orjson.JSONDecodeError, MessageError) as error:
+        raise Wrong(f"{name}: no JSON: {error}") from error
 
 
 def text(fields: Mapping[str, Any], name: str, default: str = "") -> str:

@@ -14,7 +14,7 @@ _ALL: Final = {"type": "boolean", "const": True}
 
 #: Of what stands in braces in a path.
 _PARAMS: Final = {
-    "queue": {"type": "string", "pattern": r"^[^\x00-\x20\x7f:,]{1,128}$"},
+    "queue": {"type": "string", "pattern": r"^[^\s\x00-\x20\x7f-\x9f:,]{1,128}$"},
     "pool": {"type": "string", "minLength": 1},
     "id": {"type": "string", "minLength": 1, "maxLength": 256},
 }
@@ -134,7 +134,11 @@ def _action(
         "responses": {status: _response(text, _DONE) for status, text in _STATUSES.items()},
     }
     if fields:
-        schema: dict[str, Any] = {"type": "object", "properties": fields, "required": list(required)}
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": fields,
+            "required": list(required),
+        }
         if "all" in fields:
             schema["oneOf"] = [{"required": [name]} for name in fields]
         found["requestBody"] = {
