@@ -3,8 +3,9 @@
     bearer NAME TOKEN       Authorization: Bearer TOKEN (RFC 6750), for programs
     basic NAME PASSWORD     Authorization: Basic ... (RFC 7617), for people with a browser
 
-The file is read again when it has changed; where it then cannot be read, what it said before stays
-in force. Comparing takes as long for a wrong secret as for a right one, whatever is wrong in it.
+The file is read again when it has changed; where it then cannot be read, or is wrong, what it said
+before stays in force. Where it then has no credential any more, nobody may. Comparing takes as
+long for a wrong secret as for a right one, whatever is wrong in it.
 """
 
 import base64
@@ -12,6 +13,7 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,8 @@ SHORTEST: Final = 12
 #: Bytes of the file.
 _LARGEST: Final = 64 * 1024
 _OPTION: Final = "--status-credentials"
+#: What a field can say after "Bearer".
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _EXPECTED: Final = "lines of: bearer NAME TOKEN, or basic NAME PASSWORD"
 
 
@@ -37,6 +41,8 @@ class Credentials:
         self._path = Path(path)
         self._signature = _signature(self._path)
         self._names = _read(self._path)
+        if not self._names:
+            raise ConfigError.of(_OPTION, path, _EXPECTED)
         if self._path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
             self._log.warn("{path} can be read or written by others", path=path)
 
@@ -73,6 +79,9 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 def _read(path: Path) -> dict[bytes, str]:
     """Names by the digest of what is given for them."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # To open a pipe waits until somebody writes.
+            raise ConfigError.of(_OPTION, os.fspath(path), "a regular file")
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         text = content.decode("utf-8")
@@ -91,12 +100,12 @@ def _read(path: Path) -> dict[bytes, str]:
         if len(parts) != 3 or parts[0] not in ("bearer", "basic") or ":" in parts[1]:
             raise ConfigError.of(_OPTION, where, _EXPECTED)
         scheme, name, secret = parts[0], parts[1], parts[2].rstrip()
+        if scheme == "bearer" and _TOKEN.fullmatch(secret) is None:
+            raise ConfigError.of(_OPTION, where, "a token without blanks, of ASCII alone")
         if len(secret) < SHORTEST:
             raise ConfigError.of(_OPTION, where, f"a secret of at least {SHORTEST} characters")
         plain = secret if scheme == "bearer" else f"{name}:{secret}"
         names[_digest(scheme, plain)] = name
-    if not names:
-        raise ConfigError.of(_OPTION, os.fspath(path), _EXPECTED)
     return names
 
 

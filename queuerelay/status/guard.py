@@ -8,10 +8,13 @@ In this order, so that no answer tells more than the one before it:
    it), an ``Origin`` must name the host that was asked (RFC 6454), and without either of them only
    a bearer token counts, which no browser attaches by itself: a program that has a name and a
    password instead sends an ``Origin``.
-3. Who has tried too many wrong credentials waits: 429.
+3. Who has tried too many wrong credentials waits: 429. Who is an address, of IPv6 its /64: a host
+   has all of that. Behind a proxy all have the proxy's, so one can make the others wait; with the
+   PROXY protocol (``haproxy:tcp:...``) each has its own.
 4. Without valid credentials: 401.
 """
 
+import ipaddress
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -65,16 +68,17 @@ class Guard:
         authorization = ask.headers.get("authorization", "")
         if not _same_site(ask, authorization):
             raise Refused(403, "not from another site's page")
-        left = self._left(ask.client)
+        whose = _whose(ask.client)
+        left = self._left(whose)
         if left:
             raise Refused(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
         who = self._credentials.who(authorization) if authorization else None
         if who is None:
             if authorization:
-                self._note(ask.client)
+                self._note(whose)
             challenge = _FOR_PEOPLE if "text/html" in ask.headers.get("accept", "") else _CHALLENGE
             raise Refused(401, "credentials are needed", {"WWW-Authenticate": challenge})
-        self._wrong.pop(ask.client, None)
+        self._wrong.pop(whose, None)
         return who
 
     def _left(self, address: str) -> float:
@@ -90,6 +94,19 @@ class Guard:
             del self._wrong[next(iter(self._wrong))]
         tries.append(self._clock.seconds())
         self._wrong[address] = tries
+
+
+def _whose(client: str) -> str:
+    """What one host has: of IPv6 a network."""
+    try:
+        found = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    if isinstance(found, ipaddress.IPv4Address):
+        return client
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
 def _same_site(ask: Ask, authorization: str) -> bool:

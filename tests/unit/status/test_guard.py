@@ -82,6 +82,8 @@ def test_who(path, authorization, name):
         f"digest x {TOKEN}",
         f"basic a:b {PASSWORD}",
         "bearer x short",
+        "bearer x two words of it",
+        "bearer x not-in-ascii-\xc3\xa9",
         "# only a comment",
         "",
         "\xff",
@@ -120,6 +122,23 @@ def test_the_file_is_read_again_when_it_has_changed(path, log_lines):
     path.unlink()
     assert credentials.who("Bearer abcdefabcdef") == "other"
     assert len([line for line in log_lines() if "stay as they were" in line]) == 2
+
+
+def test_who_is_taken_out_of_the_file_may_no_more(path):
+    credentials = Credentials(str(path))
+    path.write_text("# nobody, for now\n")
+    assert credentials.who(f"Bearer {TOKEN}") is None
+    path.write_text(f"bearer again {TOKEN}\n")
+    assert credentials.who(f"Bearer {TOKEN}") == "again"
+
+
+def test_a_pipe_is_not_waited_for(path):
+    credentials = Credentials(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    assert credentials.who(f"Bearer {TOKEN}") == "deploy"
+    with pytest.raises(ConfigError, match="regular file"):
+        Credentials(str(path))
 
 
 def test_without_a_file_nobody_may():
@@ -194,6 +213,21 @@ def test_guessing_is_slowed_by_address(guard, clock):
     assert guard.let(ask(f"Bearer {TOKEN}", client="192.0.2.2")) == "deploy"
     clock.advance(WINDOW - TRIES)
     assert guard.let(ask(f"Bearer {TOKEN}")) == "deploy"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "other"),
+    [
+        ([f"2001:db8::{number:x}" for number in range(TRIES)], "2001:db8:0:1::1"),
+        ([f"fe80::{number:x}%eth{number}" for number in range(TRIES)], "::1"),
+        (["192.0.2.1", "::ffff:192.0.2.1"] * (TRIES // 2), "::ffff:192.0.2.2"),
+    ],
+)
+def test_a_host_has_many_addresses(guard, addresses, other):
+    for address in addresses:
+        assert status(guard, ask("Bearer 00000000000000", client=address)) == 401
+    assert status(guard, ask(f"Bearer {TOKEN}", client=addresses[0])) == 429
+    assert guard.let(ask(f"Bearer {TOKEN}", client=other)) == "deploy"
 
 
 def test_missing_credentials_are_no_guess(guard):
