@@ -55,7 +55,8 @@
     for (const child of [...from.childNodes]) {
       const name = key(child);
       if (!name) continue;
-      if (names.has(name)) known.set(name, child);
+      if (known.has(name)) child.remove();
+      else if (names.has(name)) known.set(name, child);
       // What is gone stays as long as somebody reads it.
       else if (inUse(child)) { kept.add(child); child.classList.add("past"); }
       else child.remove();
@@ -67,6 +68,8 @@
       next();
       const name = key(one);
       let found = name ? known.get(name) : at;
+      // Two of one name: the second one is another one.
+      known.delete(name);
       // Never past what has a name: that stays where it is, or the reader's focus would go.
       if (!name) while (found && !key(found) && !alike(found, one)) found = found.nextSibling;
       if (!found || found.nodeName !== one.nodeName || (!name && key(found))) {

@@ -476,3 +476,15 @@ def test_redis_away_is_plain_to_see(
         assert page.complaints() == []
     finally:
         daemon.remove()
+
+
+def test_two_that_are_alike_are_both_shown(place: Place, shown: Page) -> None:
+    place.redis.delete("resque:failed")
+    place.bury(1)
+    place.bury(1)
+    rows = "document.querySelectorAll('#failures tbody tr').length"
+    shown.until(f"{rows} === 2")
+    before = shown.evaluate("document.getElementById('at').textContent")
+    shown.until(f"document.getElementById('at').textContent !== {before!r}")
+    assert shown.evaluate(rows) == 2
+    place.redis.delete("resque:failed")

@@ -233,7 +233,8 @@ def test_ids_are_unique_and_what_is_named_is_there() -> None:
 
 
 def test_keys_are_unique_among_siblings() -> None:
-    room = Room()
+    stuck = Reason(severity=Severity.WARNING, code="loop-stale", subject="n", text="stuck")
+    room = Room(snapshot(health=Health(severity=Severity.WARNING, reasons=(stuck, stuck))))
     room.writable = True
     for parent in tree(room.text()).iter():
         keys = [one.attrib["data-key"] for one in parent if "data-key" in one.attrib]
