@@ -5,6 +5,7 @@ command line is wrong; 3 the listener does not answer, or cannot do it now.
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TextIO
 
 from queuerelay import __version__
-from queuerelay.client import ApiError, Client, NotDone
+from queuerelay.client import ApiError, Client, NotDone, Unreachable
 from queuerelay.terminal import cut, safe, span, table
 
 DONE: Final = 0
@@ -43,6 +44,7 @@ exit status: 0 done, 1 refused or not there, 2 wrong command line, 3 no answer
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; gives the exit status."""
+    _prepare()
     options = parser().parse_args(arguments)
     try:
         return _run(options)
@@ -54,10 +56,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), USAGE)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read it has enough. The interpreter must not try to write the rest at its end.
+    except OSError as error:
+        # The interpreter must not try to write the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if isinstance(error, BrokenPipeError):
+            # Whoever read it has enough.
+            return 141
+        return _complain(f"cannot write: {error.strerror}", UNREACHABLE)
+
+
+def _prepare() -> None:
+    """Make streams of those that were closed, and ones that can take any text."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # The locale may have no such character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Wrong(Exception):
@@ -75,7 +91,13 @@ def _run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise _Wrong(str(error)) from error
     run: Callable[[Client, argparse.Namespace], int] = options.run
-    status = run(client, options)
+    try:
+        status = run(client, options)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        # Its fields are not those that we know.
+        raise Unreachable(
+            f"{options.url} answers as no status listener of queuerelay {__version__} does"
+        ) from error
     sys.stdout.flush()
     return status
 
@@ -118,9 +140,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--timeout",
         type=_positive,
-        default=10.0,
+        default=20.0,
         metavar="SECONDS",
-        help="how long an answer may take (default: 10)",
+        help="how long an answer may take (default: 20; the listener takes 15 at most)",
     )
     commands = made.add_subparsers(metavar="COMMAND", required=True)
 
@@ -197,15 +219,18 @@ def _pools(command: Any) -> None:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 3600:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected seconds, at most 3600")
     return value
 
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number")
     return int(text)
 
 
@@ -213,20 +238,34 @@ def _whole(text: str) -> int:
 
 
 def _status(client: Client, options: argparse.Namespace) -> int:
+    found = client.status()
     while True:
-        found = client.status()
         if options.json:
-            print(json.dumps(found, ensure_ascii=False))
+            print(json.dumps(found))
         else:
+            lines = overview(found, _columns(sys.stdout), colour=_colour(sys.stdout))
             if options.watch is not None and sys.stdout.isatty():
+                rows = shutil.get_terminal_size().lines - 2
+                if len(lines) > rows:
+                    lines[rows:] = [f"... and {len(lines) - rows} lines more"]
                 # Home, and clear what is below: nothing flickers.
                 sys.stdout.write("\x1b[H\x1b[J")
-            _print(overview(found, _columns(sys.stdout), colour=_colour(sys.stdout)))
+            _print(lines)
         sys.stdout.flush()
         if options.watch is None:
             critical = found.get("health", {}).get("severity") == "critical"
             return REFUSED if options.check and critical else DONE
-        time.sleep(options.watch)
+        found = _next(client, options.watch)
+
+
+def _next(client: Client, interval: float) -> dict[str, Any]:
+    """The next status; whoever watches goes on to while the listener is started anew."""
+    while True:
+        time.sleep(interval)
+        try:
+            return client.status()
+        except Unreachable as error:
+            _complain(str(error), UNREACHABLE)
 
 
 def _on_queue(client: Client, options: argparse.Namespace) -> int:
@@ -236,7 +275,7 @@ def _on_queue(client: Client, options: argparse.Namespace) -> int:
 def _list(client: Client, options: argparse.Namespace) -> int:
     found = client.failures(options.start, min(options.count, 50))
     if options.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return DONE
     rows = [
         (one["id"][:12], one["failed_at"], one["queue"], one["class"], one["message"], one["error"])
@@ -244,8 +283,10 @@ def _list(client: Client, options: argparse.Namespace) -> int:
     ]
     lines = [f"{found['total']} dead letters"]
     if rows:
-        lines += ["", *table(("ID", "FAILED AT", "QUEUE", "CLASS", "MESSAGE", "ERROR"), rows)]
-    _print([cut(line, _columns(sys.stdout)) for line in lines])
+        head = ("ID", "FAILED AT", "QUEUE", "CLASS", "MESSAGE", "ERROR")
+        spare = ("MESSAGE", "CLASS", "FAILED AT")
+        lines += ["", *table(head, rows, columns=_columns(sys.stdout), spare=spare)]
+    _print(lines)
     return DONE
 
 
@@ -302,9 +343,8 @@ def _stop(client: Client, options: argparse.Namespace) -> int:
 
 
 def _submit(client: Client, options: argparse.Namespace) -> int:
-    text = sys.stdin.read() if options.args == "-" else options.args
     try:
-        args = json.loads(text)
+        args = json.loads(sys.stdin.read() if options.args == "-" else options.args)
     except (ValueError, RecursionError) as error:
         raise _Wrong(f"ARGS: expected a JSON list: {error}") from error
     if not isinstance(args, list):
@@ -324,14 +364,17 @@ def _said(answer: dict[str, Any]) -> int:
 def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
     """``/status.json`` as lines of so many columns."""
     health, redis = found["health"], found["redis"]
-    word = health["severity"]
-    lines = [
-        f"queuerelay {found['version']}   {_painted(word, colour)}   "
+    word = safe(str(health["severity"]))
+    first = cut(
+        f"queuerelay {safe(str(found['version']))}   {word}   "
         f"Redis {'up' if redis['up'] else 'DOWN'}"
         f"{'' if redis['latency'] is None else ', ' + span(redis['latency'])}   "
         f"{sum(one['count'] for one in found['held'])} clients held   "
-        f"{found['failures']['total']} dead letters"
-    ]
+        f"{found['failures']['total']} dead letters",
+        columns,
+    )
+    # Colours take no columns.
+    lines = [first.replace(f"   {word}   ", f"   {_painted(word, colour)}   ", 1)]
     lines += [f"  {one['severity']}: {safe(one['text'])}" for one in health["reasons"][:20]]
     lines += [""]
     lines += table(
@@ -340,14 +383,17 @@ def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
             *(">IN/MIN", ">OUT/MIN", ">WAIT P95", ">RUN P95", ">WORKERS"),
         ),
         [_queue(one) for one in found["queues"]],
+        columns=columns,
+        spare=(">DELAYED", ">IN/MIN", ">OUT/MIN", ">RUN P95", ">HELD", ">WAIT P95"),
     )
     if found["pools"]:
         lines += [""]
         lines += table(
             ("POOL", "HOST", "NODE", ">BUSY", ">SIZE", ">DONE/MIN", ">FAILED", "STATE"),
             [_pool(one) for one in found["pools"]],
+            columns=columns,
+            spare=(">DONE/MIN", "HOST"),
         )
-    # The first line has colours, which take no columns.
     return [lines[0], *(cut(line, columns) for line in lines[1:])]
 
 
@@ -373,7 +419,7 @@ def _pool(one: dict[str, Any]) -> tuple[str, ...]:
 
 def _painted(word: str, colour: bool) -> str:
     code = _COLOURS.get(word)
-    return f"\x1b[{code};1m{word}\x1b[0m" if colour and code else safe(word)
+    return f"\x1b[{code};1m{word}\x1b[0m" if colour and code else word
 
 
 def _colour(out: TextIO) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+_PORTS: Final = {"http": 80, "https": 443}
 #: Bytes of an answer.
 _LARGEST: Final = 64 * 1024 * 1024
 
@@ -40,14 +41,18 @@ class Client:
 
     def __init__(self, url: str, *, token: str = "", timeout: float = 10.0) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in _PORTS or not parts.hostname or not _is_name(parts.hostname):
             raise ValueError(f"got {url!r}, expected a URL such as http://127.0.0.1:8080")
+        if not _is_visible(parts.path):
+            raise ValueError(f"got {url!r}, expected a path of visible ASCII characters")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError(f"got {url!r}, expected a URL without user, query and fragment")
-        if not all(0x21 <= ord(char) < 0x7F for char in token):
+        if not _is_visible(token):
             raise ValueError("the token has characters that no token has")
         self._url = url
-        self._scheme, self._host, self._port = parts.scheme, parts.hostname, parts.port
+        # With a port: http.client takes the end of an IPv6 address for one.
+        self._scheme, self._host = parts.scheme, parts.hostname
+        self._port = parts.port or _PORTS[parts.scheme]
         self._root = parts.path.rstrip("/")
         self._token = token
         self._timeout = timeout
@@ -112,8 +117,12 @@ class Client:
         return self._ask("GET", path, None)
 
     def _post(self, *path: str, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        asked = "/".join(quote(one, safe="") for one in path)
-        return self._ask("POST", asked, json.dumps(fields or {}).encode())
+        try:
+            asked = "/".join(quote(one, safe="") for one in path)
+            body = json.dumps(fields or {}, allow_nan=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise NotDone(400, f"that cannot be sent: {error}") from error
+        return self._ask("POST", asked, body)
 
     def _ask(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         headers = {"Accept": "application/json"}
@@ -134,6 +143,18 @@ class Client:
         finally:
             connection.close()
         return _understood(status, content, self._url)
+
+
+def _is_visible(text: str) -> bool:
+    return all(0x21 <= ord(char) < 0x7F for char in text)
+
+
+def _is_name(host: str) -> bool:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _understood(status: int, content: bytes, url: str) -> dict[str, Any]:

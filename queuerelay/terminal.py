@@ -6,6 +6,8 @@ from typing import Final
 
 #: Between two columns.
 _GAP: Final = "  "
+#: Columns of the last cell that are to be seen, where it has so many.
+_LAST: Final = 24
 
 
 def safe(text: str) -> str:
@@ -34,19 +36,48 @@ def cut(text: str, columns: int) -> str:
     return kept + "…"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; a column whose head begins with ``>`` is set to the right."""
-    right = [one.startswith(">") for one in head]
-    shown = [[one.lstrip(">") for one in head], *([safe(cell) for cell in row] for row in rows)]
-    widths = [max(width(row[at]) for row in shown) for at in range(len(head))]
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    columns: int = 10_000,
+    spare: Sequence[str] = (),
+) -> list[str]:
+    """The lines of a table; a column whose head begins with ``>`` is set to the right.
+
+    In fewer than so many columns of the terminal: where it is too wide, the first column takes a
+    third of them at most, and those of `spare` are left out, in that order. What stands at the end
+    of a line is cut.
+    """
+    shown = [[*head], *([safe(cell) for cell in row] for row in rows)]
+    first = max(16, columns // 3)
+    for row in shown:
+        row[0] = cut(row[0], first)
+    widths = _widths(shown)
+    for name in spare:
+        if sum(widths[:-1]) + len(_GAP) * (len(widths) - 1) + min(widths[-1], _LAST) <= columns:
+            break
+        at = shown[0].index(name)
+        for row in shown:
+            del row[at]
+        del widths[at]
+    right = [one.startswith(">") for one in shown[0]]
+    shown[0] = [one.lstrip(">") for one in shown[0]]
     lines = []
     for row in shown:
         cells = []
-        for cell, columns, to_right in zip(row, widths, right, strict=True):
-            blank = " " * (columns - width(cell))
+        for cell, taken, to_right in zip(row, widths, right, strict=True):
+            blank = " " * (taken - width(cell))
             cells.append(blank + cell if to_right else cell + blank)
-        lines.append(_GAP.join(cells).rstrip())
+        lines.append(cut(_GAP.join(cells).rstrip(), columns))
     return lines
+
+
+def _widths(shown: Sequence[Sequence[str]]) -> list[int]:
+    return [
+        max(width(row[at]) - (row is shown[0] and row[at].startswith(">")) for row in shown)
+        for at in range(len(shown[0]))
+    ]
 
 
 def span(seconds: float | None) -> str:

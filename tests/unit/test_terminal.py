@@ -46,6 +46,19 @@ def test_columns_stand_below_each_other_whatever_is_in_them():
     ]
 
 
+def test_a_narrow_terminal_has_fewer_columns_and_no_cut_numbers():
+    head = ("NAME", "STATE", ">SPARE", ">N", "TEXT")
+    rows = [("n" * 100, "paused", "10", "12345", "t" * 100), ("b", "", "1", "1", "")]
+    lines = table(head, rows, columns=54, spare=(">SPARE",))
+    assert lines == [
+        "NAME                STATE       N  TEXT",
+        f"{'n' * 17}…  paused  12345  {'t' * 18}…",
+        "b                               1",
+    ]
+    assert "SPARE" in table(head, rows, columns=75, spare=(">SPARE",))[0]
+    assert table(head, rows)[1].startswith("n" * 100)
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [

@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 
 from queuerelay.cli import main
+from queuerelay.client import Client, Unreachable
 from tests.integration.relay.daemon import ROOT, eventually
 from tests.integration.relay.test_actions import TOKEN, Place
 from tests.valkey import free_port
@@ -134,6 +135,80 @@ def test_wrong_command_lines(tmp_path):
         assert "Traceback" not in errors
 
 
+def test_odd_texts_on_the_command_line():
+    for url in ("http://h/ä", "http://h/a b", "http://a..b", f"http://{'a' * 64}.example"):
+        refused(run("--url", url, "status"), 2, "expected")
+    refused(run("pause", "\udcff", QUEUERELAY_TOKEN=TOKEN), 1, "cannot be sent")
+    refused(run("submit", "q", "J", "[NaN]", QUEUERELAY_TOKEN=TOKEN), 1, "cannot be sent")
+    for arguments in (["scale", "p", "x"], ["--timeout", "x", "status"]):
+        code, _, errors = run(*arguments)
+        assert (code, "got 'x', expected" in errors) == (2, True)
+    stdin = mock.Mock(read=b"\xff".decode)
+    with mock.patch.object(sys, "stdin", stdin), contextlib.redirect_stderr(io.StringIO()):
+        assert main(["submit", "q", "J", "-"]) == 2
+
+
+def test_an_ipv6_address_without_a_port():
+    with (
+        mock.patch("socket.create_connection", side_effect=ConnectionRefusedError) as connect,
+        pytest.raises(Unreachable),
+    ):
+        Client("http://[::1]").status()
+    assert connect.call_args.args[0] == ("::1", 80)
+
+
+def test_whole_numbers_keep_their_digits(place):
+    place.cli("pause", "jobs")
+    assert place.cli("submit", "jobs", "Job", "[123456789012345678901]")[0] == 0
+    assert b"[123456789012345678901]" in place.client.lindex("resque:queue:jobs", 0)
+
+
+def command(place, *arguments, shell="", **environment):
+    """The real command, at the end of a line of the shell's."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'"$@" {shell}', "-", *COMMAND, *arguments],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "QUEUERELAY_URL": f"http://127.0.0.1:{place.port}",
+            "QUEUERELAY_TOKEN": TOKEN,
+            **environment,
+        },
+        capture_output=True,
+        timeout=BOUND,
+        check=False,
+    )
+
+
+def test_odd_locales_and_closed_streams(place):
+    place.client.sadd("resque:queues", "größe", "漢字", "\x9b31m")
+    eventually(lambda: any(one["name"] == "漢字" for one in place.status()["queues"]))
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = command(place, "status", **plain)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert rb"gr\xf6\xdfe" in ended.stdout
+    ended = command(place, "status", "--json", PYTHONIOENCODING="latin-1")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout.isascii()
+    assert "漢字" in [one["name"] for one in json.loads(ended.stdout)["queues"]]
+    ended = command(place, "status", shell=">/dev/full")
+    assert ended.returncode == 3
+    assert ended.stderr == b"queuerelay: cannot write: No space left on device\n"
+    ended = command(place, "status", shell=">&-")
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    ended = command(place, "submit", "q", "J", "-", shell="<&-")
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_watch_goes_on_while_the_listener_is_away(place):
+    answers = [place.status(), Unreachable("away"), place.status(), KeyboardInterrupt()]
+    with mock.patch.object(Client, "status", side_effect=answers):
+        status, out, errors = place.cli("status", "--watch", "0.01")
+    assert (status, errors) == (130, "queuerelay: away\n")
+    assert out.count("queuerelay ") == 2
+
+
 def test_nobody_there():
     refused(run("status", url=f"http://127.0.0.1:{free_port()}"), 3, "Connection refused")
     refused(run("status", url="http://nowhere.invalid"), 3, "nowhere.invalid")
@@ -149,6 +224,7 @@ def test_nobody_there():
         (b"HTTP/1.1 503 No\r\nContent-Length: 9\r\n\r\n\x1b[31mred!", r"\x1b[31mred!"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", "no status listener"),
         (b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n[]", "[]"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"health":[]}', "no status listener"),
     ],
 )
 def test_somebody_else_there(answer, text):
