@@ -56,8 +56,10 @@ def measure(held: int, directory: str) -> None:
     with (
         open(Path(directory, "log"), "wb") as log,
         subprocess.Popen(
-            [BIN / "twistd", "-n", "--pidfile=", "queuerelay", "--redis", "embedded"]
-            + ["--config", config],
+            [
+                *(BIN / "twistd", "-n", "--pidfile=", "queuerelay"),
+                *("--redis", "embedded", "--config", config),
+            ],
             cwd=directory,
             stdout=log,
             stderr=log,

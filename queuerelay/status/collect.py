@@ -123,9 +123,9 @@ class Collector:
         try:
             survey = await self._broker.survey()
             self._told(survey)
-            names = self._queue_names(survey)
-            depths = await self._broker.depths(names)
             gates = await self._broker.gates()
+            names = self._queue_names({*survey.queues, *gates})
+            depths = await self._broker.depths(names)
             await self._look_at_failures(survey)
         except BrokerError:
             # Whose outage is told elsewhere.
@@ -168,10 +168,10 @@ class Collector:
                     )
         self._seen.told = told
 
-    def _queue_names(self, survey: Survey) -> list[str]:
-        """Those of the nodes first."""
+    def _queue_names(self, known: set[str]) -> list[str]:
+        """Those of the nodes first, then others that are `known`."""
         ours = {queue for one in self._everybody().values() for queue in one.queues}
-        theirs = set(survey.queues) - ours
+        theirs = known - ours
         names = [*sorted(ours), *sorted(theirs)]
         self._seen.left_out = max(0, len(names) - QUEUES)
         return names[:QUEUES]

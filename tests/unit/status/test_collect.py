@@ -235,6 +235,13 @@ def test_a_paused_queue(stage):
     assert (queue.held, queue.gated, queue.depth) == (1, 1, 0)
 
 
+def test_a_paused_queue_that_nobody_has_used_yet(stage):
+    stage.broker.pause("later", by="me")
+    stage.turn(1.0)
+    assert stage.queue("later").gate.by == "me"
+    assert ("paused", "later") in stage.reasons
+
+
 def failure(number):
     return encode_failure(
         raw=job(f"m{number}", 1.0),

@@ -6,7 +6,8 @@ from queuerelay.wire.working import SHOWN_BOUND, encode_working, iso_8601
 
 
 def working(message):
-    return json.loads(encode_working("queuerelay.h:1:mails,b", "mails", message, run_at=1790000000.9))
+    worker = "queuerelay.h:1:mails,b"
+    return json.loads(encode_working(worker, "mails", message, run_at=1790000000.9))
 
 
 def test_as_resque_writes_it():
