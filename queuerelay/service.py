@@ -161,7 +161,12 @@ class StatusService(Service):
     ) -> None:
         self._backend = _backend(config, reactor, broker)
         address = url.parse(config.redis).redacted
-        self.status = Status(self._backend.broker, address=address, clock=reactor)
+        self.status = Status(
+            self._backend.broker,
+            address=address,
+            clock=reactor,
+            credentials=config.status.credentials,
+        )
         #: To be mounted anywhere in a twisted.web Site.
         self.resource: Resource = StatusResource(self.status, hosts=hosts)
 

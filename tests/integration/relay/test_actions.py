@@ -5,6 +5,7 @@ import json
 import urllib.parse
 
 import pytest
+from twisted.internet.task import Clock
 
 from tests.integration.relay.daemon import eventually, listens
 from tests.valkey import free_port
@@ -303,6 +304,17 @@ def test_what_a_job_may_be(place):
         )
         assert status == 400
     assert place.client.llen("resque:queue:jobs") == 0
+
+
+def test_in_a_site_of_ones_own(tmp_path):
+    from queuerelay.service import StatusService
+
+    path = tmp_path / "credentials"
+    path.write_text(CREDENTIALS)
+    path.chmod(0o600)
+    for options, writable in (({}, False), ({"status_credentials": str(path)}, True)):
+        service = StatusService.with_options(reactor=Clock(), redis="localhost", **options)
+        assert service.status.writable is writable
 
 
 def test_wrong_credentials_file_is_refused_at_start(tmp_path, daemon):
