@@ -23,6 +23,9 @@ REFUSED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 
+#: Characters of a dead letter's id in a list; they name it as the whole of it does.
+SHOWN: Final = 12
+
 _URL: Final = "http://127.0.0.1:8080"
 _COLOURS: Final = {"ok": "32", "warning": "33", "critical": "31"}
 _EPILOG: Final = """\
@@ -278,7 +281,14 @@ def _list(client: Client, options: argparse.Namespace) -> int:
         print(json.dumps(found))
         return DONE
     rows = [
-        (one["id"][:12], one["failed_at"], one["queue"], one["class"], one["message"], one["error"])
+        (
+            one["id"][:SHOWN],
+            one["failed_at"],
+            one["queue"],
+            one["class"],
+            one["message"],
+            one["error"],
+        )
         for one in found["items"]
     ]
     lines = [f"{found['total']} dead letters"]
@@ -291,7 +301,7 @@ def _list(client: Client, options: argparse.Namespace) -> int:
 
 
 def _show(client: Client, options: argparse.Namespace) -> int:
-    one = _find(client, options.id)
+    one = _find(client, [options.id])[options.id]
     for name in ("id", "message", "queue", "class", "failed_at", "worker", "exception", "error"):
         print(f"{name + ':':<11}{safe(str(one[name]))}")
     for number, attempt in enumerate(one["attempts"], 1):
@@ -302,18 +312,22 @@ def _show(client: Client, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _find(client: Client, id: str) -> dict[str, Any]:
-    """The dead letter of that id, or of a beginning of it that is long enough to name it."""
-    start = 0
-    while True:
+def _find(client: Client, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The dead letters of those ids, or of beginnings of them as long as a list shows."""
+    found: dict[str, dict[str, Any]] = {}
+    missing, start = set(ids), 0
+    while missing:
         page = client.failures(start, 50)
         for one in page["items"]:
-            if id in (one["id"], one["message"]) or (len(id) >= 8 and one["id"].startswith(id)):
-                found: dict[str, Any] = one
-                return found
+            for name in missing.intersection((one["id"], one["message"], one["id"][:SHOWN])):
+                found[name] = one
+                missing.discard(name)
         start += len(page["items"])
         if not page["items"] or start >= page["total"]:
-            raise NotDone(404, "no such dead letter")
+            break
+    if missing:
+        raise NotDone(404, f"no such dead letter: {min(missing)}")
+    return found
 
 
 def _letters(client: Client, options: argparse.Namespace) -> int:
@@ -321,8 +335,8 @@ def _letters(client: Client, options: argparse.Namespace) -> int:
         raise _Wrong("expected either IDs or --all")
     if options.all:
         return _said(options.does(client, None))
-    # A list shows the beginnings of ids.
-    ids = [_find(client, one)["id"] if 8 <= len(one) < 40 else one for one in options.ids]
+    found = _find(client, [one for one in options.ids if len(one) == SHOWN])
+    ids = [found[one]["id"] if one in found else one for one in options.ids]
     return _said(options.does(client, ids))
 
 
