@@ -1,6 +1,7 @@
 """The page's routes: what is written, how often, and in which pieces."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -256,10 +257,21 @@ def test_there_are_no_forms_where_nothing_can_be_done() -> None:
         "jobs/m-9/stop",
         "pools/thumbnails/size",
         "pools/thumbnails/drain",
-        "pools/thumbnails/restart",
         "failed/retry",
         "failed/drop",
     }
+
+
+def test_residents_are_restarted_and_scripts_are_drained() -> None:
+    # What a pool would refuse is not offered.
+    room = Room()
+    room.writable = True
+    room.snapshot = snapshot(
+        pools=tuple(replace(one, resident=True) for one in room.snapshot.pools)
+    )
+    actions = {one.attrib["action"] for one in tree(room.text()).iter("form")}
+    assert "pools/thumbnails/restart" in actions
+    assert "pools/thumbnails/drain" not in actions
 
 
 def test_what_destroys_needs_a_second_step() -> None:
@@ -280,7 +292,7 @@ def test_what_destroys_needs_a_second_step() -> None:
         for one in root.iter("button")
         if "drop" in one.attrib.get("formaction", "") or one.attrib.get("class") == "danger"
     ]
-    assert len(dangers) == 8
+    assert len(dangers) == 7
     assert all(folded(one) for one in dangers)
 
 
