@@ -32,6 +32,8 @@ LOOPS: Final = 100
 ORDERS_INTERVAL: Final = 0.5
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
 _LIFE: Final = 60.0
+#: Characters of what an order is about, in the log.
+_SHOWN: Final = 300
 
 
 def check_command(config: PoolConfig) -> None:
@@ -195,7 +197,8 @@ class Pools:
             self._log.info(
                 "ordered: {action} {subject}: {outcome}",
                 action=order.action,
-                subject=order.pool or order.message,
+                # Anybody who reaches Redis may have written it.
+                subject=ascii((order.pool or order.message)[:_SHOWN])[1:-1],
                 outcome=report.text,
             )
             # The next order is taken from the list already, and must not be lost with a report.

@@ -40,9 +40,9 @@ class Place:
         for part in (seconds, 0.0, 0.0):
             self.clock.advance(part)
 
-    def order(self, action, pool="", size=0):
+    def order(self, action, pool="", size=0, message=""):
         id = f"{next(self._ids):032d}"
-        order = Order(id=id, action=action, pool=pool, size=size)
+        order = Order(id=id, action=action, pool=pool, size=size, message=message)
         self.broker.order(self.pools.id, encode_order(order))
         return id
 
@@ -100,3 +100,13 @@ def test_a_process_that_stops_says_so(place):
     answers = [place.reports(id) for id in ids]
     stopping = [(False, "this process is stopping")]
     assert answers == [stopping, stopping, [(False, "not here")]]
+
+
+def test_an_order_cannot_forge_the_log(place, caplog):
+    place.order("stop", message="a\n\x1b[31mb" + "c" * 9000)
+    place.order("drain", pool="\u202ed")
+    place.turn(1.0)
+    (stop, drain) = [one.getMessage() for one in caplog.records if "ordered" in one.getMessage()]
+    assert stop.startswith(r"ordered: stop a\n\x1b[31mbccc")
+    assert len(stop) < 500
+    assert drain == r"ordered: drain \u202ed: no such pool here"
