@@ -383,7 +383,7 @@ def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
         f"queuerelay {safe(str(found['version']))}   {word}   "
         f"Redis {'up' if redis['up'] else 'DOWN'}"
         f"{'' if redis['latency'] is None else ', ' + span(redis['latency'])}   "
-        f"{sum(one['count'] for one in found['held'])} clients held   "
+        f"{sum(one['count'] for one in found['held'])} held   "
         f"{found['failures']['total']} dead letters",
         columns,
     )
