@@ -5,11 +5,13 @@
 # make clean  removes what the others made
 #
 # All of them set up .venv first; Python 3.11 or newer and a package index is all that is needed.
-# Variables: PYTHON, VENV, LISTEN (make run LISTEN=tcp:8001), WORKERS, PYTEST (its arguments).
+# Variables: PYTHON, VENV, LISTEN (make run LISTEN=tcp:8001), STATUS (its status page, or off),
+# WORKERS, PYTEST (its arguments).
 
 PYTHON ?= python3
 VENV ?= .venv
 LISTEN ?= tcp:8000
+STATUS ?= tcp:8080:interface=127.0.0.1
 WORKERS ?= 1
 PYTEST ?=
 BENCH ?=
@@ -20,7 +22,7 @@ pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 .PHONY: run test lint bench clean
 
 run: $(VENV)/run-stamp
-	@$(bin)/python etc/run_sample.py --listen $(LISTEN) --workers $(WORKERS)
+	@$(bin)/python etc/run_sample.py --listen $(LISTEN) --status $(STATUS) --workers $(WORKERS)
 
 test: lint
 	$(bin)/python -m pytest $(PYTEST)

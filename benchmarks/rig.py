@@ -115,7 +115,7 @@ class Bench:
         command: list[str | Path] = [
             *(BIN / "twistd", "-n", "--pidfile=", "queuerelay"),
             *("--redis", f"unix://{self._socket}", "--queue", name),
-            *("--listen", f"tcp:{port}:interface=127.0.0.1", *options),
+            *("--listen", f"tcp:{port}:interface=127.0.0.1", "--status", "off", *options),
         ]
         relay = self.children.start(f"relay-{name}", command, core=SERVER_CORE)
         mine: dict[str, int] = {}

@@ -23,12 +23,16 @@ redis = {redis}
 [relay]
 listen = [{listen}]
 
+[status]
+listen = {status}
+
 [[relay.route]]
 path = "/cgi/"
 queue = "cgi"
 
 [[pool]]
 name = "site"
+queues = ["requests"]
 resident = true
 size = {workers}
 command = [{worker}, "--redis", {redis}, "--chdir", {examples}, "sample_site:app"]
@@ -46,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run until a signal."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", default="tcp:8000", help="the relay's endpoint")
+    parser.add_argument(
+        "--status", default="tcp:8080:interface=127.0.0.1", help="the status page's, or off"
+    )
     parser.add_argument("--workers", type=int, default=1, help="how many (default: 1)")
     options = parser.parse_args(arguments)
     # Short: the path of the server's Unix socket in it has 103 bytes at most.
@@ -53,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         texts = {
             "redis": f"embedded:{directory}/valkey",
             "listen": options.listen,
+            "status": options.status,
             "worker": str(BIN / "queuerelay-worker"),
             "examples": str(EXAMPLES),
             "script": str(EXAMPLES / "requests" / "page.sh"),

@@ -24,7 +24,9 @@ _KiB: Final = 1024
 _MiB: Final = 1024 * _KiB
 
 #: What a process may be, and all of it at once.
-ROLES: Final = ("relay", "pool")
+ROLES: Final = ("relay", "pool", "status")
+#: Stands for no listener.
+OFF: Final = "off"
 #: The pool that ``--worker`` makes.
 DEFAULT_POOL: Final = "default"
 
@@ -163,6 +165,18 @@ class PoolConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatusConfig:
+    """The status listener's part."""
+
+    #: A Twisted endpoint string, None for no listener.
+    listen: str | None = "tcp:8080:interface=127.0.0.1"
+    #: File with the credentials that actions need; without one there are no actions.
+    credentials: str | None = None
+    #: Names, without port, under which it may be asked beside addresses and localhost.
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All of it."""
 
@@ -171,10 +185,11 @@ class Config:
     #: Of our own keys in Redis.
     prefix: str = "queuerelay:"
     #: Which of `ROLES` this process has.
-    role: tuple[str, ...] = ("relay",)
+    role: tuple[str, ...] = ("relay", "status")
     relay: RelayConfig = field(default_factory=RelayConfig)
     #: In the order of the file, that of ``--worker`` last.
     pools: tuple[PoolConfig, ...] = ()
+    status: StatusConfig = field(default_factory=StatusConfig)
 
 
 # --- What a value may be -------------------------------------------------------------------------
@@ -242,6 +257,12 @@ def _endpoints(value: object, name: str) -> tuple[str, ...]:
         if not isinstance(one, str) or not one.strip():
             raise ConfigError.of(name, one, expected)
     return tuple(value)
+
+
+def _status_endpoint(value: object, name: str) -> str | None:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError.of(name, value, "an endpoint such as 'tcp:8080', or 'off'")
+    return None if value == OFF else value
 
 
 _queue: Final = _text(
@@ -391,7 +412,8 @@ def _weights(value: object, name: str) -> tuple[float, ...]:
 
 _outcome: Final = _one_of(*(one.value for one in CONFIGURABLE))
 _proxy_field_name: Final = _one_of(*X_FORWARDED, FORWARDED)
-_role: Final = _several(_one_of(*ROLES), "roles: relay, pool")
+_role: Final = _several(_one_of(*ROLES), "roles: relay, pool, status")
+_hosts: Final = _several(_host, "host names")
 _queues: Final = _several(_queue, "queue names")
 _variable: Final = _text(
     "the name of an environment variable, of letters, digits and '_'",
@@ -430,11 +452,13 @@ class Option:
     separated: bool = False
     #: Whether it is a limit that the start log shows.
     limit: bool = False
+    #: Its key in the file, where that is not its name.
+    named: str = ""
 
     @property
     def key(self) -> str:
         """Its key in the file and its field in the record."""
-        return self.name.replace("-", "_")
+        return self.named or self.name.replace("-", "_")
 
     @property
     def dotted(self) -> str:
@@ -446,7 +470,9 @@ class Option:
         """What it is where nobody says otherwise; None for "off"."""
         if self.table == "pool":
             return None
-        return getattr(RelayConfig() if self.table else Config(), self.key)
+        config = Config()
+        part = {"": config, "relay": config.relay, "status": config.status}[self.table]
+        return getattr(part, self.key)
 
     def parse(self, given: object) -> object:
         """The value that the command line's text stands for; what cannot be one stays text, and
@@ -492,10 +518,10 @@ OPTIONS: Final = (
     Option(
         name="role",
         table="",
-        help="What this process does: relay, pool, or both with a comma",
+        help="What this process does: relay, pool, status, with commas",
         check=_role,
         separated=True,
-        otherwise="relay, and pool where one is configured",
+        otherwise="relay and status, and pool where one is configured",
     ),
     Option(
         name="listen",
@@ -670,6 +696,31 @@ OPTIONS: Final = (
         help="Redis list on which old workers answer, such as responses",
         check=_list_name,
     ),
+    Option(
+        name="status",
+        table="status",
+        named="listen",
+        help="Where status page and metrics are, a Twisted endpoint; off for nowhere",
+        check=_status_endpoint,
+        unit="endpoint",
+    ),
+    Option(
+        name="status-credentials",
+        table="status",
+        named="credentials",
+        help="File with the credentials that actions on the status page need",
+        check=_file,
+        otherwise="none, so that it only shows",
+    ),
+    Option(
+        name="status-host",
+        table="status",
+        named="hosts",
+        help="Name under which the status page may be asked, beside addresses and localhost",
+        check=_hosts,
+        repeatable=True,
+        otherwise="none",
+    ),
     # One pool, without a file.
     Option(
         name="worker",
@@ -767,10 +818,14 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
         document = _read(path)
         top = [option for option in OPTIONS if not option.table]
         relay = [option for option in OPTIONS if option.table == "relay"]
-        _refuse_unknown(document, [*(option.key for option in top), "relay", "pool"], "")
+        status = [option for option in OPTIONS if option.table == "status"]
+        tables = ("relay", "pool", "status")
+        _refuse_unknown(document, [*(option.key for option in top), *tables], "")
         table = _table(document.get("relay", {}), "relay")
         _refuse_unknown(table, [*(option.key for option in relay), "route"], "relay.")
-        for group, source in ((top, document), (relay, table)):
+        shown = _table(document.get("status", {}), "status")
+        _refuse_unknown(shown, [option.key for option in status], "status.")
+        for group, source in ((top, document), (relay, table), (status, shown)):
             for option in group:
                 if option.key in source:
                     values[option.dotted] = option.check(source[option.key], option.dotted)
@@ -783,14 +838,16 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
             option = known[name]
             names[option.dotted] = f"--{name}"
             values[option.dotted] = option.check(option.parse(given), f"--{name}")
-    found: dict[str, dict[str, Any]] = {"": {}, "relay": {}, "pool": {}}
+    found: dict[str, dict[str, Any]] = {"": {}, "relay": {}, "pool": {}, "status": {}}
     for option in OPTIONS:
         if option.dotted in values:
             found[option.table][option.key] = values[option.dotted]
     relayed = RelayConfig(**found["relay"], routes=routes)
     pools = _with_default_pool(pools, found["pool"], relayed.queue)
-    found[""].setdefault("role", ("relay", "pool") if pools else ("relay",))
-    config = Config(**found[""], relay=relayed, pools=pools)
+    status_config = StatusConfig(**found["status"])
+    roles = {"relay": True, "pool": bool(pools), "status": status_config.listen is not None}
+    found[""].setdefault("role", tuple(role for role in ROLES if roles[role]))
+    config = Config(**found[""], relay=relayed, pools=pools, status=status_config)
     _check_together(config, names)
     return config
 
@@ -811,6 +868,8 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
         )
     if "pool" in config.role and not config.pools:
         raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
+    if "status" in config.role and config.status.listen is None:
+        raise ConfigError.of(names["status.listen"], OFF, "an endpoint for the role status")
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The composition root: read from top to bottom, it is the architecture.
 
-`RelayService` is the relay, `PoolService` the pools of worker scripts, each with a broker of its
-own as an `IService` for any Twisted application; `RelayService.resource` is to be mounted anywhere.
+`RelayService` is the relay, `PoolService` the pools of worker scripts, `StatusService` the status
+room, each with a broker of its own as an `IService` for any Twisted application; the ``resource``
+of the first and the last is to be mounted anywhere.
 `Daemon` is what ``twistd queuerelay`` runs: those of them that its roles name, on one broker, the
 relay behind listeners of its own.
 
 This module imports txredisapi and with it the global reactor.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +31,9 @@ from queuerelay.relay.listeners import Listeners, endpoints
 from queuerelay.relay.pages import load_pages
 from queuerelay.relay.resource import RelayResource
 from queuerelay.relay.site import Site
+from queuerelay.status.listener import StatusListener, endpoint_from
+from queuerelay.status.resource import StatusResource
+from queuerelay.status.status import Status
 
 _log = Logger()
 
@@ -137,6 +142,60 @@ class PoolService(Service):
         return self.pools.roll()
 
 
+class StatusService(Service):
+    """The status room and its broker as one service, for an application's own site.
+
+    `hosts` are the names under which that site may ask it beside addresses and localhost; None for
+    any, where the site itself sees to that.
+    """
+
+    name = "queuerelay-status"
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reactor: Any,
+        hosts: Collection[str] | None = (),
+        broker: Broker | None = None,
+    ) -> None:
+        self._backend = _backend(config, reactor, broker)
+        address = url.parse(config.redis).redacted
+        self.status = Status(
+            self._backend.broker,
+            address=address,
+            clock=reactor,
+            credentials=config.status.credentials,
+        )
+        #: To be mounted anywhere in a twisted.web Site.
+        self.resource: Resource = StatusResource(self.status, hosts=hosts)
+
+    @classmethod
+    def with_options(
+        cls, *, reactor: Any, hosts: Collection[str] | None = (), **options: object
+    ) -> "StatusService":
+        """The service with the command line's options as keywords: ``redis="localhost"``. Raises
+        `ConfigError`.
+        """
+        given = {name.replace("_", "-"): _as_text(value) for name, value in options.items()}
+        return cls(load(None, given), reactor=reactor, hosts=hosts)
+
+    def startService(self) -> None:
+        """Start everything; Redis may come later."""
+        super().startService()
+        self._backend.start()
+        self.status.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when nothing is left running."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self.status.stop()
+        await self._backend.stop()
+
+
 class Daemon(Service):
     """What ``twistd queuerelay`` runs.
 
@@ -150,6 +209,7 @@ class Daemon(Service):
     def __init__(self, config: Config, *, reactor: Any) -> None:
         self._config = config
         self._reactor = reactor
+        self._stopping = False
         self._backend = _backend(config, reactor, None)
         broker = self._backend.broker
         self.relay: Relay | None = None
@@ -160,12 +220,33 @@ class Daemon(Service):
         self.pools: Pools | None = None
         if "pool" in config.role:
             self.pools = Pools(config.pools, broker, reactor=reactor)
+        self.status: Status | None = None
+        self._status_listener: StatusListener | None = None
+        if "status" in config.role and config.status.listen is not None:
+            self.status = self._made_status(config)
+            resource = StatusResource(self.status, hosts=config.status.hosts)
+            self._status_listener = StatusListener(config.status.listen, resource, reactor=reactor)
+
+    def _made_status(self, config: Config) -> Status:
+        parts = [part for part in (self.relay, self.pools) if part is not None]
+        return Status(
+            self._backend.broker,
+            address=url.parse(config.redis).redacted,
+            clock=self._reactor,
+            local=[part.published for part in parts],
+            loops=[part.loops for part in parts],
+            draining=lambda: self._stopping,
+            holder=self.relay,
+            credentials=config.status.credentials,
+        )
 
     def privilegedStartService(self) -> None:
         """Open the access log and the listeners."""
         super().privilegedStartService()
         if self._listeners is not None:
             self._listeners.open()
+        if self._status_listener is not None:
+            self._status_listener.open()
 
     def startService(self) -> None:
         """Start what the roles name, and say what is in force.
@@ -200,6 +281,9 @@ class Daemon(Service):
                     queues=",".join(pool.queues) or "its own",
                     redis=url.parse(self._config.redis).redacted,
                 )
+        if self.status is not None:
+            self.status.start()
+            self._log.info("status at {endpoint}", endpoint=self._config.status.listen)
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, drain, stop; fires when nothing is left running."""
@@ -207,6 +291,7 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._stopping = True
         drain = self._config.relay.drain
         began = self._reactor.seconds()
         if self.relay is not None and self._listeners is not None:
@@ -221,6 +306,11 @@ class Daemon(Service):
             await self._listeners.finish()
         if self.pools is not None:
             await self.pools.stop(max(0.0, drain - (self._reactor.seconds() - began)))
+        # The last to go: it shows how the others stop.
+        if self._status_listener is not None:
+            await self._status_listener.close()
+        if self.status is not None:
+            await self.status.stop()
         await self._backend.stop()
         self._log.info("stopped")
 
@@ -258,6 +348,8 @@ def check(config: Config, *, reactor: Any) -> None:
     if "pool" in config.role:
         for pool in config.pools:
             check_command(pool)
+    if "status" in config.role and config.status.listen is not None:
+        endpoint_from(config.status.listen, reactor=reactor)
     if url.parse(config.redis).kind == "embedded":
         find_server()
 

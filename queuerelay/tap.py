@@ -103,7 +103,7 @@ def _repeatable(option: Option) -> Any:
 
 for _option in OPTIONS:
     if _option.repeatable:
-        setattr(Options, f"opt_{_option.key}", _repeatable(_option))
+        setattr(Options, f"opt_{_option.name.replace('-', '_')}", _repeatable(_option))
 
 
 def makeService(options: Options) -> IService:

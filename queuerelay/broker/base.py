@@ -7,7 +7,7 @@ nobody knows. What ends a claim is repeated over lost connections, until Redis a
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -22,6 +22,10 @@ BEAT_INTERVAL = 2.0
 SNAPSHOT_LIFE = 10.0
 #: Seconds that a reply waits in an inbox that nobody reads; the relay that reads it renews this.
 REPLY_LIFE = 3600
+#: Seconds that an order waits for its node, and its reports for whoever gave it.
+ORDER_LIFE = 30
+#: Most orders that wait for one node; older ones are dropped.
+MOST_ORDERS = 64
 #: Longest wait for a bell, in seconds: after it the caller looks for itself.
 BELL_WAIT = 2.0
 
@@ -56,6 +60,16 @@ class Claim:
     since: float
     #: Who took it, as the holder named itself; "" where unknown.
     holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """A paused queue: its messages are not claimed, and relays keep new ones for themselves."""
+
+    #: Unix seconds, by Redis, since when; 0 where unknown.
+    since: float
+    #: Who paused it, as they named themselves; "" where unknown.
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +111,50 @@ class FailurePage:
     items: Sequence[Failure]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeBeat:
+    """What a node on the list has said."""
+
+    #: Seconds since its last beat, by the clock of Redis.
+    age: float
+    #: What it published, None where that is too long ago.
+    snapshot: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What Redis knows of everybody. A part that Redis did not tell is as if there were none."""
+
+    #: Seconds that the first round trip took.
+    latency: float = 0.0
+    #: ``Redis 7.0.15``, ``Valkey 9.1.0``; None where it does not say.
+    version: str | None = None
+    #: Bytes, None where it does not say.
+    memory_used: int | None = None
+    #: Bytes, None where it has no limit.
+    memory_max: int | None = None
+    nodes: Mapping[str, NodeBeat] = field(default_factory=dict)
+    #: Queues that somebody has ever pushed to, sorted.
+    queues: Sequence[str] = ()
+    #: Ids of Resque workers, sorted.
+    workers: Sequence[str] = ()
+    #: How many workers there are, and how many of `workers` run something.
+    workers_total: int = 0
+    working: int = 0
+    #: Jobs, ever.
+    processed: int = 0
+    failed: int = 0
+    #: Dead letters.
+    failures: int = 0
+    #: Whether all workers are paused.
+    paused: bool = False
+
+
 class Bell(Protocol):
-    """Tells when a queue may have a message. It takes none, and many may wait for it."""
+    """Tells when a queue may have a message. It takes none, and many may wait for it.
+
+    What waits on a paused queue rings when it is resumed, 0.5 s later at most.
+    """
 
     def wait(self) -> Deferred[None]:
         """Fires when one of the queues may have a message, at once where one has; may be cancelled.
@@ -167,8 +223,14 @@ class Broker(Protocol):
     def leave(self, node_id: str) -> Deferred[None]:
         """Take the node off the list, and delete its inbox."""
 
+    def survey(self) -> Deferred[Survey]:
+        """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+
     def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Deferred[Claim | None]:
-        """Take the first message of the first of `queues` that has one, for `lease` seconds."""
+        """Take the first message of the first of `queues` that has one, for `lease` seconds.
+
+        Paused queues are left out: after `pause` has been answered nothing is taken from there.
+        """
 
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
         """Prolong leases to `lease` seconds from now; False for those no longer held."""
@@ -191,6 +253,35 @@ class Broker(Protocol):
 
     def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired, for `lease` seconds."""
+
+    # Orders: operators ask something of one node; they and the reports are `wire.order`'s
+
+    def order(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node, which takes it within a second; `ORDER_LIFE` at most."""
+
+    def take_orders(self, node_id: str) -> Deferred[list[bytes]]:
+        """Take what was ordered of this node, the oldest first, at most `MOST_ORDERS`."""
+
+    def report(self, order_id: str, report: bytes) -> Deferred[None]:
+        """Say what became of an order; kept for `ORDER_LIFE`."""
+
+    def reports(self, order_id: str) -> Deferred[list[bytes]]:
+        """What nodes have said of an order."""
+
+    # The gate: operators pause queues, and it is kept until they are resumed
+
+    def pause(self, queue: str, *, by: str) -> Deferred[bool]:
+        """Let nobody claim from `queue` any more, and relays push no more to it.
+
+        Claims obey at once, relays within a second. Fires with False where it was paused already,
+        which stays as it is. Not repeated, but twice does no harm; so with `resume`.
+        """
+
+    def resume(self, queue: str) -> Deferred[bool]:
+        """Undo `pause`; fires with False where the queue was not paused."""
+
+    def gates(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues` that are paused; without `queues`, of all that there are."""
 
     # What pools need
 

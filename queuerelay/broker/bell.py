@@ -6,6 +6,8 @@ Invariants:
 2. A peek is under way only while somebody waits. One that is no longer wanted is left to its end
    and rings for nobody: nothing is cancelled.
 3. A ring says *look*: it may come for nothing, and `BELL_WAIT` bounds what a lost one costs.
+4. A paused queue does not ring, however much is on it: a peek would end at once, again and again.
+   It is asked each `GATE_POLL` seconds whether it still is.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +20,9 @@ from twisted.logger import Logger
 
 from queuerelay.broker.base import BELL_WAIT
 from queuerelay.broker.connection import RedisConnection
+from queuerelay.broker.keys import Keys
 from queuerelay.broker.outage import Seldom
-from queuerelay.broker.protocol import COMMAND_BOUND
+from queuerelay.broker.protocol import COMMAND_BOUND, Answer
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 
 #: Seconds that Redis waits for a message before it answers "none".
@@ -27,19 +30,28 @@ BLOCK: Final = 2
 #: Seconds between two looks where Redis refuses to block (at maxmemory): first and longest.
 FIRST_POLL: Final = 0.05
 LONGEST_POLL: Final = 0.5
+#: Seconds between two looks whether a queue is still paused.
+GATE_POLL: Final = 0.5
 
 
 class RedisBell:
-    """See `queuerelay.broker.base.Bell`. It has one connection for each of `lists`, from the first
+    """See `queuerelay.broker.base.Bell`. It has one connection for each of `queues`, from the first
     wait on.
     """
 
     def __init__(
-        self, lists: Sequence[str], *, connect: Callable[[], RedisConnection], clock: IReactorTime
+        self,
+        queues: Sequence[str],
+        *,
+        keys: Keys,
+        connect: Callable[[], RedisConnection],
+        clock: IReactorTime,
     ) -> None:
         self._clock = clock
         self._waiters: dict[Deferred[None], IDelayedCall] = {}
-        self._peeks = [_Peek(one, self, connect(), clock) for one in dict.fromkeys(lists)]
+        self._peeks = [
+            _Peek(queue, self, keys, connect(), clock) for queue in dict.fromkeys(queues)
+        ]
         self._started = False
         #: Fires when all has ended; None before `stop`.
         self._end: Deferred[list[None]] | None = None
@@ -55,7 +67,7 @@ class RedisBell:
         return self._end is not None
 
     def wait(self) -> Deferred[None]:
-        """Fires when one of the lists may have a message; see `Bell.wait`."""
+        """Fires when one of the queues may have a message; see `Bell.wait`."""
         if self.stopped:
             return fail(NotConnected("stopping"))
         waiter: Deferred[None] = Deferred(self._forget)
@@ -97,18 +109,26 @@ class RedisBell:
 
 
 class _Peek:
-    """Looks at one list for as long as somebody waits."""
+    """Looks at one queue for as long as somebody waits."""
 
     _log = Logger()
 
     def __init__(
-        self, key: str, bell: RedisBell, connection: RedisConnection, clock: IReactorTime
+        self,
+        queue: str,
+        bell: RedisBell,
+        keys: Keys,
+        connection: RedisConnection,
+        clock: IReactorTime,
     ) -> None:
         self.connection = connection
-        self._key = key
+        self._key = keys.queue(queue)
+        self._is_paused = ("HEXISTS", keys.gate, queue)
         self._bell = bell
         self._clock = clock
         self._seldom = Seldom(clock)
+        #: Whether the queue was paused, when we last heard of it.
+        self._paused = False
         self._looking = False
         self._pause: Deferred[None] | None = None
 
@@ -130,8 +150,12 @@ class _Peek:
         try:
             while self._bell.waited_for:
                 try:
-                    blocked = await self._block()
-                    if blocked:
+                    if self._paused:
+                        (paused,) = await self._ask(self._is_paused)
+                        self._paused = paused == 1
+                        if self._paused:
+                            await self._sleep(GATE_POLL)
+                    elif await self._block():
                         poll = FIRST_POLL
                     else:
                         await self._sleep(poll)
@@ -148,27 +172,34 @@ class _Peek:
             self._looking = False
 
     async def _block(self) -> bool:
-        """Ring when there is a message. False where there is none and Redis did not wait for it."""
+        """Ring when there is a message, unless the queue is paused. False where there is none and
+        Redis did not wait for it.
+        """
         key = self._key
-        try:
-            found = await self.connection.call(
-                "BLMOVE", key, key, "LEFT", "LEFT", BLOCK, bound=BLOCK + COMMAND_BOUND
-            )
-        except Refused as error:
-            reason = str(error.args[0])
-        else:
-            if found is not None:
-                self._bell.ring()
-            return True
-        if self._seldom.due(reason):
-            self._log.warn("Redis refuses what waiting for work needs: {reason}", reason=reason)
-        try:
-            length = await self.connection.call("LLEN", key)
-        except Refused:
-            return False
-        if length:
+        # The second is answered after the first: it is as new as the message.
+        found, paused = await self._ask(
+            ("BLMOVE", key, key, "LEFT", "LEFT", BLOCK),
+            self._is_paused,
+            bound=BLOCK + COMMAND_BOUND,
+        )
+        waited, there = True, found is not None
+        if isinstance(found, Refused):
+            if self._seldom.due(reason := str(found.args[0])):
+                self._log.warn("Redis refuses what waiting for work needs: {reason}", reason=reason)
+            found, paused = await self._ask(("LLEN", key), self._is_paused)
+            waited = there = not isinstance(found, Refused) and found > 0
+        self._paused = paused == 1
+        if there and not self._paused:
             self._bell.ring()
-        return bool(length)
+        return waited
+
+    async def _ask(self, *commands: Sequence[object], bound: float = COMMAND_BOUND) -> list[Answer]:
+        """The answers, what Redis refuses as a value among them."""
+        answers = await self.connection.pipeline(*commands, bound=bound)
+        for answer in answers:
+            if isinstance(answer, ConnectionDropped | NotConnected):
+                raise answer
+        return answers
 
     async def _sleep(self, seconds: float) -> None:
         if self._bell.stopped:

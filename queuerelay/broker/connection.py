@@ -173,6 +173,23 @@ class RedisConnection:
 
         return self._protocol.call(*self.script_call(name, keys, args)).addErrback(reload)
 
+    async def scripts(
+        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[object]]]
+    ) -> list[Answer]:
+        """One of our scripts several times in one round trip, each with its KEYS and ARGV; errors
+        come as values among the answers.
+        """
+        if self._protocol is None:
+            raise NotConnected(self._url.redacted)
+        answers = await self.pipeline(*(self.script_call(name, *call) for call in calls))
+        if any(isinstance(one, Refused) and "NOSCRIPT" in str(one) for one in answers):
+            # Somebody ran SCRIPT FLUSH: the first EVAL loads it again.
+            source = scripts.source(name)
+            return await self.pipeline(
+                *(("EVAL", source, len(keys), *keys, *args) for keys, args in calls)
+            )
+        return answers
+
     def script_call(
         self, name: str, keys: Sequence[str], args: Sequence[object]
     ) -> tuple[object, ...]:

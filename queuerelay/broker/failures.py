@@ -112,14 +112,16 @@ class Failures:
     async def _find(self, names: set[str]) -> dict[str, bytes]:
         """The bytes of the newest entry of each id or message."""
         found: dict[str, bytes] = {}
+        missing = set(names)
         for _ in range(_WALKS):
             start, length = 0, None
-            while len(found) < len(names):
+            while missing:
                 total, *raws = await self._read(start, BATCH, newest=True)
                 length = total if length is None else length
                 for raw in raws:
-                    for name in dead_letter.names_of(raw, names - found.keys()):
+                    for name in dead_letter.names_of(raw, missing):
                         found[name] = raw
+                        missing.remove(name)
                 start += len(raws)
                 if not raws:
                     break

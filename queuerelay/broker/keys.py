@@ -1,5 +1,6 @@
 """Names of everything in Redis, in one place. PROTOCOL: the table in `docs/protocol.md`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -43,6 +44,14 @@ class Keys:
         """String: a node's snapshot as JSON."""
         return f"{self.prefix}node:{node_id}"
 
+    def orders(self, node_id: str) -> str:
+        """List with a short term: what operators ask of a node."""
+        return f"{self.prefix}orders:{node_id}"
+
+    def reports(self, order_id: str) -> str:
+        """List with a short term: what nodes made of an order."""
+        return f"{self.prefix}reports:{order_id}"
+
     def inflight(self, queue: str) -> str:
         """Hash: token -> message."""
         return f"{self.prefix}inflight:{queue}"
@@ -59,12 +68,22 @@ class Keys:
         """The three keys of a queue's leases, in the order of the scripts' KEYS."""
         return [self.inflight(queue), self.leases(queue), self.meta(queue)]
 
+    def claim(self, queues: Sequence[str]) -> list[str]:
+        """What taking a message from one of `queues` needs, in the order of the scripts' KEYS."""
+        taken = [key for queue in queues for key in (self.queue(queue), *self.lease(queue))]
+        return [self.gate, *taken]
+
     def delayed(self, queue: str) -> str:
         """Sorted set: token, a space and the message, by the ms of Redis time when it is due.
 
         The token, of the claim that ended so, keeps equal messages apart.
         """
         return f"{self.prefix}delayed:{queue}"
+
+    @property
+    def gate(self) -> str:
+        """Hash: paused queue -> JSON of since when and by whom."""
+        return f"{self.prefix}gate"
 
     def gone(self, message_id: str) -> str:
         """String ``1`` with a term: the client of this request has left while a worker had it."""

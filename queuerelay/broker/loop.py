@@ -1,6 +1,7 @@
 """Something done again and again, that no exception ends."""
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -9,6 +10,9 @@ from twisted.logger import Logger
 
 from queuerelay.broker.outage import Seldom
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected
+
+#: Seconds that a turn may take before the loop counts as stuck; commands are bounded by less.
+PATIENCE: Final = 15.0
 
 
 class Loop:
@@ -23,7 +27,7 @@ class Loop:
     def __init__(
         self, name: str, interval: float, turn: Callable[[], object], *, clock: IReactorTime
     ) -> None:
-        self._name = name
+        self.name = name
         self._interval = interval
         self._turn = turn
         self._clock = clock
@@ -32,17 +36,30 @@ class Loop:
         #: What is waited for: the end of a turn, or the time of the next.
         self._step: Deferred[object] | None = None
         self._stopping = False
-        self._last = clock.seconds()
+        #: Of the last turn that succeeded, and of the last that ended in good order.
+        self._last = self._turned = clock.seconds()
 
     @property
     def age(self) -> float:
         """Seconds since the last turn that succeeded, or since the start."""
         return self._clock.seconds() - self._last
 
+    @property
+    def still(self) -> float:
+        """Seconds since the last turn ended other than by an error of ours; that Redis is away, or
+        says no, is none.
+        """
+        return self._clock.seconds() - self._turned
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which a loop that is `still` is stuck."""
+        return PATIENCE + 3 * self._interval
+
     def start(self) -> None:
         """Begin with the first turn."""
         self._stopping = False
-        self._last = self._clock.seconds()
+        self._last = self._turned = self._clock.seconds()
         self._running = Deferred.fromCoroutine(self._run())
 
     def stop(self) -> Deferred[None]:
@@ -57,18 +74,19 @@ class Loop:
         while not self._stopping:
             try:
                 await self._until_stop(maybeDeferred(self._turn))
-                self._last = self._clock.seconds()
+                self._last = self._turned = self._clock.seconds()
             except (CancelledError, ConnectionDropped, NotConnected):
-                pass
+                self._turned = self._clock.seconds()
             except BrokerError as error:
+                self._turned = self._clock.seconds()
                 if self._seldom.due(str(error)):
                     self._log.warn(
                         "the loop {name} gets nowhere: {reason}",
-                        name=self._name,
+                        name=self.name,
                         reason=str(error),
                     )
             except Exception:
-                self._log.failure("the loop {name} failed; it goes on", name=self._name)
+                self._log.failure("the loop {name} failed; it goes on", name=self.name)
             try:
                 await self._until_stop(deferLater(self._clock, self._interval))
             except CancelledError:

@@ -32,11 +32,16 @@ from queuerelay.broker.base import (
     Bell,
     Claim,
     FailurePage,
+    Gate,
     InboxHandler,
+    NodeBeat,
     QueueDepth,
+    Survey,
 )
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
+from queuerelay.broker.memory_gate import GateStore
+from queuerelay.broker.memory_orders import OrderStore
 from queuerelay.broker.memory_pool import MemoryBell, PoolStore
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 
@@ -135,6 +140,9 @@ class MemoryStore:
         self._nodes: dict[str, _Node] = {}
         #: What only pools and operators use.
         self.pool = PoolStore(self, clock)
+        #: The paused queues.
+        self.orders = OrderStore(self._clock.seconds)
+        self.gate = GateStore(self._wall_clock, lambda queue: self._tell(self.keys.queue(queue)))
 
     # To look at
 
@@ -245,6 +253,27 @@ class MemoryStore:
             name: node.snapshot if node.beat > old else None for name, node in self._nodes.items()
         }
 
+    def survey(self) -> Survey:
+        """`Broker.survey`."""
+        now, snapshots, pool = self._clock.seconds(), self.nodes(), self.pool
+        prefix = self.keys.queue("")
+        lists = [key for key in self._lists.content if key.startswith(prefix)]
+        return Survey(
+            version="memory",
+            nodes={
+                name: NodeBeat(age=now - node.beat, snapshot=snapshots[name])
+                for name, node in self._nodes.items()
+            },
+            queues=sorted(key.removeprefix(prefix) for key in lists),
+            workers=sorted(pool.workers),
+            workers_total=len(pool.workers),
+            working=len(pool.working),
+            processed=pool.stats.get(("processed", None), 0),
+            failed=pool.stats.get(("failed", None), 0),
+            failures=len(self.items(self.keys.failed)),
+            paused=pool.paused,
+        )
+
     def leave(self, node_id: str, legacy: str | None) -> None:
         """`Broker.leave`."""
         self._nodes.pop(node_id, None)
@@ -262,7 +291,7 @@ class MemoryStore:
         """`Broker.claim`."""
         for queue in queues:
             waiting = self._lists.get(self.keys.queue(queue))
-            if waiting:
+            if waiting and queue not in self.gate.paused:
                 claim = Claim(
                     queue=queue,
                     token=secrets.token_hex(16),
@@ -273,6 +302,10 @@ class MemoryStore:
                 self._lease(claim, lease)
                 return claim
         return None
+
+    def offers(self, key: str) -> bool:
+        """Whether a claim would find something in the queue's list `key`."""
+        return key not in map(self.keys.queue, self.gate.paused) and bool(self._lists.get(key))
 
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> list[bool]:
         """`Broker.renew`."""
@@ -576,6 +609,10 @@ class MemoryBroker:
         """The snapshots of all listed nodes, None where one is silent."""
         return self._ask(self.store.nodes)
 
+    def survey(self) -> Deferred[Survey]:
+        """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+        return self._ask(self.store.survey)
+
     def leave(self, node_id: str) -> Deferred[None]:
         """Take the node off the list, and delete its inbox."""
         return self._ask(lambda: self.store.leave(node_id, self._legacy))
@@ -653,13 +690,47 @@ class MemoryBroker:
         """Take over messages whose lease has expired, for `lease` seconds."""
         return self._ask(lambda: self.store.reap(queue, lease=lease, most=most))
 
+    # Orders
+
+    def order(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node, which takes it within a second."""
+        return self._ask(lambda: self.store.orders.append(self.store.keys.orders(node_id), order))
+
+    def take_orders(self, node_id: str) -> Deferred[list[bytes]]:
+        """Take what was ordered of this node, the oldest first."""
+        return self._ask(lambda: self.store.orders.take(self.store.keys.orders(node_id)))
+
+    def report(self, order_id: str, report: bytes) -> Deferred[None]:
+        """Say what became of an order."""
+        return self._ask(
+            lambda: self.store.orders.append(self.store.keys.reports(order_id), report)
+        )
+
+    def reports(self, order_id: str) -> Deferred[list[bytes]]:
+        """What nodes have said of an order."""
+        return self._ask(lambda: self.store.orders.items(self.store.keys.reports(order_id)))
+
+    # The gate
+
+    def pause(self, queue: str, *, by: str) -> Deferred[bool]:
+        """Let nobody claim from `queue` any more, and relays push no more to it."""
+        return self._ask(lambda: self.store.gate.pause(queue, by))
+
+    def resume(self, queue: str) -> Deferred[bool]:
+        """Undo `pause`; fires with False where the queue was not paused."""
+        return self._ask(lambda: self.store.gate.resume(queue))
+
+    def gates(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues` that are paused; without `queues`, of all that there are."""
+        return self._ask(lambda: self.store.gate.gates(queues))
+
     # What pools need
 
     def bell(self, queues: Sequence[str]) -> Bell:
         """A bell for `queues`."""
         bell = MemoryBell(
             map(self.store.keys.queue, queues),
-            filled=self.store.items,
+            filled=self.store.offers,
             wake=self._wake,
             clock=self._clock,
         )

@@ -145,7 +145,7 @@ class PoolStore:
         if message is None:
             self.working.pop(worker_id, None)
         else:
-            self.working[worker_id] = encode_working(queue, message, run_at=now)
+            self.working[worker_id] = encode_working(worker_id, queue, message, run_at=now)
 
     def count(self, worker_id: str | None, processed: int, failed: int) -> None:
         """`Broker.count`."""

@@ -1,7 +1,7 @@
 """The broker on Redis: two connections (three with a legacy list), our keys and our scripts.
 
 What pools need beyond claims is in modules of its own: `bell` (which has connections of its own),
-`delayed`, `failures` and `registry`.
+`delayed`, `failures`, `gate`, `orders` and `registry`.
 """
 
 import itertools
@@ -23,24 +23,31 @@ from queuerelay.broker.base import (
     Bell,
     Claim,
     FailurePage,
+    Gate,
     InboxHandler,
     QueueDepth,
+    Survey,
 )
 from queuerelay.broker.bell import RedisBell
 from queuerelay.broker.connection import RedisConnection
 from queuerelay.broker.delayed import Delayed
 from queuerelay.broker.failures import Failures
+from queuerelay.broker.gate import GateHash
 from queuerelay.broker.inbox import InboxReader
 from queuerelay.broker.insist import insist
 from queuerelay.broker.keys import Keys
+from queuerelay.broker.orders import Orders
 from queuerelay.broker.outage import OutageLog
 from queuerelay.broker.protocol import Answer
 from queuerelay.broker.registry import Registry
+from queuerelay.broker.survey import Surveyor
 from queuerelay.broker.url import RedisUrl
 from queuerelay.errors import BrokerError
 
 #: Most take-offs sent in one go: each may walk a whole queue.
 _TAKE_OFF_BATCH = 100
+#: Most queues looked at in one go.
+_DEPTHS_BATCH = 100
 
 
 class RedisBroker:
@@ -72,7 +79,10 @@ class RedisBroker:
         self._peeks = itertools.count(1)
         self._delayed = Delayed(self._commands, self._keys)
         self._failures = Failures(self._commands, self._keys)
+        self._gate = GateHash(self._commands, self._keys)
+        self._orders = Orders(self._commands, self._keys)
         self._registry = Registry(self._commands, self._keys, clock=reactor, wall_clock=wall_clock)
+        self._surveyor = Surveyor(self._commands, self._keys, clock=reactor)
 
     def _connection(self, name: str) -> RedisConnection:
         return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
@@ -156,17 +166,23 @@ class RedisBroker:
         return Deferred.fromCoroutine(self._depths(queues))
 
     async def _depths(self, queues: Sequence[str]) -> list[QueueDepth]:
-        depths = []
-        for queue in queues:
-            keys = self._keys
-            length, oldest, delayed, inflight = await self._commands.script(
-                "depth", [keys.queue(queue), keys.delayed(queue), keys.inflight(queue)], []
-            )
-            depths.append(
-                QueueDepth(
-                    length=length, oldest_at=_seconds(oldest), delayed=delayed, inflight=inflight
+        depths: list[QueueDepth] = []
+        keys = self._keys
+        for start in range(0, len(queues), _DEPTHS_BATCH):
+            calls = [
+                ([keys.queue(queue), keys.delayed(queue), keys.inflight(queue)], ())
+                for queue in queues[start : start + _DEPTHS_BATCH]
+            ]
+            for answer in await self._commands.scripts("depth", calls):
+                length, oldest, delayed, inflight = _checked(answer)
+                depths.append(
+                    QueueDepth(
+                        length=length,
+                        oldest_at=_seconds(oldest),
+                        delayed=delayed,
+                        inflight=inflight,
+                    )
                 )
-            )
         return depths
 
     # Nodes and their inboxes
@@ -259,12 +275,15 @@ class RedisBroker:
         keys = self._keys
         await self._commands.call("DEL", keys.node(node_id), keys.inbox(node_id))
 
+    def survey(self) -> Deferred[Survey]:
+        """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+        return self._surveyor.survey()
+
     # Leases
 
     def claim(self, queues: Sequence[str], *, holder: str, lease: float) -> Deferred[Claim | None]:
         """Take the first message of the first of `queues` that has one, for `lease` seconds."""
         token = secrets.token_hex(16)
-        names = [key for queue in queues for key in (self._keys.queue(queue), *self._lease(queue))]
 
         def claimed(answer: Answer) -> Claim | None:
             if answer is None:
@@ -279,7 +298,7 @@ class RedisBroker:
             )
 
         return self._commands.script(
-            "claim", names, [token, int(lease * 1000), holder]
+            "claim", self._keys.claim(queues), [token, int(lease * 1000), holder, *queues]
         ).addCallback(claimed)
 
     def claim_many(
@@ -287,7 +306,6 @@ class RedisBroker:
     ) -> Deferred[list[Claim]]:
         """Take the first `most` messages, in the order of `queues`, in one step; as `claim`."""
         tokens = [secrets.token_hex(16) for _ in range(most)]
-        names = [key for queue in queues for key in (self._keys.queue(queue), *self._lease(queue))]
 
         def claimed(answer: Answer) -> list[Claim]:
             now, *found = answer
@@ -303,7 +321,9 @@ class RedisBroker:
             ]
 
         return self._commands.script(
-            "claim_many", names, [int(lease * 1000), holder, *tokens]
+            "claim_many",
+            self._keys.claim(queues),
+            [int(lease * 1000), holder, *queues, *tokens],
         ).addCallback(claimed)
 
     def renew(self, queue: str, tokens: Sequence[str], *, lease: float) -> Deferred[list[bool]]:
@@ -362,6 +382,38 @@ class RedisBroker:
             "reap", self._lease(queue), [prefix, int(lease * 1000), most]
         ).addCallback(reaped)
 
+    # Orders
+
+    def order(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node, which takes it within a second."""
+        return self._orders.order(node_id, order)
+
+    def take_orders(self, node_id: str) -> Deferred[list[bytes]]:
+        """Take what was ordered of this node, the oldest first."""
+        return self._orders.take(node_id)
+
+    def report(self, order_id: str, report: bytes) -> Deferred[None]:
+        """Say what became of an order."""
+        return self._orders.report(order_id, report)
+
+    def reports(self, order_id: str) -> Deferred[list[bytes]]:
+        """What nodes have said of an order."""
+        return self._orders.reports(order_id)
+
+    # The gate
+
+    def pause(self, queue: str, *, by: str) -> Deferred[bool]:
+        """Let nobody claim from `queue` any more, and relays push no more to it."""
+        return self._gate.pause(queue, by=by)
+
+    def resume(self, queue: str) -> Deferred[bool]:
+        """Undo `pause`; fires with False where the queue was not paused."""
+        return self._gate.resume(queue)
+
+    def gates(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues` that are paused; without `queues`, of all that there are."""
+        return self._gate.gates(queues)
+
     # What pools need
 
     def together(self) -> AbstractContextManager[None]:
@@ -371,7 +423,8 @@ class RedisBroker:
     def bell(self, queues: Sequence[str]) -> Bell:
         """A bell for `queues`, with a connection for each from the first wait on."""
         bell = RedisBell(
-            [self._keys.queue(queue) for queue in queues],
+            queues,
+            keys=self._keys,
             connect=lambda: self._connection(f"bell-{next(self._peeks)}"),
             clock=self._reactor,
         )

@@ -74,7 +74,8 @@ class Registry:
         key = self._keys.worker(worker_id)
         if message is None:
             return self._say(("DEL", key))
-        return self._say(("SET", key, encode_working(queue, message, run_at=self._wall_clock())))
+        now = self._wall_clock()
+        return self._say(("SET", key, encode_working(worker_id, queue, message, run_at=now)))
 
     def count(self, worker_id: str | None, *, processed: int, failed: int) -> Deferred[None]:
         """See `Broker.count`."""

@@ -20,6 +20,7 @@ NAMES: Final = (
     "failures",
     "frame",
     "move",
+    "pause",
     "peek",
     "promote",
     "reap",

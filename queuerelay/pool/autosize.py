@@ -1,6 +1,6 @@
 """Asks how large a pool should be now: what `sizing` decides, from what Redis says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -20,7 +20,6 @@ class AutoSize:
         clock: IReactorTime,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._queues = config.queues
         self._broker = broker
         self._clock = clock
         self._wall_clock = wall_clock
@@ -33,9 +32,17 @@ class AutoSize:
         #: Since when something has been waiting, in clock seconds.
         self._waiting_since: float | None = None
 
-    async def ask(self, size: Callable[[], int], busy: Callable[[], int], idle_for: float) -> int:
-        """The size for a pool that has been `idle_for` seconds with a free slot."""
-        depths = await self._broker.depths(self._queues)
+    async def ask(
+        self,
+        queues: Sequence[str],
+        size: Callable[[], int],
+        busy: Callable[[], int],
+        idle_for: float,
+    ) -> int:
+        """The size for a pool that has been `idle_for` seconds with a free slot, and takes from
+        `queues` now.
+        """
+        depths = await self._broker.depths(queues)
         now = self._clock.seconds()
         if not any(depth.length for depth in depths):
             self._waiting_since = None

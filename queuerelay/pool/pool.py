@@ -109,7 +109,7 @@ class Pool:
         self._last: IDelayedCall | None = None
         self._resizing: Loop | None = None
         if config.min != config.max:
-            self._resizing = Loop("size", INTERVAL, self._resize, clock=clock)
+            self._resizing = Loop(f"size of {config.name}", INTERVAL, self._resize, clock=clock)
 
     # Life
 
@@ -202,12 +202,16 @@ class Pool:
         return Deferred.fromCoroutine(self._resized())
 
     async def _resized(self) -> None:
-        if not self._takes:
+        queues = self._upkeep.open_queues
+        if not (self._takes and queues):
             # More slots would not help.
             return
         self.set_size(
             await self._auto_size.ask(
-                lambda: self._size, lambda: self.busy, self._clock.seconds() - self._idle_since
+                queues,
+                lambda: self._size,
+                lambda: self.busy,
+                self._clock.seconds() - self._idle_since,
             )
         )
 
@@ -333,6 +337,11 @@ class Pool:
             done, self._done = self._done, None
             done.callback(None)
 
+    def loops(self) -> list[Loop]:
+        """What it does again and again."""
+        resizing = [] if self._resizing is None else [self._resizing]
+        return [*self._upkeep.loops, *resizing]
+
     # For operators
 
     def stop_job(self, message: str, *, kill: bool = False) -> bool:
@@ -350,6 +359,8 @@ class Pool:
         """What it is doing now."""
         now, tally = self._clock.seconds(), self._runner.tally
         resting = self._runner.rest.reason
+        if not self._upkeep.open_queues:
+            resting = "all its queues are paused"
         if self._upkeep.paused:
             resting = "all workers are paused"
         if self._draining or self._stopping:
@@ -365,6 +376,9 @@ class Pool:
             exits=list(tally.exits),
             counters=dict(tally.counters),
             rates=tally.rates(now),
+            busy=self.busy,
+            left=dict(tally.left),
+            durations=tally.durations(self.config.queues),
         )
 
 

@@ -16,16 +16,24 @@ from queuerelay import __version__
 from queuerelay.broker.base import BEAT_INTERVAL, Broker
 from queuerelay.broker.loop import Loop
 from queuerelay.config import PoolConfig
-from queuerelay.errors import BrokerError, CannotStart, ConfigError
+from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
+from queuerelay.pool.obey import obey
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.snapshot import PoolSnapshot
 from queuerelay.pool.spawner import Spawner
 from queuerelay.pool.work import Workshop
+from queuerelay.wire.order import decode_order, encode_report
 
+#: How many loops are published, those first that have been still for longest.
+LOOPS: Final = 100
+#: Seconds between two looks for orders.
+ORDERS_INTERVAL: Final = 0.5
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
 _LIFE: Final = 60.0
+#: Characters of what an order is about, in the log.
+_SHOWN: Final = 300
 
 
 def check_command(config: PoolConfig) -> None:
@@ -70,8 +78,12 @@ class Pools:
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
-        self._beat_loop = Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor)
-        self._hurried = False
+        self._loops = [
+            Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor),
+            Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
+        ]
+        self._hurried = self._stopping = False
+        self._born = reactor.seconds()
 
     def __getitem__(self, name: str) -> Pool | Residents:
         return self._pools[name]
@@ -91,7 +103,8 @@ class Pools:
             self._pools[config.name] = self._made(config, holder)
         for pool in self._pools.values():
             pool.start()
-        self._beat_loop.start()
+        for loop in self._loops:
+            loop.start()
 
     def _made(self, config: PoolConfig, holder: str) -> Pool | Residents:
         if config.resident:
@@ -115,6 +128,7 @@ class Pools:
 
         Fires when no process of ours is left.
         """
+        self._stopping = True
         return Deferred.fromCoroutine(self._stop(0.0 if self._hurried else drain))
 
     async def _stop(self, drain: float) -> None:
@@ -124,7 +138,8 @@ class Pools:
                 await stopped
             except Exception:
                 self._log.failure("a pool did not stop properly")
-        await self._beat_loop.stop()
+        for loop in self._loops:
+            await loop.stop()
         # Where that cannot be, it is forgotten by itself.
         with suppress(BrokerError):
             await self._broker.leave(self.id)
@@ -148,8 +163,14 @@ class Pools:
         """What each pool is doing now, in the order of the configuration."""
         return [pool.snapshot() for pool in self._pools.values()]
 
-    def _beat(self) -> Deferred[None]:
-        node = {
+    def loops(self) -> list[Loop]:
+        """What it and its pools do again and again."""
+        return [*self._loops, *(loop for one in self._pools.values() for loop in one.loops())]
+
+    def published(self) -> dict[str, Any]:
+        """What it tells others about itself; `queuerelay.status.nodes` reads it."""
+        stillest = sorted(self.loops(), key=lambda loop: loop.limit - loop.still)
+        return {
             "role": "pool",
             "id": self.id,
             "version": __version__,
@@ -157,5 +178,34 @@ class Pools:
             "pid": os.getpid(),
             "at": self._wall_clock(),
             "pools": published(self.snapshot()),
+            "uptime": self._reactor.seconds() - self._born,
+            "draining": self._stopping,
+            "loops": [(loop.name, loop.still, loop.limit) for loop in stillest[:LOOPS]],
         }
-        return self._broker.beat(self.id, orjson.dumps(node), inbox_life=_LIFE)
+
+    def _take_orders(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._taken_orders())
+
+    async def _taken_orders(self) -> None:
+        for raw in await self._broker.take_orders(self.id):
+            try:
+                order = decode_order(raw)
+            except MessageError as error:
+                self._log.warn("an order cannot be understood: {reason}", reason=str(error))
+                continue
+            report = obey(order, self._pools, node=self.id, stopping=self._stopping)
+            self._log.info(
+                "ordered: {action} {subject}: {outcome}",
+                action=order.action,
+                # Anybody who reaches Redis may have written it.
+                subject=ascii((order.pool or order.message)[:_SHOWN])[1:-1],
+                outcome=report.text,
+            )
+            # The next order is taken from the list already, and must not be lost with a report.
+            try:
+                await self._broker.report(order.id, encode_report(report))
+            except BrokerError as error:
+                self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
+
+    def _beat(self) -> Deferred[None]:
+        return self._broker.beat(self.id, orjson.dumps(self.published()), inbox_life=_LIFE)

@@ -1,9 +1,17 @@
 """A pool as Resque's tools see it: a worker on the list, what it runs, and its counters."""
 
+import os
 from collections.abc import Sequence
+from typing import Final
 
-from queuerelay.broker.base import Broker, Claim
+import orjson
+
+from queuerelay.broker.base import SNAPSHOT_LIFE, Broker, Claim, Survey
 from queuerelay.pool.snapshot import Tally
+
+#: How often to tell before those who were killed are taken off the list: by then what they have
+#: published last is gone.
+PRUNE_IN: Final = int(SNAPSHOT_LIFE) + 3
 
 
 class Presence:
@@ -19,6 +27,8 @@ class Presence:
         self._tally = tally
         self._shown: Claim | None = None
         self._listed = False
+        #: Calls of `tell` until those who were killed are taken off the list, 0 for never.
+        self._prune_in = 0
         self._processed = self._failed = 0
         # The other side may be another Redis then.
         broker.on_up(self._forget)
@@ -33,6 +43,11 @@ class Presence:
         if not self._listed:
             self._listed = True
             self._broker.register_worker(self._id, self._queues)
+            self._prune_in = PRUNE_IN
+        if self._prune_in:
+            self._prune_in -= 1
+            if not self._prune_in:
+                self._broker.survey().addCallbacks(self._prune, lambda _: None)
         if oldest != self._shown:
             self._shown = oldest
             queue, message = (oldest.queue, oldest.message) if oldest is not None else ("", None)
@@ -43,8 +58,45 @@ class Presence:
             self._processed, self._failed = tally.processed, tally.failed
             self._broker.count(self._id, processed=processed, failed=failed)
 
+    def _prune(self, survey: Survey) -> None:
+        """Take those off the list that were killed on this host: nobody else would.
+
+        Not those who beat: in a container of the same host name they have process ids of their own.
+        """
+        host, _, _ = self._id.partition(":")
+        beating = {_holder(beat.snapshot) for beat in survey.nodes.values() if beat.snapshot}
+        for worker in survey.workers:
+            name, _, rest = worker.partition(":")
+            pid = rest.partition(":")[0]
+            if name != host or not (pid.isascii() and pid.isdigit() and len(pid) < 10):
+                continue
+            if f"{name}:{pid}" not in beating and not _alive(int(pid)):
+                self._broker.unregister_worker(worker)
+
     def leave(self) -> None:
         """It works no more."""
         if self._broker.is_up:
             self.tell(None)
             self._broker.unregister_worker(self._id)
+
+
+def _holder(snapshot: bytes) -> str:
+    """Whose a node's snapshot is, as the id of a worker says it; "" where it does not tell."""
+    try:
+        value = orjson.loads(snapshot)
+    except orjson.JSONDecodeError:
+        return ""
+    if not isinstance(value, dict):
+        return ""
+    return f"queuerelay.{value.get('host')}:{value.get('pid')}"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        # It is another user's, or no process id at all.
+        return True
+    return True

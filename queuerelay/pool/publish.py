@@ -33,8 +33,7 @@ def _published(pool: PoolSnapshot, exits: int, slots: int) -> dict[str, Any]:
         exits=[_exit(one) for one in list(pool.exits)[:exits]],
         resting=_text(pool.resting, STDERR),
     )
-    # How many there are, where not all are shown.
-    return {**asdict(shown), "busy": len(pool.slots)}
+    return asdict(shown)
 
 
 def _slot(slot: SlotSnapshot) -> SlotSnapshot:

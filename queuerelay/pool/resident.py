@@ -98,7 +98,7 @@ class Residents:
         self._rolling: Deferred[None] = succeed(None)
         #: Fire when the rolling restart is over; none where there is none.
         self._over: list[Deferred[None]] = []
-        self._look = Loop("residents", LOOK_INTERVAL, self._recycle, clock=clock)
+        self._look = Loop(f"look of {config.name}", LOOK_INTERVAL, self._recycle, clock=clock)
         self._stopping = False
 
     # Life
@@ -358,6 +358,10 @@ class Residents:
 
     # Looking
 
+    def loops(self) -> list[Loop]:
+        """What it does again and again."""
+        return [self._look]
+
     def snapshot(self) -> PoolSnapshot:
         """What it is doing now."""
         now = self._clock.seconds()
@@ -372,10 +376,16 @@ class Residents:
             exits=list(self._tally.exits),
             counters=dict(self._tally.counters),
             rates=self._tally.rates(now),
+            resident=True,
+            busy=self.busy,
+            looping=len(self._looping()),
         )
 
+    def _looping(self) -> list[_Post]:
+        return [post for post in self._posts if post.failures >= 3]
+
     def _resting(self) -> str:
-        looping = [post for post in self._posts if post.failures >= 3]
+        looping = self._looping()
         if looping:
             return f"crash loop: {len(looping)} of {self.size} processes do not stay up"
         return "rolling restart" if self.is_rolling else ""

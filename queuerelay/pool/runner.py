@@ -84,9 +84,9 @@ class Runner:
         self._holder = holder
         self._worker = f"queuerelay.{holder}:{','.join(config.queues)}"
         self._workshop = Workshop(config, inherited=dict(os.environb))
-        self.settler = Settler(broker, clock)
         self.rest = Rest(clock)
         self.tally = Tally()
+        self.settler = Settler(broker, clock, self.tally.left)
         #: How often each has said so, the latest last.
         self._misfits: dict[str, int] = {}
         #: Called when the process of a slot is gone and its message is being acknowledged.
@@ -249,6 +249,7 @@ class Runner:
             self.rest.proved(started)
         stderr = errors.tail()
         self._add(work, exit, outcome, stderr)
+        self._measure(work, started_at, exit)
         attempt = Attempt(
             started_at=started_at,
             run=exit.run,
@@ -399,6 +400,12 @@ class Runner:
             stderr=stderr,
         )
         self.tally.add(shown, self._clock.seconds())
+
+    def _measure(self, work: Work, started_at: float, exit: Exit) -> None:
+        queue, pushed_at = work.claim.queue, work.message.pushed_at
+        self.tally.runs[queue].observe(exit.run)
+        if work.attempt == 1 and pushed_at is not None:
+            self.tally.waits[queue].observe(started_at - pushed_at)
 
     def _say(self, work: Work, line: str) -> None:
         self._log.info(

@@ -1,5 +1,6 @@
 """Ends claims, whatever Redis does meanwhile."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -30,14 +31,17 @@ class Settler:
 
     Redis being away is the broker's to wait out; Redis saying no (BUSY, MISCONF, ...) is waited out
     here: what a script did must not be done again because of it. Both until `give_up`.
+
+    `left` counts by queue the messages that are over.
     """
 
     _log = Logger()
 
-    def __init__(self, broker: Broker, clock: IReactorTime) -> None:
+    def __init__(self, broker: Broker, clock: IReactorTime, left: Counter[str]) -> None:
         self._broker = broker
         self._clock = clock
         self._seldom = Seldom(clock)
+        self._left = left
         self._given_up = False
         #: What is waited for, by what waits for it.
         self._waiting: dict[Deferred[Any], Deferred[Any]] = {}
@@ -45,9 +49,13 @@ class Settler:
     def acknowledge(self, claim: Claim, answer: Answer | None = None) -> Deferred[bool]:
         """It is done; `answer` goes out in the same step."""
         if answer is None:
-            return self._until_answered(lambda: self._broker.ack(claim))
-        reply_to, reply = answer.reply_to, answer.reply
-        return self._until_answered(lambda: self._broker.ack(claim, reply_to=reply_to, reply=reply))
+            acknowledged = self._until_answered(lambda: self._broker.ack(claim))
+        else:
+            reply_to, reply = answer.reply_to, answer.reply
+            acknowledged = self._until_answered(
+                lambda: self._broker.ack(claim, reply_to=reply_to, reply=reply)
+            )
+        return acknowledged.addCallback(self._over, claim.queue)
 
     def put_back(self, claim: Claim) -> Deferred[bool]:
         """Back on its queue, as if never taken."""
@@ -61,9 +69,14 @@ class Settler:
         """Into ``resque:failed`` as `entry`; `answer` goes out in the same step."""
         reply_to = answer.reply_to if answer is not None else None
         reply = answer.reply if answer is not None else None
-        return self._until_answered(
+        failed = self._until_answered(
             lambda: self._broker.fail(claim, entry, reply_to=reply_to, reply=reply)
         )
+        return failed.addCallback(self._over, claim.queue)
+
+    def _over(self, was_ours: bool, queue: str) -> bool:
+        self._left[queue] += was_ours
+        return was_ours
 
     async def sleep(self, seconds: float) -> None:
         """Wait so long."""

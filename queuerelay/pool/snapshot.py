@@ -1,11 +1,12 @@
 """What a pool shows of itself, and what it counts."""
 
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from queuerelay.pool.exits import Exit, Outcome
+from queuerelay.wire.histogram import Histogram
 
 #: How many exits are remembered.
 EXITS: Final = 200
@@ -68,6 +69,17 @@ class PoolSnapshot:
     counters: Mapping[str, int]
     #: Attempts per second by outcome, over the last minute.
     rates: Mapping[str, float]
+    #: Whether its processes talk to Redis themselves.
+    resident: bool = False
+    #: Slots that have work; of residents processes that run.
+    busy: int = 0
+    #: Residents that do not stay up.
+    looping: int = 0
+    #: Messages by queue that are over: acknowledged or failed.
+    left: Mapping[str, int] = field(default_factory=dict)
+    #: By queue, how long first attempts had waited (``wait``) and attempts ran (``run``), as
+    #: `queuerelay.wire.histogram` publishes it.
+    durations: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
 
 class Tally:
@@ -80,6 +92,11 @@ class Tally:
         self.counters: Counter[str] = Counter()
         #: Attempts that ended, and messages that failed for good.
         self.processed = self.failed = 0
+        #: Messages by queue that are over: acknowledged or failed.
+        self.left: Counter[str] = Counter()
+        #: By queue.
+        self.waits: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.runs: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._buckets: deque[tuple[int, Counter[str]]] = deque()
 
     def add(self, exit: ExitSnapshot, now: float) -> None:
@@ -96,6 +113,13 @@ class Tally:
             self._buckets.append((second, Counter()))
             self._forget(second)
         self._buckets[-1][1][outcome] += 1
+
+    def durations(self, queues: Iterable[str]) -> dict[str, dict[str, Sequence[float]]]:
+        """Waits and runs of `queues`, to be published."""
+        return {
+            queue: {"wait": self.waits[queue].published(), "run": self.runs[queue].published()}
+            for queue in queues
+        }
 
     def rates(self, now: float) -> dict[str, float]:
         """Attempts per second by outcome, over the last minute."""

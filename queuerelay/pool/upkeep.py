@@ -16,7 +16,7 @@ from queuerelay.pool.slot import Slot
 
 #: Seconds between two looks for delayed messages that are due.
 PROMOTE_INTERVAL: Final = 0.5
-#: Seconds between two looks at what others want of us: a pause, a client that left.
+#: Seconds between two looks at what others want of us: pauses, a client that left.
 LOOK_INTERVAL: Final = 1.0
 
 
@@ -46,12 +46,19 @@ class Upkeep:
         self.paused = False
         #: Called when that has changed.
         self.on_pause: Callable[[], object] = lambda: None
+        #: Its queues that are not paused, as seen last. Claims leave the others out by themselves.
+        self.open_queues: Sequence[str] = config.queues
         self._loops = [
-            Loop("renew", config.lease / 3, self._renew, clock=clock),
-            Loop("reap", REAP_INTERVAL, self._reap, clock=clock),
-            Loop("promote", PROMOTE_INTERVAL, self._promote, clock=clock),
-            Loop("look", LOOK_INTERVAL, self._look, clock=clock),
+            Loop(f"renew of {config.name}", config.lease / 3, self._renew, clock=clock),
+            Loop(f"reap of {config.name}", REAP_INTERVAL, self._reap, clock=clock),
+            Loop(f"promote of {config.name}", PROMOTE_INTERVAL, self._promote, clock=clock),
+            Loop(f"look of {config.name}", LOOK_INTERVAL, self._look, clock=clock),
         ]
+
+    @property
+    def loops(self) -> list[Loop]:
+        """What it does again and again."""
+        return self._loops
 
     def start(self) -> None:
         """Begin."""
@@ -106,3 +113,5 @@ class Upkeep:
             for slot in waited_for:
                 if slot.message in gone and slot.child is not None:
                     slot.child.end(Stopped.CLIENT_GONE)
+        gates = await self._broker.gates(self._queues)
+        self.open_queues = [queue for queue in self._queues if queue not in gates]

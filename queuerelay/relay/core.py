@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import orjson
@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay import __version__
-from queuerelay.broker.base import BEAT_INTERVAL, Broker, QueueDepth
+from queuerelay.broker.base import BEAT_INTERVAL, Broker, Gate, QueueDepth
 from queuerelay.broker.loop import Loop
 from queuerelay.broker.outage import Seldom
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
@@ -47,7 +47,9 @@ from queuerelay.errors import (
     WorkerTimeout,
 )
 from queuerelay.relay.drain_rate import DrainRate
+from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
 from queuerelay.relay.held import Client, Held, HeldTable, State
+from queuerelay.relay.meter import Meter
 from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.refusals import RefusalLog
 from queuerelay.relay.routes import Routes
@@ -95,6 +97,10 @@ class Snapshot:
     refusals: Mapping[str, int]
     #: Depth of each queue, as last seen.
     queues: Mapping[str, QueueDepth]
+    #: The paused queues, as last seen.
+    gates: Mapping[str, Gate]
+    #: By queue, how many of those held wait here because it is paused.
+    gated: Mapping[str, int]
 
 
 class Relay:
@@ -126,9 +132,10 @@ class Relay:
         self._table = HeldTable()
         #: Bytes of bodies that are coming in; the front's.
         self.receiving = 0
-        # Before the outbox's own: nothing is pushed for a node that is not on the list.
+        # Before the gate's own: nothing is pushed for a node that is not on the list.
         broker.on_up(self._up)
-        self._outbox = Outbox(broker, clock=clock, refuse=self._refuse)
+        self._gate = GateWatch(broker, self._queues)
+        self._outbox = Outbox(broker, self._gate, clock=clock, refuse=self._refuse)
         #: Answers that do not go out in one write.
         self.senders = Senders(stall=config.send_stall)
         self._streams = Streams(
@@ -148,6 +155,8 @@ class Relay:
         self._taken: dict[str, int] = {}
         self._unwanted: dict[str, None] = {}
         self._counters: Counter[str] = Counter()
+        self._meter = Meter(self._queues)
+        self._born = clock.seconds()
         self._refusals = RefusalLog(clock)
         self._drain_rate = DrainRate()
         self._seldom = Seldom(clock)
@@ -160,6 +169,7 @@ class Relay:
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._look_at_depths, clock=clock),
+            Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
         ]
         legacy = config.legacy_replies
@@ -234,9 +244,9 @@ class Relay:
         """How long it has been held, or was."""
         return self._clock.seconds() - held.accepted_at
 
-    def count(self, refusal: Refusal) -> Refusal:
-        """A front has refused a request by itself; gives `refusal`."""
-        return self._counted(refusal)
+    def count(self, refusal: Refusal, held: Held | None = None) -> Refusal:
+        """A front has refused a request by itself, be it `held` until now; gives `refusal`."""
+        return self._not_held(refusal) if held is None else self._counted(refusal)
 
     def snapshot(self) -> Snapshot:
         """What this relay is doing now."""
@@ -249,6 +259,8 @@ class Relay:
             counters=dict(self._counters),
             refusals=dict(self._refusals.counts),
             queues=dict(self._depths),
+            gates=dict(self._gate.gates),
+            gated={queue: self._outbox.gated(queue) for queue in self._queues},
         )
 
     # Requests
@@ -272,15 +284,15 @@ class Relay:
         """
         config, table = self._config, self._table
         if self._drained is not None:
-            raise self._counted(Draining())
+            raise self._not_held(Draining())
         if len(table) >= config.max_held:
-            raise self._counted(TooManyHeld(f"{config.max_held} requests, the limit"))
+            raise self._not_held(TooManyHeld(f"{config.max_held} requests, the limit"))
         # Only a route asks for the host, and most relays have none.
         host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
         queue, patience = self._routes.choose(method, url, host, headers)
         if self._outbox.length(queue) >= config.max_queue:
             particulars = f"{config.max_queue} messages on {queue}, the limit"
-            raise self._counted(QueueFull(particulars, retry_after=self._retry_after(queue)))
+            raise self._not_held(QueueFull(particulars, retry_after=self._retry_after(queue)))
         id = f"{self.id}-{os.urandom(16).hex()}"
         accepted_at = self._wall_clock()
         message = encode_request(
@@ -298,7 +310,7 @@ class Relay:
             deadline=accepted_at + patience,
         )
         if len(message) > self.room:
-            raise self._counted(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
+            raise self._not_held(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
         table.add(held, patience)
@@ -315,6 +327,7 @@ class Relay:
         state = held.state
         if not self._end(held, State.GONE):
             return
+        self._meter[held.queue].gone()
         if state is State.QUEUED:
             if not self._leaving:
                 self._clock.callLater(0, self._take_off_leaving)
@@ -343,6 +356,7 @@ class Relay:
         if held.state is State.ANSWERING:
             self._cut(held, Break.FAILED, str(refusal))
         elif self._end(held, state):
+            self._meter[held.queue].ended(refusal.status, self.seconds_since(held))
             try:
                 held.client.refuse(self._counted(refusal))
             except Exception:
@@ -358,6 +372,11 @@ class Relay:
 
     def _count(self, name: str) -> None:
         self._counters[name] += 1
+
+    def _not_held(self, refusal: Refusal) -> Refusal:
+        """`refusal` is for a request that was never held."""
+        self._meter.refused(refusal.status)
+        return self._counted(refusal)
 
     def _counted(self, refusal: Refusal) -> Refusal:
         if type(refusal) is TooManyHeld:
@@ -375,7 +394,9 @@ class Relay:
 
     def _streamed(self, held: Held, ended: bool) -> None:
         """It is whole; the worker has `ended`, or goes on for nothing."""
-        self._end(held, State.ANSWERED)
+        status = self._streams.status(held)
+        if self._end(held, State.ANSWERED):
+            self._meter[held.queue].ended(status, self.seconds_since(held))
         self._outbox.left(held.queue)
         self._drain_rate.answered(held.queue)
         if not ended:
@@ -384,6 +405,7 @@ class Relay:
     def _cut(self, held: Held, why: Break, particulars: str) -> None:
         """Break a streamed answer off: its client must not take it for whole."""
         if self._end(held, State.ABORTED):
+            self._meter[held.queue].aborted()
             self._broke_off(why, particulars)
             self._unwant(held.id)
             self._abort(held)
@@ -517,24 +539,39 @@ class Relay:
         removed.addCallbacks(answered, failed)
         removed.addErrback(lambda failure: self._log.failure("an expiry failed", failure))
 
-    def _beat(self) -> Deferred[None]:
-        snapshot = self.snapshot()
-        published: dict[str, Any] = {
+    def loops(self) -> list[Loop]:
+        """What it does again and again."""
+        return self._loops
+
+    def published(self) -> dict[str, Any]:
+        """What it tells others about itself; `queuerelay.status.nodes` reads it."""
+        snapshot, now = self.snapshot(), self._clock.seconds()
+        return {
             "role": "relay",
             "id": self.id,
             "version": __version__,
             "host": os.uname().nodename,
             "pid": os.getpid(),
             "at": self._wall_clock(),
+            "uptime": now - self._born,
             "held": snapshot.held,
             "held_bytes": snapshot.held_bytes,
             "streaming": snapshot.streaming,
             "unsent_bytes": snapshot.unsent_bytes,
+            "oldest_age": self._table.oldest(now),
+            "max_held": self._config.max_held,
+            "max_held_bytes": self._config.max_held_bytes,
             "draining": snapshot.draining,
             "counters": snapshot.counters,
             "refusals": snapshot.refusals,
+            "queues": self._meter.published(self._table.by_queue()),
+            "gates": {queue: asdict(gate) for queue, gate in snapshot.gates.items()},
+            "loops": [(loop.name, loop.still, loop.limit) for loop in self._loops],
         }
-        return self._broker.beat(self.id, orjson.dumps(published), inbox_life=self._inbox_life)
+
+    def _beat(self) -> Deferred[None]:
+        snapshot = orjson.dumps(self.published())
+        return self._broker.beat(self.id, snapshot, inbox_life=self._inbox_life)
 
     def _look_at_depths(self) -> Deferred[None]:
         def seen(depths: Sequence[QueueDepth]) -> None:
@@ -548,6 +585,7 @@ class Relay:
     # Replies
 
     def _replies(self, batch: Sequence[bytes]) -> None:
+        now = self._clock.seconds()
         for raw in batch:
             try:
                 reply = decode_reply(raw)
@@ -559,23 +597,23 @@ class Relay:
                 self._undecodable(raw, ReplyError("it cannot be decoded"))
             else:
                 if type(reply) is Failed:
-                    self._failed(reply)
+                    self._failed(reply, now)
                 else:
-                    self._answer(reply)
+                    self._answer(reply, now)
         self._streams.flush()
 
-    def _failed(self, reply: Failed) -> None:
+    def _failed(self, reply: Failed, now: float) -> None:
         """There is no worker's answer: then the error is ours, as any other."""
         held = self._table.get(reply.node_id)
         if held is None or held.state is State.ANSWERING:
-            self._answer(reply)
+            self._answer(reply, now)
             return
         self._outbox.left(held.queue)
         self._drain_rate.answered(held.queue)
         failed = WorkerTimeout if reply.problem == "worker-timeout" else WorkerFailed
         self._refuse(held, failed())
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: Reply, now: float) -> None:
         held = self._table.get(reply.node_id)
         if held is None:
             if type(reply) is Frame and reply.more:
@@ -583,12 +621,13 @@ class Relay:
             else:
                 self._counters[self._dropped_as(reply.node_id)] += 1
         elif (type(reply) is Frame or held.state is State.ANSWERING) and self._streams.take(
-            held, reply, self._clock.seconds()
+            held, reply, now
         ):
             pass
         elif self._end(held, State.ANSWERED):
             self._outbox.left(held.queue)
             self._drain_rate.answered(held.queue)
+            self._meter[held.queue].answered(reply, now - held.accepted_at)
             try:
                 held.client.answer(reply)
             except Exception:
@@ -622,6 +661,7 @@ class Relay:
         inbox, whose name is the first part of the id.
         """
         elsewhere: dict[str, list[bytes]] = {}
+        now = self._clock.seconds()
         for raw in batch:
             try:
                 reply = decode_legacy_reply(raw)
@@ -630,7 +670,7 @@ class Relay:
                 continue
             owner, _, _ = reply.node_id.partition("-")
             if owner == self.id or not _is_relay_id(owner):
-                self._answer(reply)
+                self._answer(reply, now)
             else:
                 elsewhere.setdefault(owner, []).append(
                     encode_reply(node_id=reply.node_id, body=reply.body)

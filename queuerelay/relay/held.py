@@ -180,6 +180,19 @@ class HeldTable:
         self._ended_order.append(held.id)
         return True
 
+    def oldest(self, now: float) -> float:
+        """Seconds that the one has waited who waits longest, 0 where nobody waits."""
+        since = [next(iter(lane.values())).accepted_at for lane in self._lanes.values() if lane]
+        return now - min(since, default=now)
+
+    def by_queue(self) -> dict[str, tuple[int, int]]:
+        """How many are held for each queue, and how many of them are in memory only."""
+        found: dict[str, tuple[int, int]] = {}
+        for held in self._by_id.values():
+            count, gated = found.get(held.queue, (0, 0))
+            found[held.queue] = count + 1, gated + (held.state is State.GATED)
+        return found
+
     def ended_as(self, id: str) -> State | None:
         """How it ended, where that is remembered."""
         return self._ended.get(id)

@@ -7,22 +7,29 @@ Invariants:
    its method is idempotent, is it pushed again (RFC 9110 9.2.2); others wait for what comes.
 3. How long a queue is, is what Redis said last, and what has come and gone since.
 4. What cannot be pushed for `PATIENCE` seconds is refused: the client hears of it while it waits.
+5. What is for a paused queue waits here until its own deadline, also while Redis is away. It goes
+   out in the order in which it came, before what comes later, and never much of it at a time.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker
 from queuerelay.errors import ConnectionDropped, NotConnected, QueueUnavailable, Refusal
+from queuerelay.relay.gate import GateWatch
 from queuerelay.relay.held import Held, State
 
 #: Seconds that a request waits for Redis to come back before it is refused.
 PATIENCE: Final = 2.0
+#: Of what has waited here, so many messages and bytes go out in one command, and the next when it
+#: is answered: meanwhile Redis does nothing else. One message may be larger.
+RELEASE: Final = 500
+RELEASE_BYTES: Final = 1024 * 1024
 
 Batches = dict[str, list[Held]]
 
@@ -30,7 +37,7 @@ Batches = dict[str, list[Held]]
 class Outbox:
     """What is on its way to the queues.
 
-    `refuse` ends a held request with a `Refusal`.
+    `gate` says which queues are open, `refuse` ends a held request with a `Refusal`.
     """
 
     _log = Logger()
@@ -38,18 +45,22 @@ class Outbox:
     def __init__(
         self,
         broker: Broker,
+        gate: GateWatch,
         *,
         clock: IReactorTime,
         refuse: Callable[[Held, Refusal], object],
     ) -> None:
         self._broker = broker
+        self._gate = gate
         self._clock = clock
         self._refuse = refuse
         self._lengths: dict[str, int] = {}
         self._pending: Batches = {}
         self._uncertain: Batches = {}
         self._scheduled = False
-        broker.on_up(self._up)
+        #: Queues whose pending requests go out step by step.
+        self._releasing: set[str] = set()
+        gate.on_open = self._open
 
     def add(self, held: Held) -> None:
         """Push it at the end of this reactor turn."""
@@ -67,6 +78,12 @@ class Outbox:
         pending = self._pending.get(queue)
         return self._lengths.get(queue, 0) + (len(pending) if pending else 0)
 
+    def gated(self, queue: str) -> int:
+        """Requests that wait here because `queue` is paused."""
+        if queue not in self._gate.gates:
+            return 0
+        return sum(held.state is State.GATED for held in self._pending.get(queue, ()))
+
     def saw_length(self, queue: str, length: int) -> None:
         """Redis said how long `queue` is."""
         self._lengths[queue] = length
@@ -81,15 +98,19 @@ class Outbox:
 
     def sweep(self, now: float) -> None:
         """Refuse what has waited too long for Redis, and forget what has ended."""
-        if self._broker.is_up:
-            return
+        up = self._broker.is_up
+        away = not (up and self._gate.current)
+        reason = "Redis does not tell what is paused" if up else "Redis is not connected"
         for queue, batch in list(self._pending.items()):
+            paused = queue in self._gate.gates
+            if not (away or paused):
+                continue
             kept = []
             for held in batch:
                 if held.state is not State.GATED:
                     continue
-                if held.accepted_at + PATIENCE <= now:
-                    self._refuse(held, QueueUnavailable("Redis is not connected"))
+                if not paused and held.accepted_at + PATIENCE <= now:
+                    self._refuse(held, QueueUnavailable(reason))
                 else:
                     kept.append(held)
             self._pending[queue] = kept
@@ -109,34 +130,71 @@ class Outbox:
 
         return removed.addCallback(taken_off)
 
-    def _up(self) -> None:
-        again, self._uncertain = self._uncertain, {}
-        for queue, batch in again.items():
+    def _open(self) -> None:
+        """There is a connection, or a queue was resumed: what has waited for it goes out."""
+        lets = self._gate.lets
+        for queue in filter(lets, list(self._uncertain)):
+            batch = self._uncertain.pop(queue)
             # Not where the answer has begun: it was pushed, then.
             self._push(queue, [held for held in batch if held.state is State.QUEUED])
-        self._flush()
+        for queue in filter(lets, list(self._pending)):
+            if queue not in self._releasing:
+                released = Deferred.fromCoroutine(self._release(queue))
+                released.addErrback(lambda failure: self._log.failure("a push failed", failure))
+
+    async def _release(self, queue: str) -> None:
+        self._releasing.add(queue)
+        try:
+            while self._broker.is_up and self._gate.lets(queue):
+                batch = self._oldest(queue)
+                if not batch:
+                    return
+                await self._push(queue, batch)
+                if batch[0].state is State.GATED:
+                    # It was not sent, and waits for the next connection.
+                    return
+        finally:
+            self._releasing.discard(queue)
+
+    def _oldest(self, queue: str) -> list[Held]:
+        """Take the first requests that have waited for `queue`, as many as may go out at once."""
+        batch: list[Held] = []
+        size = 0
+        pending = self._pending.get(queue, [])
+        for number, held in enumerate(pending):
+            if held.state is not State.GATED:
+                continue
+            size += len(held.message)
+            if len(batch) == RELEASE or (batch and size > RELEASE_BYTES):
+                del pending[:number]
+                return batch
+            batch.append(held)
+        self._pending.pop(queue, None)
+        return batch
 
     def _flush(self) -> None:
         self._scheduled = False
         if not self._broker.is_up:
             return
-        batches, self._pending = self._pending, {}
-        for queue, batch in batches.items():
-            self._push(queue, [held for held in batch if held.state is State.GATED])
+        for queue in list(self._pending):
+            if self._gate.lets(queue) and queue not in self._releasing:
+                batch = self._pending.pop(queue)
+                self._push(queue, [held for held in batch if held.state is State.GATED])
 
-    def _push(self, queue: str, batch: list[Held]) -> None:
+    def _push(self, queue: str, batch: list[Held]) -> Deferred[None]:
+        """Fires when it is known what became of it."""
         if not batch:
-            return
+            return succeed(None)
         for held in batch:
             held.state = State.QUEUED
             held.pushes += 1
         self._lengths[queue] = self._lengths.get(queue, 0) + len(batch)
         pushed = self._broker.push(queue, [held.message for held in batch])
-        pushed.addCallbacks(
+        known = pushed.addCallbacks(
             lambda length: self.saw_length(queue, length),
             lambda failure: self._failed(queue, batch, failure),
         )
-        pushed.addErrback(lambda failure: self._log.failure("a push failed", failure))
+        return known.addErrback(lambda failure: self._log.failure("a push failed", failure))
 
     def _failed(self, queue: str, batch: list[Held], failure: Failure) -> None:
         alive = [held for held in batch if held.state is State.QUEUED]

@@ -211,7 +211,9 @@ class FrontRequest:
             return
         self._timing = reply.timing
         if len(body) > COPIED and not self._front.relay.fits(len(body)):
-            self.refuse(self._front.relay.count(TooManyHeld("no room for a large answer")))
+            self.refuse(
+                self._front.relay.count(TooManyHeld("no room for a large answer"), self._held)
+            )
         else:
             self._send(reply.status, fields, body)
 
@@ -276,7 +278,7 @@ class FrontRequest:
     def _failed(self, what: str) -> None:
         """A bug of ours, and nothing has been sent yet."""
         _log.failure("{what}", what=what)
-        self.refuse(self._front.relay.count(InternalError(what)))
+        self.refuse(self._front.relay.count(InternalError(what), self._held))
 
     def early_answer(self, refusal: Refusal) -> bytes:
         """An error as bytes, for a request that is still being read."""

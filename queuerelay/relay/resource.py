@@ -82,10 +82,10 @@ class RelayResource(Resource):
             self._watch(request, exchange, held)
         return NOT_DONE_YET
 
-    def failed(self, what: str) -> Refusal:
+    def failed(self, what: str, held: Held | None = None) -> Refusal:
         """The error for a bug of ours."""
         self._log.failure("{what}", what=what)
-        return self.relay.count(InternalError(what))
+        return self.relay.count(InternalError(what), held)
 
     def _watch(self, request: Request, exchange: "_Exchange", held: Held) -> None:
         def left(_: Failure) -> None:
@@ -116,10 +116,11 @@ class _Exchange:
         try:
             fields, body = for_reply(reply, self._request.method, timed=resource.server_timing)
         except Exception:
-            self.refuse(resource.failed("an answer could not be made"))
+            self.refuse(resource.failed("an answer could not be made", self.held))
             return
         if len(body) > PIECE and not resource.relay.fits(len(body)):
-            self.refuse(resource.relay.count(TooManyHeld("no room for a large answer")))
+            why = TooManyHeld("no room for a large answer")
+            self.refuse(resource.relay.count(why, self.held))
         else:
             self._send(reply.status, fields, body)
 

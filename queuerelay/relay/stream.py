@@ -55,16 +55,8 @@ class _Stream:
     """One streamed answer."""
 
     __slots__ = (
-        "at",
-        "expected",
-        "first",
-        "held",
-        "last",
-        "opening",
-        "parts",
-        "size",
-        "told",
-        "told_at",
+        *("at", "expected", "first", "held", "last", "opening", "parts", "size", "status"),
+        *("told", "told_at"),
     )
 
     def __init__(self, held: Held, frame: Frame, now: float) -> None:
@@ -74,6 +66,7 @@ class _Stream:
         self.expected = None if frame.number is None else frame.number + 1
         #: The first frame, until the answer has begun.
         self.opening: Reply | None = frame
+        self.status = frame.status
         #: What has come in this batch.
         self.parts = [frame.body]
         self.last = False
@@ -179,6 +172,11 @@ class Streams:
             self._refuse(held, BadReply(particulars))
         else:
             self._cut(held, why, particulars)
+
+    def status(self, held: Held) -> int:
+        """Of the answer to `held`; 0 where it has ended."""
+        stream = self.active.get(held.id)
+        return 0 if stream is None else stream.status
 
     def taken(self, held: Held, now: float) -> None:
         """Its client has taken something that it was behind with."""

@@ -5,13 +5,17 @@ own entries name the message and its attempts.
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from queuerelay.errors import MessageError
 from queuerelay.wire import exact
 from queuerelay.wire.failure import UNREADABLE_CLASS
+
+#: What may be the id of a message; decoding tells.
+_ID: Final = re.compile(rb'"id"\s*:\s*"([^"]*)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +54,18 @@ def message_id(entry: Mapping[str, Any] | None) -> str:
 
 
 def names_of(raw: bytes, names: Collection[str]) -> set[str]:
-    """Those of `names` that are the id of the entry or of the message in it."""
-    found = {entry_id(raw)}.intersection(names)
+    """Those of `names` that are the id of the entry or of the message in it.
+
+    Takes as long for a thousand names as for one, where `names` is a set.
+    """
+    found = {name for name in (entry_id(raw),) if name in names}
     # Not every entry is decoded for this.
-    if any(name.encode("utf-8", "replace") in raw for name in names if name):
-        found |= {message_id(decode_entry(raw))}.intersection(names) - {""}
+    for one in _ID.findall(raw):
+        if b"\\" in one or one.decode("utf-8", "replace") in names:
+            name = message_id(decode_entry(raw))
+            if name and name in names:
+                found.add(name)
+            break
     return found
 
 

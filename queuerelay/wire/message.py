@@ -88,6 +88,8 @@ class Message:
     attempts: Sequence[Attempt] = field(default_factory=tuple)
     #: Top-level ``id``, "" where the message has none.
     id: str = ""
+    #: Unix seconds at which it was pushed first, None where it does not say.
+    pushed_at: float | None = None
 
     @property
     def reply_to(self) -> str | None:
@@ -178,6 +180,7 @@ def decode_message(raw: bytes) -> Message:
         request=request,
         attempts=_decode_attempts(value),
         id=_text(value.get("id")),
+        pushed_at=_number(value.get("queue_time")),
     )
 
 

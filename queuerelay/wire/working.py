@@ -16,12 +16,15 @@ def iso_8601(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def encode_working(queue: str, message: bytes, *, run_at: float) -> bytes:
+def encode_working(worker_id: str, queue: str, message: bytes, *, run_at: float) -> bytes:
     """The value for `message` of `queue`, which runs since `run_at` (Unix seconds).
 
+    node-resque finds its worker by the name in it, ``host:pid`` without the queues; Ruby leaves
+    that aside.
     orjson and not `exact`: it is for people to look at, and each job passes here.
     """
-    work: dict[str, Any] = {"queue": queue, "run_at": iso_8601(run_at)}
+    worker = ":".join(worker_id.split(":")[:2])
+    work: dict[str, Any] = {"queue": queue, "run_at": iso_8601(run_at), "worker": worker}
     try:
         value = orjson.loads(message)
         short = len(message) <= SHOWN_BOUND

@@ -47,11 +47,12 @@ class Commands:
     holder: str
 
     def claim(self, token: str) -> Command:
-        """Lease the first message under `token`. Gives [queue from 1, message, ms] or None."""
-        names: list[str] = []
-        for queue in self.queues:
-            names += [self.keys.queue(queue), *self.keys.lease(queue)]
-        return _script("claim", names, token, self.lease_ms, self.holder)
+        """Lease the first message under `token`. Gives [queue from 1, message, ms] or None.
+
+        Paused queues are left out.
+        """
+        names = self.keys.claim(self.queues)
+        return _script("claim", names, token, self.lease_ms, self.holder, *self.queues)
 
     def find(self, token: str) -> list[Command]:
         """What `token` holds on each queue, message or None; then the time.
@@ -110,3 +111,8 @@ def peek(queue_key: str, timeout: float) -> Command:
     From its head to its head: nothing moves, so nothing is lost when the answer is.
     """
     return ("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout)
+
+
+def is_paused(keys: Keys, queue: str) -> Command:
+    """Gives 1 where the queue is paused, else 0."""
+    return ("HEXISTS", keys.gate, queue)

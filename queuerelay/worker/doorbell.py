@@ -1,7 +1,8 @@
 """Waiting for work without polling, and waking up for signals.
 
 A thread for each queue peeks at it, blocking, while the main loop is idle, and rings. A ring only
-says *look*: it may come for nothing, and it is never missed.
+says *look*: it may come for nothing, and it is never missed. A paused queue does not ring: a peek
+at what is on it would end at once, again and again. It is asked now and then whether it still is.
 """
 
 import contextlib
@@ -12,13 +13,16 @@ import threading
 
 from redis.exceptions import RedisError
 
-from queuerelay.worker.commands import peek
+from queuerelay.broker.keys import Keys
+from queuerelay.worker.commands import is_paused, peek
 from queuerelay.worker.link import Link
 
 #: Seconds for which the server holds a peek.
 PEEK = 2.0
 #: Seconds for which a peek's connection waits; past this the connection is dead.
 PEEK_TIMEOUT = PEEK + 2.0
+#: Seconds between two looks whether a queue is still paused.
+GATE_POLL = 0.5
 #: Longest idle wait in seconds, so that even a lost ring costs no more than this.
 LONGEST_WAIT = 30.0
 
@@ -34,12 +38,12 @@ class Doorbell:
         self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._idle = threading.Event()
 
-    def watch(self, queue_key: str, link: Link) -> threading.Thread:
-        """Start the thread that peeks at the list `queue_key` over `link`, its own."""
+    def watch(self, queue: str, keys: Keys, link: Link) -> threading.Thread:
+        """Start the thread that peeks at `queue` over `link`, its own."""
         thread = threading.Thread(
             target=self._peek_for_ever,
-            args=(queue_key, link),
-            name=f"peek {queue_key}",
+            args=(queue, keys, link),
+            name=f"peek {queue}",
             daemon=True,
         )
         thread.start()
@@ -81,21 +85,29 @@ class Doorbell:
             while reader.recv(64):
                 self.ring()
 
-    def _peek_for_ever(self, queue_key: str, link: Link) -> None:
+    def _peek_for_ever(self, queue: str, keys: Keys, link: Link) -> None:
         pause = threading.Event()
+        look, gate = peek(keys.queue(queue), PEEK), is_paused(keys, queue)
+        paused = False
         while True:
             self._idle.wait()
             try:
-                answer = link.send(peek(queue_key, PEEK))[0]
+                # Of the two, the second is answered after the first: it is as new as the message.
+                *found, answer = link.send(gate) if paused else link.send(look, gate)
             except RedisError:
                 pause.wait(link.delay())
                 continue
-            if isinstance(answer, Exception):
-                # The server does not let us peek (at maxmemory BLMOVE is refused, while claims
-                # work): then look from time to time.
-                pause.wait(link.delay())
-            elif answer is None:
+            paused = answer == 1
+            if paused:
+                pause.wait(GATE_POLL)
+            elif not found or found[0] is None:
+                # Open again, or nothing there.
                 continue
-            # Cleared before the ring, so that one wait gets one ring of each queue.
-            self._idle.clear()
-            self.ring()
+            else:
+                if isinstance(found[0], Exception):
+                    # The server does not let us peek (at maxmemory BLMOVE is refused, while
+                    # claims work): then look from time to time.
+                    pause.wait(link.delay())
+                # Cleared before the ring, so that one wait gets one ring of each queue.
+                self._idle.clear()
+                self.ring()

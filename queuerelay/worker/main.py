@@ -136,7 +136,7 @@ def _assemble(
     keeper.start()
     for queue in options.queues:
         link = Link(address, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
-        doorbell.watch(keys.queue(queue), link)
+        doorbell.watch(queue, keys, link)
     loop.run()
     keeper.stop()
 

@@ -137,6 +137,7 @@ class Stage:
             lambda port: (
                 *(Path(sys.executable).with_name("twistd"), "-n", "--pidfile=", "queuerelay"),
                 *("--redis", self.server.tcp_url, "--listen", f"tcp:{port}:interface=127.0.0.1"),
+                *("--status", "off"),
                 *options,
             ),
         )

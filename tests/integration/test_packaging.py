@@ -88,7 +88,12 @@ def modules() -> set[str]:
 def test_wheel_has_all_that_runs_and_nothing_else(wheel):
     inside = {name for name in names(wheel) if ".dist-info/" not in name}
     scripts = (ROOT / "queuerelay/broker/lua").glob("*.lua")
+    page = (
+        one for kind in ("html", "css", "js") for one in (ROOT / "queuerelay").rglob(f"*.{kind}")
+    )
     expected = modules() | {f"queuerelay/broker/lua/{script.name}" for script in scripts}
+    expected |= {str(one.relative_to(ROOT)) for one in page}
+    assert any(name.endswith("page.js") for name in inside)
     assert any(name.endswith("claim.lua") for name in inside)
     assert inside == expected | {"queuerelay/py.typed", "twisted/plugins/queuerelay_plugin.py"}
 

@@ -31,7 +31,15 @@ def get(port, path="/"):
 
 def command(port, *options):
     endpoint = f"tcp:{port}:interface=127.0.0.1"
-    return [sys.executable, str(ROOT / "etc/run_sample.py"), "--listen", endpoint, *options]
+    return [
+        sys.executable,
+        str(ROOT / "etc/run_sample.py"),
+        "--listen",
+        endpoint,
+        "--status",
+        "off",
+        *options,
+    ]
 
 
 @pytest.fixture

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.config import OPTIONS, Config, RelayConfig, Route, describe, load
+from queuerelay.config import (
+    OPTIONS,
+    Config,
+    RelayConfig,
+    Route,
+    StatusConfig,
+    describe,
+    load,
+)
 from queuerelay.errors import ConfigError
 
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -133,8 +141,9 @@ def test_a_flag_is_true_or_false(text):
 
 
 def test_every_field_has_an_option_and_the_other_way_round():
-    fields = {field.name for field in dataclasses.fields(Config)} - {"relay", "pools"}
+    fields = {field.name for field in dataclasses.fields(Config)} - {"relay", "pools", "status"}
     fields |= {f"relay.{field.name}" for field in dataclasses.fields(RelayConfig)}
+    fields |= {f"status.{field.name}" for field in dataclasses.fields(StatusConfig)}
     options = {option.dotted for option in OPTIONS if option.table != "pool"}
     assert options == fields - {"relay.routes"}
 

@@ -294,9 +294,9 @@ def test_it_comes_after_those_of_the_file(write):
         ({"worker": "x", "workers": "many"}, "--workers: got 'many', expected a whole number"),
         ({"worker": "x", "worker-queues": "a,"}, "--worker-queues: got '', expected a queue name"),
         ({"worker": "x", "worker-queues": "a,a"}, "--worker-queues: got ['a', 'a'], expected a"),
-        ({"role": "relais"}, "--role: got 'relais', expected 'relay' or 'pool'; did"),
-        ({"role": "relay,"}, "--role: got '', expected 'relay' or 'pool'"),
-        ({"role": "relay, pool"}, "--role: got ' pool', expected 'relay' or 'pool'"),
+        ({"role": "relais"}, "--role: got 'relais', expected 'relay' or 'pool' or 'status'; did"),
+        ({"role": "relay,"}, "--role: got '', expected 'relay' or 'pool' or 'status'"),
+        ({"role": "relay, pool"}, "--role: got ' pool', expected 'relay' or 'pool' or 'status'"),
         ({"role": "pool"}, "--role: got 'pool', expected a [[pool]] or --worker for it"),
     ],
 )
@@ -305,9 +305,11 @@ def test_wrong_options(options, text):
 
 
 def test_roles(write):
-    assert load().role == Config().role == ("relay",)
-    assert load(write(POOL)).role == ("relay", "pool")
-    assert load(None, {"worker": "x"}).role == ("relay", "pool")
+    assert load().role == Config().role == ("relay", "status")
+    assert load(None, {"status": "off"}).role == ("relay",)
+    assert load(write(POOL)).role == ("relay", "pool", "status")
+    assert load(None, {"worker": "x", "status": "off"}).role == ("relay", "pool")
+    assert load(write("[status]\nlisten = 'off'\n")).role == ("relay",)
     assert load(None, {"worker": "x", "role": "pool"}).role == ("pool",)
     assert load(write("role = ['pool', 'relay']\n" + POOL)).role == ("pool", "relay")
     # Hosts with different roles may share one file.

@@ -156,15 +156,15 @@ async def test_an_error_of_ours_does_not_end_it(bench, logged_failures, monkeypa
     monkeypatch.setattr(bell_module, "LONGEST_POLL", 0.01)
     broker = await bench.up()
     bell = broker.bell(["q"])
-    call, failed = bell._peeks[0].connection.call, []
+    pipeline, failed = bell._peeks[0].connection.pipeline, []
 
-    def call_or_fail(*args, **options):
+    def ask_or_fail(*args, **options):
         if not failed:
             failed.append(args)
             raise ValueError("ours")
-        return call(*args, **options)
+        return pipeline(*args, **options)
 
-    monkeypatch.setattr(bell._peeks[0].connection, "call", call_or_fail)
+    monkeypatch.setattr(bell._peeks[0].connection, "pipeline", ask_or_fail)
     waiting = bell.wait()
     await eventually(lambda: blocked(bench) == 1)
     bench.put(QUEUE, ONE)

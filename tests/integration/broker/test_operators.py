@@ -70,6 +70,7 @@ async def test_registration_as_resque_reads_it(bench, fresh_valkey):
     assert json.loads(get(f"resque:worker:{WORKER}")) == {
         "queue": "a",
         "run_at": "2026-09-21T14:13:20Z",
+        "worker": ":".join(WORKER.split(":")[:2]),
         "payload": {"class": "Job", "args": ["one"]},
     }
     await broker.count(WORKER, processed=2, failed=1)

@@ -313,7 +313,7 @@ def test_the_command_is_looked_for_where_it_will_run(place):
     place.script("elsewhere/quick.sh", QUICK)
     port = free_port()
     command = [*TWISTD[:-1], f"--rundir={rundir}", TWISTD[-1], "--redis", place.server.url]
-    listen = ["--listen", f"tcp:{port}:interface=127.0.0.1"]
+    listen = ["--listen", f"tcp:{port}:interface=127.0.0.1", "--status", "off"]
     with subprocess.Popen(
         [*command, *listen, "--worker", "./quick.sh"],
         cwd=place.directory,

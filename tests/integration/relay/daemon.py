@@ -90,6 +90,9 @@ class Daemon:
         self.port = port or free_port()
         if listen:
             options = ("--listen", f"tcp:{self.port}:interface=127.0.0.1", *options)
+        if "--status" not in options and "--role" not in options:
+            # Several daemons on one host cannot all have its port.
+            options = ("--status", "off", *options)
         self._stdout = directory / f"stdout-{self.port}-{time.monotonic_ns()}"
         self._stderr = self._stdout.with_name(self._stdout.name.replace("out", "err", 1))
         self.clients: list[Client] = []

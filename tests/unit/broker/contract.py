@@ -282,6 +282,37 @@ class BrokerContract:
         assert await broker.depths([]) == []
         assert len(bench.items(KEYS.queue("a"))) == 2
 
+    async def test_a_survey_of_nothing(self, bench):
+        broker = await bench.up()
+        found = await broker.survey()
+        assert found.version
+        assert 0 <= found.latency < 60
+        assert (found.nodes, found.queues, found.workers) == ({}, [], [])
+        assert (found.processed, found.failed, found.failures, found.paused) == (0, 0, 0, False)
+
+    async def test_a_survey_of_everybody(self, bench):
+        broker = await bench.up()
+        await broker.push("b", [ONE])
+        await broker.push("a", [ONE])
+        await broker.beat("n1", b"{}", inbox_life=LONG)
+        await broker.beat("n2", b"[]", inbox_life=LONG)
+        await broker.register_worker("queuerelay.h:1:a", ["a"])
+        await broker.register_worker("queuerelay.h:2:b", ["b"])
+        await broker.working_on("queuerelay.h:1:a", "a", ONE)
+        await broker.count("queuerelay.h:1:a", processed=5, failed=2)
+        claim = await broker.claim(["a"], holder="h", lease=LONG)
+        await broker.fail(claim, b"{}")
+        found = await broker.survey()
+        assert {name: node.snapshot for name, node in found.nodes.items()} == {
+            "n1": b"{}",
+            "n2": b"[]",
+        }
+        assert all(0 <= node.age < 60 for node in found.nodes.values())
+        assert {"a", "b"} >= set(found.queues) >= {"b"}
+        assert found.workers == ["queuerelay.h:1:a", "queuerelay.h:2:b"]
+        assert (found.workers_total, found.working) == (2, 1)
+        assert (found.processed, found.failed, found.failures) == (5, 2, 1)
+
     @pytest.mark.parametrize(
         ("tail", "oldest_at"),
         [
@@ -802,6 +833,7 @@ class BrokerContract:
         await raises(NotConnected, broker.beat("n", b"", inbox_life=1.0))
         await raises(NotConnected, broker.take_off("q", [ONE]))
         await raises(NotConnected, broker.depths(["q"]))
+        await raises(NotConnected, broker.survey())
         await raises(NotConnected, broker.reap("q", lease=1.0))
         await raises(NotConnected, broker.renew("q", ["t"], lease=1.0))
         await raises(NotConnected, broker.reply("n", [b"1"]))

@@ -653,6 +653,7 @@ class PoolContract:
         await broker.working_on(WORKER, "a", message("x", 9))
         working = bench.working(WORKER)
         assert working.pop("run_at").endswith("Z")
+        assert WORKER.startswith(working.pop("worker") + ":")
         assert working == {"queue": "a", "payload": {"class": "Job", "args": ["x"]}}
         await broker.working_on(WORKER, "b", TWO)
         assert bench.working(WORKER)["queue"] == "b"

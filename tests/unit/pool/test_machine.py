@@ -27,6 +27,9 @@ from tests.unit.pool.stage import LEASE, REPLY_TO, FakeProcess, FakeProcesses, S
 EXAMPLES = int(os.environ.get("QUEUERELAY_EXAMPLES", "60"))
 #: Tries of a message.
 TRIES = 3
+#: Pools that were killed. Kept for ever: else their coroutines would be closed some time, and what
+#: they do at the end be done, in the middle of another test.
+DEAD: list[dict[str, Any]] = []
 #: Long enough for leases, back-offs and rests.
 QUIET = 400.0
 
@@ -59,7 +62,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.settled: dict[str, str] = {}
         self.ended: list[tuple[str, str]] = []
         self.listen_to_the_store()
-        self.dead: list[dict[str, Any]] = []
         # One set of processes for each pool, as they die with it.
         self.nodes = [self.node(self.stage.pool, self.stage.broker, self.stage.processes)]
         self.nodes.append(self.another())
@@ -70,7 +72,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.stage.turns()
 
     def listen_to_the_store(self) -> None:
-        end = self.stage.store.end
+        end, take = self.stage.store.end, self.stage.store.claim
+
+        def taking(*args: Any, **options: Any) -> Any:
+            claim = take(*args, **options)
+            # A paused queue gives nothing, whoever asks.
+            assert claim is None or claim.queue not in self.stage.store.gate.paused
+            return claim
 
         def noting(claim: Any) -> bool:
             held = end(claim)
@@ -79,6 +87,7 @@ class PoolMachine(RuleBasedStateMachine):
             return held
 
         self.stage.store.end = noting  # type: ignore[method-assign]
+        self.stage.store.claim = taking  # type: ignore[method-assign]
 
     def listen_to(self, broker: Any) -> None:
         for kind in ("ack", "retry", "delay", "fail"):
@@ -234,9 +243,13 @@ class PoolMachine(RuleBasedStateMachine):
         node["broker"].stop()
         node["clock"].kill()
         self.forget(node)
-        # Kept, or its coroutines would be closed, and what they do at the end be done.
-        self.dead.append(node)
+        DEAD.append(node)
         self.nodes[which] = self.another()
+
+    @rule(queue=st.sampled_from(["high", "q"]), paused=st.booleans())
+    def gate(self, queue: str, paused: bool) -> None:
+        gate = self.stage.store.gate
+        gate.pause(queue, "test") if paused else gate.resume(queue)
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -309,6 +322,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Redis is there, scripts do all the same, and everything comes to an end."""
+        for queue in ("high", "q"):
+            self.stage.store.gate.resume(queue)
         for node in self.nodes:
             node["broker"].refuse(None)
             node["broker"].reconnect()

@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -16,6 +17,7 @@ from zope.interface.verify import verifyObject
 
 from queuerelay.pool import pool as pool_module
 from queuerelay.pool.exits import Outcome
+from queuerelay.pool.presence import PRUNE_IN
 from queuerelay.pool.transport import IGroupTransport
 from tests.unit.pool.stage import EPOCH, LEASE, REPLY_TO, FakeProcess, FakeProcesses, Stage
 
@@ -1047,6 +1049,41 @@ def test_resques_tools_see_it(make):
     stage.pool.stop()
     stage.turns()
     assert not stage.store.pool.workers
+
+
+def test_what_was_killed_on_this_host_is_taken_off_resques_list(make):
+    # Ended and waited for, so that nothing has its number.
+    gone = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(gone, 0)
+    stage = make()
+    others = [
+        f"queuerelay.host:{gone}:q",
+        f"queuerelay.host:{os.getpid()}:q",
+        f"queuerelay.elsewhere:{gone}:q",
+        f"host:{gone}:q",
+        "queuerelay.host:x:q",
+        f"queuerelay.host:{10**30}:q",
+    ]
+    for other in others:
+        stage.broker.register_worker(other, ["q"])
+    stage.advance(2.0)
+    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", *others}
+    stage.advance(PRUNE_IN)
+    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", *others[1:]}
+
+
+def test_who_beats_stays_on_resques_list_whatever_its_process_id_is_here(make):
+    gone = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(gone, 0)
+    stage = make()
+    other = f"queuerelay.host:{gone}:q"
+    stage.broker.register_worker(other, ["q"])
+    for raw in (b"[]", b"\xff", b'{"host":"host"}'):
+        stage.broker.beat(raw.hex(), raw, inbox_life=60.0)
+    for _ in range(PRUNE_IN + 2):
+        stage.broker.beat("it", b'{"host":"host","pid":%d}' % gone, inbox_life=60.0)
+        stage.advance(1.0)
+    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", other}
 
 
 # Errors of ours

@@ -33,6 +33,9 @@ def snapshot(exits=1, slots=1, text="x", size=1, at=1.5):
         exits=[shown] * exits,
         counters={"critical": exits},
         rates={"critical": 0.1},
+        busy=slots,
+        left={"q": 3},
+        durations={"q": {"wait": [0.5, 1], "run": [0.0]}},
     )
 
 
@@ -70,7 +73,11 @@ def test_all_of_a_small_pool_is_published():
         ],
         "counters": {"critical": 1},
         "rates": {"critical": 0.1},
+        "resident": False,
         "busy": 1,
+        "looping": 0,
+        "left": {"q": 3},
+        "durations": {"q": {"wait": [0.5, 1], "run": [0.0]}},
     }
 
 

@@ -30,6 +30,8 @@ class Relaying(RuleBasedStateMachine):
         push = self.stage.broker.push
 
         def note(queue, messages):
+            # Not to a queue of which the relay knows that it is paused.
+            assert queue not in self.stage.relay.snapshot().gates
             self.pushes.update(json.loads(one)["id"] for one in messages)
             return push(queue, messages)
 
@@ -52,7 +54,7 @@ class Relaying(RuleBasedStateMachine):
             self.stage.relay.gone(self.helds[id])
 
     @rule()
-    @precondition(lambda self: self.waiting())
+    @precondition(lambda self: self.waiting() and not self.stage.broker.store.gate.paused)
     def take(self) -> None:
         self.stage.turn()
         if self.stage.waiting():
@@ -126,6 +128,11 @@ class Relaying(RuleBasedStateMachine):
     def fill(self, refused: bool) -> None:
         self.stage.broker.refuse("OOM command not allowed" if refused else None)
 
+    @rule(paused=st.sampled_from([True, False, False]))
+    def gate(self, paused: bool) -> None:
+        gate = self.stage.broker.store.gate
+        gate.pause("requests", "ops") if paused else gate.resume("requests")
+
     @rule(seconds=SECONDS)
     def wait(self, seconds: float) -> None:
         self.stage.turn(seconds)
@@ -176,7 +183,11 @@ class Relaying(RuleBasedStateMachine):
         stage = self.stage
         stage.broker.refuse(None)
         stage.broker.reconnect()
-        stage.turn(0.5)
+        stage.turn(1.0)
+        known = {*stage.relay.snapshot().gates}
+        assert known == {*stage.broker.store.gate.paused}
+        stage.broker.store.gate.resume("requests")
+        stage.turn(1.0)
         before = self.waiting()
         while stage.waiting():
             self.take()

@@ -94,6 +94,20 @@ def test_names():
     assert names_of(raw, {"other", "a", "", "\ud800"}) == set()
     assert names_of(entry(), {""}) == set()
     assert names_of(b"\xff", {entry_id(b"\xff")}) == {entry_id(b"\xff")}
+    # Whoever wrote it may have escaped it.
+    escaped = rb'{"queue":"q","payload":{"class":"J","args":[{"id":"x"}],"id" : "z\u00fc\/1"}}'
+    assert names_of(escaped, {"zü/1", "x"}) == {"zü/1"}
+
+
+def test_a_thousand_names_are_looked_for_as_quickly_as_one():
+    raw = written(b'{"class":"Job","args":["other"],"id":"a-1"}')
+
+    class Names(set):
+        def __iter__(self):
+            raise AssertionError("each name is looked at for each entry")
+
+    assert names_of(raw, Names({"a-1", "other"})) == {"a-1"}
+    assert names_of(raw, Names({"other"})) == set()
 
 
 @pytest.mark.parametrize(

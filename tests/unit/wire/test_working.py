@@ -6,7 +6,8 @@ from queuerelay.wire.working import SHOWN_BOUND, encode_working, iso_8601
 
 
 def working(message):
-    return json.loads(encode_working("mails", message, run_at=1790000000.9))
+    worker = "queuerelay.h:1:mails,b"
+    return json.loads(encode_working(worker, "mails", message, run_at=1790000000.9))
 
 
 def test_as_resque_writes_it():
@@ -14,6 +15,7 @@ def test_as_resque_writes_it():
     assert working(b'{"class":"Job","args":["\xc3\xbc",1],"queue":"mails","id":"a"}') == {
         "queue": "mails",
         "run_at": "2026-09-21T14:13:20Z",
+        "worker": "queuerelay.h:1",
         "payload": {"class": "Job", "args": ["ü", 1]},
     }
 

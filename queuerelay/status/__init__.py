@@ -1,0 +1,1 @@
+"""The status room: one snapshot of everything, and its representations for people and machines."""

@@ -1,0 +1,82 @@
+"""Counters of all nodes, added up.
+
+Invariants:
+
+1. A sum never goes down while the ledger lives: of a node that has left, what it had counted last
+   stays.
+2. A flow counts what happened since the ledger is there: a node that was there before adds only
+   what it has counted since it was first seen.
+3. Nodes that have left are remembered one by one up to `REMEMBERED`, because a silent one may come
+   back; what is forgotten stays in the sums.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from queuerelay.wire.histogram import BUCKETS
+
+#: How many nodes that have left may come back and be known.
+REMEMBERED: Final = 256
+#: Seconds: a node that is no older when it is first seen has counted nothing in vain.
+YOUNG: Final = 10.0
+
+#: What is counted: ``("end", "answered")``, ``("code", "mails", "2xx")``, ...
+Key = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one node has counted since its start."""
+
+    numbers: dict[Key, int] = field(default_factory=dict)
+    #: ``(counts by bucket, sum in seconds)``.
+    durations: dict[Key, tuple[list[int], float]] = field(default_factory=dict)
+    #: Seconds since its start.
+    uptime: float = 0.0
+
+
+class Sums:
+    """Numbers and durations by what they are of."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Key, int] = {}
+        self.durations: dict[Key, tuple[list[int], float]] = {}
+
+    def add(self, counts: Counts, before: Counts | None = None) -> None:
+        """Add what `counts` has more than `before`."""
+        base, lengths = (before.numbers, before.durations) if before else ({}, {})
+        for key, number in counts.numbers.items():
+            more = max(0, number - base.get(key, 0))
+            self.numbers[key] = self.numbers.get(key, 0) + more
+        for key, (buckets, total) in counts.durations.items():
+            old, old_total = lengths.get(key) or ([0] * BUCKETS, 0.0)
+            mine, mine_total = self.durations.get(key) or ([0] * BUCKETS, 0.0)
+            self.durations[key] = (
+                [one + max(0, new - o) for one, new, o in zip(mine, buckets, old, strict=True)],
+                mine_total + max(0.0, total - old_total),
+            )
+
+
+class Ledger:
+    """Adds up what nodes say, each time they say it."""
+
+    def __init__(self) -> None:
+        #: Last known, by node; those that spoke last stand last.
+        self._last: dict[str, Counts] = {}
+        #: Since the nodes' own starts.
+        self.totals = Sums()
+        #: Since the ledger is there.
+        self.flow = Sums()
+
+    def update(self, nodes: Mapping[str, Counts]) -> None:
+        """These nodes say this now."""
+        for node, counts in nodes.items():
+            before = self._last.pop(node, None)
+            self._last[node] = counts
+            self.totals.add(counts, before)
+            if before is None and counts.uptime > YOUNG:
+                before = counts
+            self.flow.add(counts, before)
+        for node in list(self._last)[: max(0, len(self._last) - len(nodes) - REMEMBERED)]:
+            del self._last[node]

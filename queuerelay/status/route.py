@@ -1,0 +1,99 @@
+"""What is asked of the status listener and what it answers, whatever carries it.
+
+A representation (the page, JSON, an action) is a list of `Route`s. It gets an `Ask` and gives an
+`Answer`; it knows nothing of twisted.web, and nothing here does.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+#: Methods that read.
+READ: Final = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request."""
+
+    method: str
+    #: Decoded, one for each ``/``: ``("queues", "mails", "pause")``; of the listener's own root.
+    segments: tuple[str, ...]
+    #: What the route's ``{name}`` segments stand for.
+    params: Mapping[str, str] = field(default_factory=dict)
+    #: The query's fields, of each the first.
+    query: Mapping[str, str] = field(default_factory=dict)
+    #: By lower-case name, of each the first.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: At most `resource.MAX_BODY` bytes.
+    body: bytes = b""
+    #: Address of the client, "" where it has none.
+    client: str = ""
+    #: Where the listener's root is, ending in ``/``: ``/`` by itself, else as it was mounted.
+    root: str = "/"
+
+    def number(self, name: str, default: int, lowest: int, highest: int) -> int:
+        """A whole number of the query, within bounds; `default` where it is none."""
+        text = self.query.get(name, "")
+        if not text.isascii() or not text.isdigit() or len(text) > 9:
+            return default
+        return min(highest, max(lowest, int(text)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One response."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    #: Further fields, or others in the place of those that each answer has.
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Makes an answer, now or later.
+Handler = Callable[[Ask], Answer | Deferred[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A path, and who answers there."""
+
+    #: Without the first ``/``; ``{name}`` stands for one segment that is not empty.
+    path: str
+    handler: Handler
+    methods: tuple[str, ...] = READ
+
+    def match(self, segments: Sequence[str]) -> dict[str, str] | None:
+        """What its ``{name}`` stand for, None where it is another path."""
+        parts = self.path.split("/")
+        if len(parts) != len(segments):
+            return None
+        params = {}
+        for part, segment in zip(parts, segments, strict=True):
+            if part.startswith("{"):
+                if not segment:
+                    return None
+                params[part[1:-1]] = segment
+            elif part != segment:
+                return None
+        return params
+
+
+def find(
+    routes: Iterable[Route], method: str, segments: Sequence[str]
+) -> tuple[Route | None, dict[str, str], tuple[str, ...]]:
+    """The first route for it, with its params; or None, and the methods that the path takes (none
+    where there is no such path).
+    """
+    allowed: list[str] = []
+    for route in routes:
+        params = route.match(segments)
+        if params is None:
+            continue
+        if method in route.methods:
+            return route, params, ()
+        allowed += [one for one in route.methods if one not in allowed]
+    return None, {}, tuple(allowed)

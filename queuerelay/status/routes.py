@@ -1,0 +1,18 @@
+"""Everything that the status listener answers, in one list."""
+
+from queuerelay.status import actions, document, metrics, openapi, page, probes, stats
+from queuerelay.status.route import Route
+from queuerelay.status.status import Status
+
+
+def routes(status: Status) -> list[Route]:
+    """The routes for `status`; the first that fits answers."""
+    return [
+        *page.routes(status),
+        *document.routes(status),
+        *metrics.routes(status),
+        *stats.routes(status),
+        *probes.routes(status),
+        *actions.routes(status),
+        *openapi.routes(status),
+    ]

@@ -1,0 +1,102 @@
+"""Text for terminals: foreign text that cannot do anything to them, tables, durations."""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+
+#: Between two columns.
+_GAP: Final = "  "
+#: Columns of the last cell that are to be seen, where it has so many.
+_LAST: Final = 24
+
+
+def safe(text: str) -> str:
+    r"""`text` with everything that a terminal would obey, or not show, as ``\x1b``."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def width(text: str) -> int:
+    """Columns that it takes: East Asian wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def cut(text: str, columns: int) -> str:
+    """`text` in so many columns, with an ellipsis where something is missing."""
+    if width(text) <= columns:
+        return text
+    kept, taken = "", 0
+    for char in text:
+        taken += width(char)
+        if taken > columns - 1:
+            break
+        kept += char
+    return kept + "…"
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    columns: int = 10_000,
+    spare: Sequence[str] = (),
+) -> list[str]:
+    """The lines of a table; a column whose head begins with ``>`` is set to the right.
+
+    In fewer than so many columns of the terminal: where it is too wide, the first column takes a
+    third of them at most, and those of `spare` are left out, in that order. What stands at the end
+    of a line is cut.
+    """
+    shown = [[*head], *([safe(cell) for cell in row] for row in rows)]
+    first = max(16, columns // 3)
+    for row in shown:
+        row[0] = cut(row[0], first)
+    widths = _widths(shown)
+    for name in spare:
+        if sum(widths[:-1]) + len(_GAP) * (len(widths) - 1) + min(widths[-1], _LAST) <= columns:
+            break
+        at = shown[0].index(name)
+        for row in shown:
+            del row[at]
+        del widths[at]
+    right = [one.startswith(">") for one in shown[0]]
+    shown[0] = [one.lstrip(">") for one in shown[0]]
+    lines = []
+    for row in shown:
+        cells = []
+        for cell, taken, to_right in zip(row, widths, right, strict=True):
+            blank = " " * (taken - width(cell))
+            cells.append(blank + cell if to_right else cell + blank)
+        lines.append(cut(_GAP.join(cells).rstrip(), columns))
+    return lines
+
+
+def _widths(shown: Sequence[Sequence[str]]) -> list[int]:
+    return [
+        max(width(row[at]) - (row is shown[0] and row[at].startswith(">")) for row in shown)
+        for at in range(len(shown[0]))
+    ]
+
+
+def span(seconds: float | None) -> str:
+    """A duration in two units at most: ``12 ms``, ``1.2 s``, ``3 min 20 s``, ``2 d 4 h``."""
+    if seconds is None:
+        return "-"
+    if seconds == 0:
+        return "0"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, name, smaller, small in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {name} {rest} {small}" if rest else f"{whole // size} {name}"
+    return f"{whole} s"

@@ -1,0 +1,98 @@
+"""Orders to a node, and its reports: what an operator asks of the pools of one process.
+
+The vocabulary is fixed. No order says what is run: commands come from the configuration alone.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import orjson
+
+from queuerelay.errors import MessageError
+
+#: What may be ordered: of a pool, of a pool, of a pool, of a pool, of a message.
+ACTIONS: Final = ("size", "drain", "resume", "restart", "stop")
+#: Most slots that an order may ask for; a mistyped number must not fork a host to death.
+MOST_SLOTS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One order."""
+
+    #: Names it in the reports; 32 hex digits.
+    id: str
+    #: One of `ACTIONS`.
+    action: str
+    #: Name of the pool; "" for ``stop``.
+    pool: str = ""
+    #: Slots, for ``size``: 0 to `MOST_SLOTS`.
+    size: int = 0
+    #: Id of the message whose script is to end, for ``stop``.
+    message: str = ""
+    #: Whether it gets no grace.
+    kill: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a node made of an order."""
+
+    node: str
+    #: Whether it was done.
+    done: bool
+    #: One line for people.
+    text: str
+
+
+def encode_order(order: Order) -> bytes:
+    """As it goes to the node."""
+    return orjson.dumps(asdict(order))
+
+
+def decode_order(raw: bytes) -> Order:
+    """The order in `raw`; `MessageError` where it is none."""
+    value = _load(raw)
+    id, action = value.get("id"), value.get("action")
+    if not isinstance(id, str) or not (len(id) == 32 and id.isascii() and id.isalnum()):
+        raise MessageError("an order: id: expected 32 hex digits")
+    if action not in ACTIONS:
+        raise MessageError(f"an order: action: expected one of {', '.join(ACTIONS)}")
+    size = value.get("size", 0)
+    if type(size) is not int or not 0 <= size <= MOST_SLOTS:
+        raise MessageError(f"an order: size: expected a whole number from 0 to {MOST_SLOTS}")
+    pool, message = value.get("pool", ""), value.get("message", "")
+    if not isinstance(pool, str) or not isinstance(message, str):
+        raise MessageError("an order: pool and message: expected texts")
+    return Order(
+        id=id,
+        action=action,
+        pool=pool,
+        size=size,
+        message=message,
+        kill=value.get("kill") is True,
+    )
+
+
+def encode_report(report: Report) -> bytes:
+    """As it goes back."""
+    return orjson.dumps(asdict(report))
+
+
+def decode_report(raw: bytes) -> Report:
+    """The report in `raw`; `MessageError` where it is none."""
+    value = _load(raw)
+    node, text = value.get("node"), value.get("text")
+    if not isinstance(node, str) or not isinstance(text, str):
+        raise MessageError("a report: node and text: expected texts")
+    return Report(node=node, done=value.get("done") is True, text=text[:200])
+
+
+def _load(raw: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise MessageError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise MessageError(f"expected an object, got {type(value).__name__}")
+    return value

@@ -1,0 +1,241 @@
+"""Who may act: the file of credentials, cross-site requests, guessing."""
+
+import base64
+import os
+
+import pytest
+from twisted.internet.task import Clock
+
+from queuerelay.errors import ConfigError
+from queuerelay.status.credentials import Credentials
+from queuerelay.status.guard import TRIES, WINDOW, Guard, Refused
+from queuerelay.status.route import Ask
+
+TOKEN = "0123456789abcdef"
+PASSWORD = "correct horse: battery"
+
+
+def basic(name: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "credentials"
+    path.write_text(f"# who\n\nbearer deploy {TOKEN}\nbasic zoë {PASSWORD}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def guard(path, clock):
+    return Guard(Credentials(str(path)), clock=clock)
+
+
+def ask(authorization: str | None = None, *, client: str = "192.0.2.1", **headers: str) -> Ask:
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields.setdefault("host", "127.0.0.1:8080")
+    if authorization is not None:
+        fields["authorization"] = authorization
+    return Ask(method="POST", segments=("x",), headers=fields, client=client)
+
+
+def status(guard: Guard, asked: Ask) -> int:
+    with pytest.raises(Refused) as caught:
+        guard.let(asked)
+    return caught.value.status
+
+
+@pytest.mark.parametrize(
+    ("authorization", "name"),
+    [
+        (f"Bearer {TOKEN}", "deploy"),
+        (f"bearer   {TOKEN} ", "deploy"),
+        (basic("zoë", PASSWORD), "zoë"),
+        (f"Bearer {TOKEN}x", None),
+        (f"Bearer {TOKEN[:-1]}", None),
+        (f"Basic {TOKEN}", None),
+        (basic("zoe", PASSWORD), None),
+        (basic("deploy", TOKEN), None),
+        (f"Bearer zoë:{PASSWORD}", None),
+        ("Basic !!!", None),
+        ("Basic /w==", None),
+        ("Bearer", None),
+        ("", None),
+        ("Bearer \ud800", None),
+    ],
+)
+def test_who(path, authorization, name):
+    assert Credentials(str(path)).who(authorization) == name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "token",
+        "bearer x",
+        f"digest x {TOKEN}",
+        f"basic a:b {PASSWORD}",
+        "bearer x short",
+        "bearer x two words of it",
+        "bearer x not-in-ascii-\xc3\xa9",
+        "# only a comment",
+        "",
+        "\xff",
+    ],
+)
+def test_a_wrong_file_is_refused_and_tells_no_secret(tmp_path, line):
+    path = tmp_path / "credentials"
+    path.write_bytes(line.encode("latin-1"))
+    path.chmod(0o600)
+    with pytest.raises(ConfigError) as caught:
+        Credentials(str(path))
+    assert "--status-credentials" in str(caught.value)
+    assert not any(secret in str(caught.value) for secret in (TOKEN, PASSWORD, "short"))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        Credentials(str(tmp_path / "nothing"))
+
+
+def test_a_file_that_others_can_read_is_warned_of(path, log_lines):
+    path.chmod(0o604)
+    Credentials(str(path))
+    assert any("can be read or written by others" in line for line in log_lines())
+
+
+def test_the_file_is_read_again_when_it_has_changed(path, log_lines):
+    credentials = Credentials(str(path))
+    new = path.with_name("new")
+    new.write_text("bearer other abcdefabcdef\n")
+    os.replace(new, path)
+    assert credentials.who(f"Bearer {TOKEN}") is None
+    assert credentials.who("Bearer abcdefabcdef") == "other"
+    path.write_text("rubbish that is wrong\n")
+    assert credentials.who("Bearer abcdefabcdef") == "other"
+    path.unlink()
+    assert credentials.who("Bearer abcdefabcdef") == "other"
+    assert len([line for line in log_lines() if "stay as they were" in line]) == 2
+
+
+def test_who_is_taken_out_of_the_file_may_no_more(path):
+    credentials = Credentials(str(path))
+    path.write_text("# nobody, for now\n")
+    assert credentials.who(f"Bearer {TOKEN}") is None
+    path.write_text(f"bearer again {TOKEN}\n")
+    assert credentials.who(f"Bearer {TOKEN}") == "again"
+
+
+def test_a_pipe_is_not_waited_for(path):
+    credentials = Credentials(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    assert credentials.who(f"Bearer {TOKEN}") == "deploy"
+    with pytest.raises(ConfigError, match="regular file"):
+        Credentials(str(path))
+
+
+def test_without_a_file_nobody_may():
+    guard = Guard(None, clock=Clock())
+    assert not guard.writable
+    assert status(guard, ask(f"Bearer {TOKEN}")) == 403
+
+
+HERE = "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "headers", "expected"),
+    [
+        # A browser on our own page.
+        ("basic", {"sec_fetch_site": "same-origin", "origin": HERE}, None),
+        ("basic", {"sec_fetch_site": "same-origin"}, None),
+        ("basic", {"origin": HERE}, None),
+        ("basic", {"origin": "https://status.example", "host": "status.example"}, None),
+        ("basic", {"origin": "https://status.example", "host": "status.example:443"}, None),
+        # Another site's page, whatever it says beside it.
+        ("basic", {"sec_fetch_site": "cross-site", "origin": HERE}, 403),
+        ("basic", {"sec_fetch_site": "same-site"}, 403),
+        ("basic", {"sec_fetch_site": "none"}, 403),
+        ("bearer", {"sec_fetch_site": "cross-site"}, 403),
+        ("basic", {"sec_fetch_site": "same-origin", "origin": "http://evil.example"}, 403),
+        ("basic", {"origin": "null"}, 403),
+        ("basic", {"origin": ""}, 403),
+        ("basic", {"origin": "http://127.0.0.1:8081"}, 403),
+        ("basic", {"origin": "http://127.0.0.1"}, 403),
+        ("basic", {"origin": f"{HERE}.evil.example"}, 403),
+        ("basic", {"origin": f"ftp://{HERE[7:]}"}, 403),
+        ("bearer", {"origin": "http://evil.example"}, 403),
+        # Neither: programs.
+        ("bearer", {}, None),
+        ("basic", {}, 403),
+        (None, {}, 401),
+        (None, {"origin": HERE}, 401),
+        (None, {"origin": "http://evil.example"}, 403),
+        ("wrong", {}, 401),
+    ],
+)
+def test_cross_site(guard, scheme, headers, expected):
+    authorization = {
+        "basic": basic("zoë", PASSWORD),
+        "bearer": f"Bearer {TOKEN}",
+        "wrong": "Bearer 00000000000000",
+        None: None,
+    }[scheme]
+    asked = ask(authorization, **headers)
+    if expected is None:
+        assert guard.let(asked) in ("zoë", "deploy")
+    else:
+        assert status(guard, asked) == expected
+
+
+def test_401_says_how(guard):
+    with pytest.raises(Refused) as caught:
+        guard.let(ask())
+    assert "Bearer" in caught.value.headers["WWW-Authenticate"]
+    assert "Basic" in caught.value.headers["WWW-Authenticate"]
+
+
+def test_guessing_is_slowed_by_address(guard, clock):
+    for _ in range(TRIES):
+        assert status(guard, ask("Bearer 00000000000000")) == 401
+        clock.advance(1.0)
+    with pytest.raises(Refused) as caught:
+        guard.let(ask(f"Bearer {TOKEN}"))
+    assert caught.value.status == 429
+    assert int(caught.value.headers["Retry-After"]) == WINDOW - TRIES + 1
+    assert guard.let(ask(f"Bearer {TOKEN}", client="192.0.2.2")) == "deploy"
+    clock.advance(WINDOW - TRIES)
+    assert guard.let(ask(f"Bearer {TOKEN}")) == "deploy"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "other"),
+    [
+        ([f"2001:db8::{number:x}" for number in range(TRIES)], "2001:db8:0:1::1"),
+        ([f"fe80::{number:x}%eth{number}" for number in range(TRIES)], "::1"),
+        (["192.0.2.1", "::ffff:192.0.2.1"] * (TRIES // 2), "::ffff:192.0.2.2"),
+    ],
+)
+def test_a_host_has_many_addresses(guard, addresses, other):
+    for address in addresses:
+        assert status(guard, ask("Bearer 00000000000000", client=address)) == 401
+    assert status(guard, ask(f"Bearer {TOKEN}", client=addresses[0])) == 429
+    assert guard.let(ask(f"Bearer {TOKEN}", client=other)) == "deploy"
+
+
+def test_missing_credentials_are_no_guess(guard):
+    for _ in range(TRIES + 1):
+        assert status(guard, ask()) == 401
+
+
+def test_addresses_are_not_remembered_without_bound(guard):
+    for number in range(3000):
+        status(guard, ask("Bearer 00000000000000", client=f"address {number}"))
+    assert len(guard._wrong) <= 1024

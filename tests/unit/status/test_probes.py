@@ -1,0 +1,121 @@
+"""Probes: alive, ready, and a request that does nothing."""
+
+import json
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from queuerelay.status.deep import BOUND
+
+
+def test_alive_and_ready(stage):
+    assert stage.json("/healthz") == {"ok": True, "stuck": []}
+    assert stage.json("/readyz") == {"ok": True, "reasons": []}
+
+
+def test_redis_away_is_no_reason_to_be_started_anew(stage):
+    stage.broker.disconnect()
+    stage.turn(60.0)
+    assert stage.ask("/healthz").status == 200
+    response = stage.ask("/readyz")
+    assert response.status == 503
+    assert json.loads(response.body)["reasons"] == ["redis-down"]
+
+
+def test_a_stuck_loop_is_named(stage, logged_failures):
+    def broken():
+        raise RuntimeError("stuck")
+
+    (loop,) = [loop for loop in stage.relay.loops() if loop.name == "sweep"]
+    loop._turn = broken
+    stage.turn(30.0)
+    response = stage.ask("/healthz")
+    assert response.status == 503
+    (stuck,) = json.loads(response.body)["stuck"]
+    assert stuck["loop"] == "sweep"
+    assert stuck["age"] > stuck["limit"]
+    assert ("loop-stale", stage.relay.id) in stage.reasons
+    assert logged_failures.flush(RuntimeError)
+
+
+def test_a_loop_that_waits_for_ever_is_stuck_too(stage):
+    stage.broker.survey = lambda: stage.broker.when_up().addCallback(lambda _: never)
+    never = Deferred()
+    stage.turn(30.0)
+    assert "collect" in stage.ask("/healthz").body.decode()
+
+
+def test_draining_is_not_ready_and_alive(stage):
+    stage.draining = True
+    response = stage.ask("/readyz")
+    assert (response.status, json.loads(response.body)["reasons"]) == (503, ["draining"])
+    assert stage.ask("/healthz").status == 200
+
+
+class Asked:
+    """A deep check under way."""
+
+    def __init__(self, stage):
+        self.results = []
+        stage.status.deep.check().addCallback(self.results.append)
+        stage.turn()
+
+    @property
+    def result(self):
+        (result,) = self.results
+        return result
+
+
+@pytest.mark.parametrize(("status", "ok"), [(200, True), (404, True), (405, True), (502, False)])
+def test_a_request_that_does_nothing_goes_all_the_way(stage, status, ok):
+    asked = Asked(stage)
+    (message,) = stage.waiting()
+    assert (message["method"], message["url"]) == ("OPTIONS", "*")
+    stage.turn(0.5)
+    stage.work(status=status)
+    assert (asked.result.ok, asked.result.status) == (ok, status)
+    assert asked.result.seconds == pytest.approx(0.5)
+
+
+def test_through_http(stage):
+    connection_answer = []
+    stage.status.deep.check().addCallback(connection_answer.append)
+    stage.turn()
+    stage.work(status=204)
+    # Just now: the same result again, and nothing is sent.
+    response = stage.ask("/healthz/deep")
+    assert response.status == 200
+    assert json.loads(response.body)["status"] == 204
+    assert stage.waiting() == []
+
+
+def test_one_at_a_time(stage):
+    first, second = Asked(stage), Asked(stage)
+    assert len(stage.waiting()) == 1
+    stage.work()
+    assert first.result is second.result
+
+
+def test_nobody_answers(stage):
+    asked = Asked(stage)
+    stage.turn(BOUND + 0.1)
+    assert (asked.result.ok, asked.result.reason) == (False, "no-answer")
+    # Nobody has it any more.
+    assert stage.waiting() == []
+    assert stage.ask("/healthz/deep").status == 503
+    stage.turn(2.0)
+    again = Asked(stage)
+    stage.work()
+    assert again.result.ok
+
+
+def test_a_relay_that_takes_nothing_says_so_at_once(make_stage):
+    stage = make_stage(max_held=1)
+    stage.hold()
+    assert Asked(stage).result.reason == "held-limit"
+
+
+def test_stopped_under_way(stage):
+    asked = Asked(stage)
+    stage.status.stop()
+    assert asked.result.reason == "no-answer"
