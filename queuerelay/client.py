@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import quote, urlsplit
 _PORTS: Final = {"http": 80, "https": 443}
 #: Bytes of an answer.
 _LARGEST: Final = 64 * 1024 * 1024
+_PART: Final = 1024 * 1024
 
 
 class ApiError(Exception):
@@ -133,11 +135,12 @@ class Client:
         kind = (
             http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
         )
+        until = time.monotonic() + self._timeout
         connection = kind(self._host, self._port, timeout=self._timeout)
         try:
             connection.request(method, f"{self._root}/{path}", body, headers)
             answer = connection.getresponse()
-            status, content = answer.status, answer.read(_LARGEST + 1)
+            status, content = answer.status, _read(answer, until)
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(f"cannot reach {self._url}: {_reason(error)}") from error
         finally:
@@ -155,6 +158,16 @@ def _is_name(host: str) -> bool:
     except UnicodeError:
         return False
     return True
+
+
+def _read(answer: http.client.HTTPResponse, until: float) -> bytes:
+    """The content, or a little more than `_LARGEST`; a socket bounds each of its parts alone."""
+    content = bytearray()
+    while len(content) <= _LARGEST and (part := answer.read1(_PART)):
+        content += part
+        if time.monotonic() > until:
+            raise TimeoutError
+    return bytes(content)
 
 
 def _understood(status: int, content: bytes, url: str) -> dict[str, Any]:

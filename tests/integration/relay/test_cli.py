@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -271,6 +272,27 @@ def test_somebody_who_never_answers():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         refused(run("--timeout", "0.2", "status", url=url), 3, "no answer in time")
+
+
+def test_somebody_who_answers_bit_by_bit():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            client, _ = server.accept()
+            with client, contextlib.suppress(OSError):
+                client.recv(65536)
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 102\r\n\r\n")
+                for char in b" " * 100 + b"{}":
+                    client.sendall(bytes([char]))
+                    # Each comes well within the bound, all of them do not.
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        answer = run("--timeout", "0.5", "status", url=url)
+        thread.join()
+    refused(answer, 3, "no answer in time")
 
 
 def test_a_reader_that_has_enough(place):
