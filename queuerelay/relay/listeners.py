@@ -22,6 +22,11 @@ from queuerelay.relay.proxied import PREFIX, ProxiedFactory
 
 #: Seconds that the last answers get at least to reach their clients, where the drain time is over.
 LAST_ANSWERS = 1.0
+#: Clients that may wait to be accepted. Twisted's 50 are less than a burst, and who finds no place
+#: tries again after a second (RFC 6298 2); the system's own bound (somaxconn) holds, too.
+BACKLOG = 1024
+#: What begins the endpoints that have such a bound.
+_SOCKETS = ("tcp:", "tcp6:", "ssl:", "unix:")
 #: Seconds between two writes of the access log.
 FLUSH_INTERVAL = 1.0
 
@@ -162,13 +167,20 @@ def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
             "--listen", text, "an endpoint such as haproxy:tcp:8000: there is no TLS behind PROXY"
         )
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, inner)
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(inner))
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ConfigError.of(
             "--listen", text, f"an endpoint such as tcp:8000 ({reason})"
         ) from error
     return endpoint
+
+
+def _with_backlog(text: str) -> str:
+    """An endpoint's text with our backlog, where it has none of its own."""
+    if not text.startswith(_SOCKETS) or ":backlog=" in text:
+        return text
+    return f"{text}:backlog={BACKLOG}"
 
 
 def _stop_listening(port: IListeningPort) -> Deferred[Any]:

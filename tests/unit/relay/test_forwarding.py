@@ -2,12 +2,14 @@
 
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
 from twisted.web.server import Site
 
 from queuerelay.errors import ConfigError
 from queuerelay.relay.accesslog import AccessLog
-from queuerelay.relay.listeners import endpoint_from
+from queuerelay.relay.listeners import BACKLOG, endpoint_from
 from queuerelay.relay.proxied import ProxiedFactory
 from queuerelay.relay.resource import RelayResource
 from tests.unit.relay.stage import Connection, to
@@ -267,6 +269,34 @@ def test_an_endpoint_that_is_none(text):
     with pytest.raises(ConfigError) as caught:
         endpoint_from(text, reactor=Clock())
     assert f"--listen: got {text!r}, expected an endpoint such as " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "backlog"),
+    [
+        ("tcp:0", BACKLOG),
+        ("tcp:0:interface=127.0.0.1", BACKLOG),
+        ("tcp6:0", BACKLOG),
+        ("haproxy:tcp:port=0", BACKLOG),
+        ("tcp:0:backlog=7", 7),
+        ("haproxy:tcp:0:backlog=7:interface=127.0.0.1", 7),
+    ],
+)
+def test_a_burst_of_clients_finds_a_place_in_the_queue_of_the_socket(text, backlog):
+    reactor = MemoryReactor()
+    endpoint_from(text, reactor=reactor).listen(Factory())
+    ((_, _, given, _),) = reactor.tcpServers
+    assert given == backlog
+
+
+@pytest.mark.parametrize(
+    ("more", "backlog"), [("", BACKLOG), (":mode=660", BACKLOG), (":backlog=7", 7)]
+)
+def test_a_burst_on_a_unix_socket_too(tmp_path, more, backlog):
+    reactor = MemoryReactor()
+    endpoint_from(f"unix:{tmp_path}/s{more}", reactor=reactor).listen(Factory())
+    ((path, _, given, *_),) = reactor.unixServers
+    assert (path, given) == (f"{tmp_path}/s", backlog)
 
 
 def test_the_access_log_has_the_client(make_stage, tmp_path):
