@@ -27,10 +27,16 @@ LIFE: Final = 600.0
 CONNECTIONS: Final = 200
 
 
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
+
+
 class _Request(Request):
     """A request whose body is bounded before it is there."""
 
     _room = MAX_BODY
+    _cut_off = False
 
     def gotLength(self, length: int | None) -> None:
         """The length of the body is known, or None."""
@@ -49,7 +55,10 @@ class _Request(Request):
 
     def _cut(self) -> None:
         channel = self.channel
-        if channel is not None:
+        if channel is not None and not self._cut_off:
+            self._cut_off = True
+            transport: Any = channel.transport
+            transport.write(_TOO_LARGE)
             channel.loseConnection()
 
 
@@ -77,6 +86,7 @@ class _Channel(HTTPChannel):
 class StatusSite(Site):
     """A Site without log and timer, for `CONNECTIONS` connections at a time."""
 
+    noisy = False
     # Without the switch to HTTP/2.
     protocol = _Channel  # type: ignore[assignment]
 
