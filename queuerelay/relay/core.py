@@ -145,7 +145,7 @@ class Relay:
             refuse=self._refuse,
             answered=self._streamed,
             cut=self._cut,
-            crowded=lambda: self.room < 0,
+            crowded=self._crowded,
             count=self._count,
             tell=self._tell_taken,
         )
@@ -230,15 +230,22 @@ class Relay:
 
     @property
     def room(self) -> int:
-        """Bytes that more requests may weigh."""
-        taken = self._table.bytes + self.receiving + self.senders.waiting
-        return self._config.max_held_bytes - taken
+        """Bytes that more requests may weigh. Answers never take more than half of all from them:
+        else a few clients that read slowly would shut everybody else out.
+        """
+        answers = min(self.senders.waiting, self._config.max_held_bytes // 2)
+        return self._config.max_held_bytes - self._table.bytes - self.receiving - answers
 
     def fits(self, size: int) -> bool:
         """Whether there is room for an answer of `size` bytes that may have to wait for its client;
         the only one that waits always has it.
         """
-        return not self.senders.waiting or size <= self.room
+        waiting = self.senders.waiting
+        return not waiting or size <= min(self.room, self._config.max_held_bytes // 2 - waiting)
+
+    def _crowded(self) -> bool:
+        """Whether what clients have not taken of their streams is too much."""
+        return self.room < 0 or self.senders.waiting > self._config.max_held_bytes // 2
 
     def seconds_since(self, held: Held) -> float:
         """How long it has been held, or was."""
