@@ -9,8 +9,11 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import html5lib
+
 from queuerelay.wire.reply import encode_reply
 from tests.integration.relay.daemon import eventually
+from tests.integration.status.place import ask as place_ask
 from tests.integration.status.place import listening, metrics, stats, status, summed
 from tests.unit.relay.strict import read, request
 from tests.valkey import PATIENCE, free_port
@@ -184,6 +187,17 @@ def test_numbers_agree_to_the_last_one(daemon, fresh_valkey, tmp_path: Path) -> 
         assert summed(series, "queuerelay_queue_depth", queue=queue) == 0
     assert lines["resque.pending"] == series["queuerelay_held"] == 0
     assert lines["resque.workers"] == client.scard("resque:workers") == 1
+    # The page, as it is read.
+    code, document = place_ask(port, "/")
+    assert code == 200
+    tree = html5lib.parse(document, namespaceHTMLElements=False)
+    text = " ".join(" ".join(tree.itertext()).split())
+    ends = shown["requests"]["ends"]
+    for name, number in ends.items():
+        assert f"{number:,} {name}" in text, name
+    assert f"Resque processed {attempts:,}" in text
+    assert f"Resque failed {failing:,}" in text
+    assert f"Dead letters {failing:,}" in text
     # Ten thousand paths, methods and hosts later there are the same series, but for the queue whose
     # waits and runs there were none of before.
     new = {name.partition("{")[0] for name in series.keys() - before.keys()}
