@@ -160,7 +160,7 @@ class StatusService(Service):
         broker: Broker | None = None,
     ) -> None:
         self._backend = _backend(config, reactor, broker)
-        address = url.parse(config.redis).redacted
+        address = url.parse(config.redis).place
         self.status = Status(
             self._backend.broker,
             address=address,
@@ -231,7 +231,7 @@ class Daemon(Service):
         parts = [part for part in (self.relay, self.pools) if part is not None]
         return Status(
             self._backend.broker,
-            address=url.parse(config.redis).redacted,
+            address=url.parse(config.redis).place,
             clock=self._reactor,
             local=[part.published for part in parts],
             loops=[part.loops for part in parts],

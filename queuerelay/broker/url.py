@@ -36,8 +36,13 @@ class RedisUrl:
     ca_file: str | None = None
 
     @property
+    def place(self) -> str:
+        """The address without who enters there, for pages that others read."""
+        return replace(self, username=None, password=None).redacted
+
+    @property
     def redacted(self) -> str:
-        """The address without its password, for logs and pages."""
+        """The address without its password, for logs."""
         return self._text("***" if self.password is not None else None)
 
     def for_redis_py(self) -> str:

@@ -159,6 +159,12 @@ def test_redacted(text, shown):
     assert parse(text).redacted == shown
 
 
+def test_a_place_is_without_who_enters_there():
+    found = parse("redis://anna:secret@host:1234/5")
+    assert found.place == "redis://host:1234/5"
+    assert parse("unix:///run/redis.sock").place == parse("unix:///run/redis.sock").redacted
+
+
 def connection_of(text):
     """How redis-py understands it."""
     client = redis.Redis.from_url(text)
