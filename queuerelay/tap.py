@@ -131,6 +131,12 @@ class _Process(Service):
 
     def privilegedStartService(self) -> None:
         """Open what needs privileges; one line and exit status 1 where that fails."""
+        # Before anybody can know of us: else they would end us.
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        # With --logfile twistd rotates its own log on this signal: that is to happen as well.
+        rotate = signal.getsignal(signal.SIGUSR1)
+        self._rotate = rotate if callable(rotate) else None
+        signal.signal(signal.SIGUSR1, self._on_user_signal)
         # Each held client is an open file, and the usual soft limit is 1,024.
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         # macOS says "no limit" and takes it not.
@@ -144,12 +150,6 @@ class _Process(Service):
     def startService(self) -> None:
         """Start the daemon."""
         super().startService()
-        # Now, not only when we run: else they would end us.
-        signal.signal(signal.SIGHUP, self._on_hangup)
-        # With --logfile twistd rotates its own log on this signal: that is to happen as well.
-        rotate = signal.getsignal(signal.SIGUSR1)
-        self._rotate = rotate if callable(rotate) else None
-        signal.signal(signal.SIGUSR1, self._on_user_signal)
         try:
             self._daemon.startService()
         except QueuerelayError as error:

@@ -154,6 +154,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def freezes_what_is_left() -> Iterator[None]:
+    """The same for what each module leaves that lives on, such as examples of hypothesis: it is the
+    collection after every test that takes the time of a long run.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Undo what pytest-twisted does to a hypothesis test.
