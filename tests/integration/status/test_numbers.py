@@ -139,6 +139,9 @@ def test_numbers_agree_to_the_last_one(daemon, fresh_valkey, tmp_path: Path) -> 
     # Each second a look, and each two seconds a beat of the other process.
     eventually(lambda: sum(status(port)["jobs"]["jobs"].values()) == attempts)
     eventually(lambda: status(port)["resque"]["processed"] == attempts)
+    eventually(
+        lambda: sum(status(port)["requests"]["codes"]["requests"].values()) == REQUESTS + LEAVERS
+    )
 
     shown, series, lines = status(port), metrics(port), stats(port)
     # Requests.
