@@ -246,9 +246,7 @@ class FrontRequest:
         self._framing = framing
         self._status = reply.status
         sender = self._sending()
-        sender.send(self._head(reply.status, fields) + body)
-        if last:
-            sender.end()
+        sender.go_on(self._head(reply.status, fields) + body, last=last)
         return True
 
     def proceed(self, parts: Sequence[bytes], *, last: bool) -> None:
@@ -256,11 +254,7 @@ class FrontRequest:
         sender, framing = self._sender, self._framing
         if self.channel is None or sender is None or framing is None:
             return
-        data = framing.encode(parts, last=last)
-        if data:
-            sender.send(data)
-        if last:
-            sender.end()
+        sender.go_on(framing.encode(parts, last=last), last=last)
 
     @property
     def backlog(self) -> int:

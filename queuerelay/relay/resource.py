@@ -157,11 +157,7 @@ class _Exchange:
         sender, framing = self._sender, self._framing
         if sender is None or framing is None:
             return
-        data = framing.encode(parts, last=last)
-        if data:
-            sender.send(data)
-        if last:
-            sender.end()
+        sender.go_on(framing.encode(parts, last=last), last=last)
 
     @property
     def backlog(self) -> int:

@@ -138,6 +138,13 @@ class Sender:
         self._senders.waiting += len(data)
         self._pump()
 
+    def go_on(self, data: bytes, *, last: bool) -> None:
+        """Send `data`, if there is any, and after the `last` of it no more."""
+        if data:
+            self.send(data)
+        if last:
+            self.end()
+
     def end(self) -> None:
         """Nothing more comes."""
         self._ending = True
