@@ -51,6 +51,8 @@ class Child(ProcessProtocol):
         self._exit: Exit | None = None
         self._started_at = 0.0
         self._kill_at = 0.0
+        #: Its pipes that are open.
+        self._pipes = {0, 1, 2}
         #: Process id; None before the start.
         self.pid: int | None = None
         #: Fires with its `Exit`, once.
@@ -109,13 +111,15 @@ class Child(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         """Something on stdout."""
-        if not self.done.called:
-            self._on_output(data)
+        self._on_output(data)
 
     def errReceived(self, data: bytes) -> None:
         """Something on stderr."""
-        if not self.done.called:
-            self._on_errors(data)
+        self._on_errors(data)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        """One of its pipes is closed."""
+        self._pipes.discard(childFD)
 
     def processExited(self, reason: Failure) -> None:
         """The process itself has ended: this decides. Its pipes may be open for a while."""
@@ -131,6 +135,8 @@ class Child(ProcessProtocol):
             ended_by_us=self._ended_by_us,
         )
         self._stop_timer()
+        if not self._pipes:
+            return
         patience = PIPES
         if self._ended_by_us is not None:
             patience = max(PIPES, self._kill_at - self._clock.seconds())
@@ -157,4 +163,10 @@ class Child(ProcessProtocol):
     def _finish(self) -> None:
         if not self.done.called:
             assert self._exit is not None, "a process ends before its pipes do"
+            # They know us, and we them: let go, or all of it stays until the collector comes.
+            self._on_output = self._on_errors = _unheard
             self.done.callback(self._exit)
+
+
+def _unheard(output: bytes) -> None:
+    """What is printed after the end is nobody's."""

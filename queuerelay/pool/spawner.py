@@ -46,6 +46,7 @@ from queuerelay.pool.transport import (
     SpawnedProcess,
     signal_number,
 )
+from queuerelay.pool.watch import Watch
 
 #: Twisted's: we write to stdin, and read from stdout and stderr.
 _STANDARD: Final[Mapping[int, int | str]] = {0: "w", 1: "r", 2: "r"}
@@ -92,6 +93,7 @@ class Spawner:
         self._reactor = reactor
         #: Whether processes are started in our way, rather than in the reactor's.
         self.native = IReactorFDSet.providedBy(reactor) and supported()
+        self._watch = Watch(reactor)
         self._groups = Groups(self._start_guardian, clock=reactor)
         self._inherited = _inheritable()
         # How a process gets its group; decided at the first, when we have become a daemon.
@@ -195,6 +197,7 @@ class Spawner:
         ends.close_theirs()
         process = SpawnedProcess(
             self._reactor,
+            self._watch,
             protocol,
             pid,
             ours=ends.ours,

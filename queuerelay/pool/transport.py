@@ -6,9 +6,9 @@ It behaves as `twisted.internet.process.Process` does towards its `ProcessProtoc
    once, after it, when every pipe is closed.
 2. The process is reaped just before `processEnded` and not earlier. Until then the kernel keeps
    its number, so no signal to its group can ever reach a stranger's.
-3. A descriptor is closed while its own event is handled, or else in a later turn of the reactor:
-   closed earlier, its number could be given to a new pipe, which would then get the events that
-   still wait for the old one.
+3. An input that the reactor watches is closed in a later turn of it: closed earlier, its number
+   could be given to a new pipe, which would then get the events that still wait for the old one.
+   All else is watched by `watch`, which has no such trouble.
 """
 
 import os
@@ -32,12 +32,13 @@ from twisted.internet.interfaces import (
     IReactorFDSet,
     IReactorProcess,
     IReactorTime,
-    IReadDescriptor,
 )
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from queuerelay.pool.watch import Watch
 
 #: Bytes read from one pipe in one turn of the reactor; a pipe holds as much.
 READ_SIZE: Final = 65536
@@ -97,7 +98,6 @@ def signal_number(signal_id: str | int) -> int:
         raise ValueError(f"no such signal: {signal_id!r}") from None
 
 
-@implementer(IReadDescriptor)
 class _Output:
     """Our end of a pipe that the process writes to."""
 
@@ -106,40 +106,36 @@ class _Output:
         self._name = name
         self._fd = fd
 
-    def logPrefix(self) -> str:
-        return "process"
-
-    def fileno(self) -> int:
-        return self._fd
-
     def start(self) -> None:
         if self._fd != -1:
-            self._process.reactor.addReader(self)
+            self._process.watch.add(self._fd, self)
 
     def stop(self) -> None:
         if self._fd != -1:
-            self._process.reactor.removeReader(self)
+            self._process.watch.forget(self._fd)
 
-    def doRead(self) -> Any:
+    def ready(self) -> None:
+        if self._fd == -1:
+            return
         try:
             data = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
-            return None
+            return
         except OSError:
-            return CONNECTION_LOST
-        if not data:
-            return CONNECTION_DONE
-        self._process.received(self._name, data)
-        return None
+            data = b""
+        if data:
+            self._process.received(self._name, data)
+        else:
+            self.lost()
 
     def close(self) -> None:
-        """Close it in a later turn (invariant 3); what is unread is lost."""
+        """Close it in a later turn, as transports do; what is unread is lost."""
         self.stop()
-        self._process.reactor.callLater(0, self.connectionLost, _DONE)
+        self._process.reactor.callLater(0, self.lost)
 
     abort = close
 
-    def connectionLost(self, reason: Failure) -> None:
+    def lost(self) -> None:
         if self._fd != -1:
             self.stop()
             os.close(self._fd)
@@ -155,6 +151,7 @@ class _Input(FileDescriptor):
         self._process = process
         self._name = name
         self._fd = fd
+        self._begun = False
         self.connected = 1
 
     def logPrefix(self) -> str:
@@ -164,18 +161,28 @@ class _Input(FileDescriptor):
         return self._fd
 
     def start(self) -> None:
-        """Watch for the process closing its end: a poller says so to readers too."""
-        if self.connected and not self.disconnecting:
+        """Watch for the process closing its end: a poller says so to readers too.
+
+        Mostly all is written and it is to be closed already; then the reactor never hears of it.
+        """
+        self._begun = True
+        if not self.disconnecting:
             self.startReading()
+        elif self._idle:
+            self.connectionLost(_DONE)
 
     def doRead(self) -> Exception:
         # A pipe's writing end is never readable: this is how select(2) says that it broke.
         return CONNECTION_LOST
 
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is left to be written, and nobody is about to give us more."""
+        return not self.dataBuffer and not self._tempDataLen and self.producer is None
+
     def write(self, data: bytes) -> None:
         """Write what the pipe takes at once, which is mostly all, and keep the rest."""
-        idle = not self.dataBuffer and not self._tempDataLen and self.producer is None
-        if data and idle and self.connected and not self.disconnecting:
+        if data and self._idle and self.connected and not self.disconnecting:
             try:
                 written = os.write(self._fd, data)
             except BrokenPipeError:
@@ -202,12 +209,13 @@ class _Input(FileDescriptor):
 
     def close(self) -> None:
         """Close it when all is written."""
-        if self.dataBuffer or self._tempDataLen or self.producer is not None:
+        if not self._idle:
             self.loseConnection()
         elif self.connected and not self.disconnecting:
             self.disconnecting = 1
-            self.stopReading()
-            self._process.reactor.callLater(0, self.connectionLost, _DONE)
+            if self._begun:
+                self.stopReading()
+                self._process.reactor.callLater(0, self.connectionLost, _DONE)
 
     def abort(self) -> None:
         """Close it in a later turn; what is unwritten is lost."""
@@ -216,6 +224,9 @@ class _Input(FileDescriptor):
             self.stopReading()
             self.stopWriting()
             self._process.reactor.callLater(0, self.connectionLost, _ABORTED)
+
+    def lost(self) -> None:
+        self.connectionLost(_ABORTED)
 
     def connectionLost(self, reason: Failure) -> None:
         if self._fd != -1:
@@ -227,7 +238,6 @@ class _Input(FileDescriptor):
             self._process.pipe_closed(self._name)
 
 
-@implementer(IReadDescriptor)
 class _Exit:
     """The pidfd (pidfd_open(2)): readable when the process is gone."""
 
@@ -235,16 +245,15 @@ class _Exit:
         self._process = process
         self._fd = fd
 
-    def logPrefix(self) -> str:
-        return "process"
-
-    def fileno(self) -> int:
-        return self._fd
+    def start(self) -> None:
+        self._process.watch.add(self._fd, self)
 
     def send(self, number: int) -> None:
         signal.pidfd_send_signal(self._fd, number)
 
-    def doRead(self) -> None:
+    def ready(self) -> None:
+        if self._fd == -1:
+            return
         # WNOWAIT: it stays a zombie, see invariant 2.
         options = os.WEXITED | os.WNOWAIT | os.WNOHANG
         status: int | None = None
@@ -261,18 +270,22 @@ class _Exit:
                 status = result.si_status << 8
             else:
                 status = result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
-        self.forget()
+        self.lost()
         self._process.exited(status)
 
-    def connectionLost(self, reason: Failure) -> None:
-        # The reactor stops, and nobody will look at it any more.
-        self.forget()
-
-    def forget(self) -> None:
+    def lost(self) -> None:
         if self._fd != -1:
-            self._process.reactor.removeReader(self)
+            self._process.watch.forget(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+def _call(method: Callable[[Any], object], given: object) -> None:
+    """Tell the protocol; what it raises is its own affair."""
+    try:
+        method(given)
+    except Exception:
+        _log.failure("a process protocol's {method} failed", method=method.__name__)
 
 
 def _reason(status: int | None) -> Failure:
@@ -299,6 +312,7 @@ class SpawnedProcess:
     def __init__(
         self,
         reactor: ISpawnReactor,
+        watch: Watch,
         protocol: IProcessProtocol,
         pid: int,
         *,
@@ -307,6 +321,7 @@ class SpawnedProcess:
         before_reap: Callable[[], object],
     ) -> None:
         self.reactor: Any = reactor
+        self.watch = watch
         #: Process id, None once the process is gone.
         self.pid: int | None = pid
         self._protocol: IProcessProtocol | None = protocol
@@ -333,15 +348,14 @@ class SpawnedProcess:
         assert protocol is not None
         try:
             self._exit = _Exit(self, os.pidfd_open(self._group))
-            self.reactor.addReader(self._exit)
+            self._exit.start()
             for pipe in self._pipes.values():
                 if isinstance(pipe, _Output):
                     pipe.start()
         except BaseException:
             self._discard()
             raise
-        with _log.failuresHandled("while calling makeConnection:"):
-            protocol.makeConnection(self)
+        _call(protocol.makeConnection, self)
         # Only now: mostly stdin has been written and closed already, and then nothing is to watch.
         for pipe in list(self._pipes.values()):
             if isinstance(pipe, _Input):
@@ -354,9 +368,9 @@ class SpawnedProcess:
         """Undo a start of which the protocol has not been told."""
         self._protocol = None
         for pipe in list(self._pipes.values()):
-            pipe.connectionLost(_ABORTED)
+            pipe.lost()
         if self._exit is not None:
-            self._exit.forget()
+            self._exit.lost()
         with suppress(ProcessLookupError):
             os.killpg(self._group, signal.SIGKILL)
         self._reap(0)
@@ -372,8 +386,7 @@ class SpawnedProcess:
         """One of the pipes is closed."""
         del self._pipes[name]
         if self._protocol is not None:
-            with _log.failuresHandled("while calling childConnectionLost:"):
-                self._protocol.childConnectionLost(name)
+            _call(self._protocol.childConnectionLost, name)
         self._maybe_ended()
 
     def exited(self, status: int | None) -> None:
@@ -385,8 +398,7 @@ class SpawnedProcess:
         self.pid = self._exit = None
         self._reason = _reason(status)
         if self._protocol is not None:
-            with _log.failuresHandled("while calling processExited:"):
-                self._protocol.processExited(self._reason)
+            _call(self._protocol.processExited, self._reason)
         self._maybe_ended()
 
     def _maybe_ended(self) -> None:
@@ -395,8 +407,7 @@ class SpawnedProcess:
             return
         self._protocol = None
         self._reap(os.WNOHANG)
-        with _log.failuresHandled("while calling processEnded:"):
-            protocol.processEnded(reason)
+        _call(protocol.processEnded, reason)
 
     def _reap(self, options: int) -> None:
         self.pid = self._exit = None
