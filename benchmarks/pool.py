@@ -130,7 +130,7 @@ async def run(options: argparse.Namespace, address: str) -> int:
     broker = RedisBroker(url.parse(address), reactor=reactor)
     broker.start()
     await broker.when_up()
-    spawner = Spawner(reactor=reactor)
+    spawner = Spawner(reactor=reactor, together=broker.together)
     await bare(spawner, options.width, 0.2)
     loops: dict[str, Any] = {"twisted": reactor, "ours": spawner}
     ratios: dict[str, list[float]] = {name: [] for name in loops}

@@ -64,7 +64,7 @@ def host(address: str, size: int, number: int, command: list[str]) -> None:
         lease=LEASE,
         max_output=4 * 1024**3,
     )
-    spawner = Spawner(reactor=reactor)
+    spawner = Spawner(reactor=reactor, together=broker.together)
     pool = Pool(
         config,
         broker,

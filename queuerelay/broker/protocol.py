@@ -13,8 +13,8 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import hiredis
@@ -39,6 +39,8 @@ _TICK: Final = 0.25
 #: Error prefixes after which the connection is of no use.
 _UNFIT: Final = ("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOAUTH", "WRONGPASS")
 
+_NOTHING: Final = nullcontext()
+
 #: What Redis gives: bytes, integers, None, or lists of them.
 Answer = Any
 
@@ -60,6 +62,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         self._usable = False
         # What is held back to go out with what comes next; None where nothing is.
         self._corked: list[bytes] | None = None
+        self._cork = _Cork(self)
         #: Fires once, when the connection is gone.
         self.lost: Deferred[None] = Deferred()
         #: Why it is gone, or going.
@@ -138,20 +141,19 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         else:
             self._corked.append(packed)
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is sent within goes out in one write at the end of it."""
-        if self._corked is not None:
-            yield
-            return
-        corked: list[bytes] = []
-        self._corked = corked
-        try:
-            yield
-        finally:
-            self._corked = None
-            if corked and self._usable:
-                eager.write(self.transport, b"".join(corked))
+    def together(self) -> AbstractContextManager[None]:
+        """What is sent within goes out in one write at the end of it; within another, of that."""
+        return self._cork if self._corked is None else _NOTHING
+
+    def cork(self) -> None:
+        """Hold back what is sent from now on."""
+        self._corked = []
+
+    def uncork(self) -> None:
+        """Send what was held back."""
+        corked, self._corked = self._corked, None
+        if corked and self._usable:
+            eager.write(self.transport, corked[0] if len(corked) == 1 else b"".join(corked))
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Bytes of one or more answers."""
@@ -211,6 +213,19 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         # A long answer that is still coming in is not late.
         if self._waiting and self._waiting[0][1] < now and self._heard + COMMAND_BOUND < now:
             self.drop("no answer in time")
+
+
+class _Cork(AbstractContextManager[None]):
+    """`RedisProtocol.together`; made once, as a generator for each job costs more than it saves."""
+
+    def __init__(self, protocol: RedisProtocol) -> None:
+        self._protocol = protocol
+
+    def __enter__(self) -> None:
+        self._protocol.cork()
+
+    def __exit__(self, *raised: object) -> None:
+        self._protocol.uncork()
 
 
 def _why(failure: Failure) -> str:

@@ -83,6 +83,8 @@ class Template:
                 if isinstance(piece, _Field) and (number == 0 or not fields):
                     where = "in the program's own name" if fields else "without a message"
                     raise ConfigError.of(option, command[number], f"no placeholder {where}")
+        #: argv, where it is the same for all messages; known after the first.
+        self._constant: tuple[bytes, ...] | None = None
         #: The program, as it stands in the command.
         self.program = "".join(str(piece) for piece in self._elements[0])
 
@@ -93,6 +95,8 @@ class Template:
         value, contains a NUL, is too long, or would be read as an option (a text that begins with
         ``-`` where nothing stands before it; after an element ``--`` that is allowed).
         """
+        if self._constant is not None:
+            return list(self._constant)
         argv = []
         options = True
         for element in self._elements:
@@ -110,6 +114,8 @@ class Template:
                 )
             options = options and element != ("--",)
             argv.append(encoded)
+        if not self.fields:
+            self._constant = tuple(argv)
         return argv
 
     @staticmethod

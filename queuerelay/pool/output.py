@@ -186,6 +186,8 @@ class Lines:
 
     def tail(self) -> str:
         """The end of all that was printed, as readable text, line ends kept."""
+        if not self.total:
+            return ""
         kept = self._tail.value()
         if self.total > len(kept):
             # The cut may have gone through a character: drop what is left of it (RFC 3629 3).

@@ -14,6 +14,7 @@ Invariants:
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from heapq import heappop, heappush
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -78,6 +79,10 @@ class Pool:
         self._runner.on_settling = self._freed
         self._runner.rest.on_over = self._wake
         self._slots: list[Slot] = []
+        #: How many slots have a message that is worked on.
+        self.busy = 0
+        #: Numbers of slots that were given back; those above them have never been taken.
+        self._numbers: list[int] = []
         worker_id = f"queuerelay.{holder}:{','.join(config.queues)}"
         self._upkeep = Upkeep(
             config,
@@ -178,11 +183,6 @@ class Pool:
         """How many messages are worked on at a time."""
         return self._size
 
-    @property
-    def busy(self) -> int:
-        """How many slots have a message that is worked on."""
-        return sum(not slot.settling for slot in self._slots)
-
     def set_size(self, size: int) -> None:
         """Change the size, at least 0; what runs above it ends by itself.
 
@@ -228,7 +228,7 @@ class Pool:
             return 0
         # No more than `size` are being acknowledged: where Redis is slow, we are.
         free = max(0, min(self._size - self.busy, 2 * self._size - len(self._slots)))
-        return self._runner.rest.fits(free, [slot.since for slot in self._slots])
+        return self._runner.rest.fits(free, (slot.since for slot in self._slots))
 
     async def _fill(self) -> None:
         """Claim as many messages as there is room for, until the pool stops."""
@@ -299,8 +299,8 @@ class Pool:
             self._waiting.cancel()
 
     def _begin(self, claim: Claim) -> None:
-        taken = {slot.number for slot in self._slots if not slot.settling}
-        number = next(number for number in range(1, len(taken) + 2) if number not in taken)
+        self.busy += 1
+        number = heappop(self._numbers) if self._numbers else self.busy
         slot = Slot(number=number, claim=claim, since=self._clock.seconds())
         self._slots.append(slot)
         self._keep(self._run(slot))
@@ -310,14 +310,17 @@ class Pool:
             await self._runner.run(slot)
         finally:
             self._slots.remove(slot)
-            if not slot.settling:
-                self._freed()
-            self._wake()
+            if slot.settling:
+                self._wake()
+            else:
+                self._freed(slot)
 
-    def _freed(self) -> None:
-        """There is room for one more."""
-        if self.busy + 1 >= self._size:
+    def _freed(self, slot: Slot) -> None:
+        """Nothing of it runs any more: there is room for another."""
+        if self.busy >= self._size:
             self._idle_since = self._clock.seconds()
+        self.busy -= 1
+        heappush(self._numbers, slot.number)
         self._wake()
 
     async def _give_back(self, claim: Claim) -> None:

@@ -73,7 +73,9 @@ class Pools:
         self._broker = broker
         self._reactor = reactor
         self._wall_clock = wall_clock
-        self._spawner = Spawner(reactor=reactor) if processes is None else None
+        self._spawner: Spawner | None = None
+        if processes is None:
+            self._spawner = Spawner(reactor=reactor, together=broker.together)
         self._processes: Any = processes or self._spawner
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()

@@ -1,6 +1,6 @@
 """When a pool takes messages although its command cannot be run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -34,7 +34,7 @@ class Rest:
         """Seconds until the next try."""
         return max(0.0, self._until - self._clock.seconds()) if self.reason else 0.0
 
-    def fits(self, wanted: int, starts: list[float]) -> int:
+    def fits(self, wanted: int, starts: Iterable[float]) -> int:
         """How many of the `wanted` messages may be taken now, `starts` being the clock seconds at
         which the present ones were.
         """

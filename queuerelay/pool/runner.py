@@ -90,7 +90,7 @@ class Runner:
         #: How often each has said so, the latest last.
         self._misfits: dict[str, int] = {}
         #: Called when the process of a slot is gone and its message is being acknowledged.
-        self.on_settling: Callable[[], object] = lambda: None
+        self.on_settling: Callable[[Slot], object] = lambda slot: None
 
     async def run(self, slot: Slot) -> None:
         """Work on the slot's message; never raises."""
@@ -294,7 +294,7 @@ class Runner:
             acknowledged = self.settler.acknowledge(work.claim, answer)
             # The next message is asked for in the same write, without waiting for Redis in between.
             slot.settling = True
-            self.on_settling()
+            self.on_settling(slot)
         if not await acknowledged:
             self._log.warn(
                 "pool {pool}: {message} was no longer ours when its script had ended",

@@ -22,8 +22,8 @@ Where the kernel has no pidfds (before Linux 5.4, or another system) the reactor
 import fcntl
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, AnyStr, Final
 
 from twisted.internet.defer import Deferred
@@ -84,16 +84,22 @@ def supported() -> bool:
 class Spawner:
     """Starts processes on `reactor`; to be stopped at the end.
 
+    What processes do in one turn of it is told within one `together`, as a broker's.
     Its transports provide `IGroupTransport` in either way of starting.
     """
 
     _log = Logger()
 
-    def __init__(self, *, reactor: ISpawnReactor) -> None:
+    def __init__(
+        self,
+        *,
+        reactor: ISpawnReactor,
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._reactor = reactor
         #: Whether processes are started in our way, rather than in the reactor's.
         self.native = IReactorFDSet.providedBy(reactor) and supported()
-        self._watch = Watch(reactor)
+        self._watch = Watch(reactor, together)
         self._groups = Groups(self._start_guardian, clock=reactor)
         self._inherited = _inheritable()
         # How a process gets its group; decided at the first, when we have become a daemon.

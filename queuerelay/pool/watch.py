@@ -8,10 +8,14 @@ comes and goes costs more than reading it.
    for the old one.
 2. Whoever closes a descriptor forgets it first: the kernel would watch on for as long as anybody
    else, a forked process for one, holds the same pipe.
-3. There is a descriptor of ours, and the reactor reads it, while there is something to watch.
+3. What is ready is handled within one `together`, so that what several processes lead to can leave
+   us as one.
+4. There is a descriptor of ours, and the reactor reads it, while there is something to watch.
 """
 
 import select
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -36,8 +40,13 @@ class Watch:
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._reactor = reactor
+        self._together = together
         self._epoll: select.epoll | None = None
         self._watched: dict[int, Watched] = {}
         self._reading = False
@@ -85,9 +94,10 @@ class Watch:
         ready = [self._watched.get(fd) for fd, _ in self._epoll.poll(0)]
         self._reading = True
         try:
-            for watched in ready:
-                if watched is not None:
-                    self._tell(watched)
+            with self._together():
+                for watched in ready:
+                    if watched is not None:
+                        self._tell(watched)
         finally:
             self._reading = False
             self._rest()

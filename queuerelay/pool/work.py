@@ -161,8 +161,8 @@ class Workshop:
 
     def outcome(self, work: Work, exit: Exit, output: Capture) -> Outcome:
         """What `exit` means for `work`."""
-        is_request = work.message.request is not None
-        return decide(exit, self._rules, stdout=None if is_request else output.excerpt())
+        printed = self._rules.stdout and work.message.request is None
+        return decide(exit, self._rules, stdout=output.excerpt() if printed else None)
 
 
 def _signature(path: str) -> tuple[int, ...] | None:

@@ -1,0 +1,187 @@
+"""Descriptors watched by an epoll within the reactor's, on real pipes."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred
+
+from queuerelay.pool.watch import Watch
+
+#: Seconds in which whatever is expected must happen.
+PATIENCE = 30.0
+
+
+class Pipe:
+    """A pipe of which the reading end is watched; what comes is in `got`."""
+
+    def __init__(self, watch: Watch, on_data: Callable[[bytes], object] = lambda data: None) -> None:
+        self.watch = watch
+        self.on_data = on_data
+        self.got: list[bytes] = []
+        self.came: Deferred[None] = Deferred()
+        self.lost_times = 0
+        self.fd, self.writer = os.pipe()
+        os.set_blocking(self.fd, False)
+        watch.add(self.fd, self)
+
+    def ready(self) -> None:
+        assert self.fd != -1
+        data = os.read(self.fd, 100)
+        self.got.append(data)
+        self.on_data(data)
+        if not self.came.called:
+            self.came.callback(None)
+
+    def lost(self) -> None:
+        self.lost_times += 1
+        self.close()
+
+    def close(self) -> None:
+        if self.fd != -1:
+            self.watch.forget(self.fd)
+            os.close(self.fd)
+            self.fd = -1
+        if self.writer != -1:
+            os.close(self.writer)
+            self.writer = -1
+
+
+async def soon(deferred: Deferred[None]) -> None:
+    await deferred.addTimeout(PATIENCE, reactor)
+
+
+async def a_turn() -> None:
+    await task.deferLater(reactor, 0)
+    await task.deferLater(reactor, 0)
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[Pipe]]:
+    made: list[Pipe] = []
+    yield made
+    for pipe in made:
+        pipe.close()
+
+
+async def test_what_comes_is_told(pipes: list[Pipe]) -> None:
+    watch = Watch(reactor)
+    pipes += [Pipe(watch), Pipe(watch)]
+    os.write(pipes[1].writer, b"x")
+    await soon(pipes[1].came)
+    assert pipes[1].got == [b"x"]
+    assert pipes[0].got == []
+    os.close(pipes[0].writer)
+    pipes[0].writer = -1
+    await soon(pipes[0].came)
+    # The other end is closed: that is told too.
+    assert pipes[0].got[0] == b""
+
+
+async def test_the_reactor_has_it_while_there_is_something_to_watch(pipes: list[Pipe]) -> None:
+    watch = Watch(reactor)
+    before = len(os.listdir("/proc/self/fd"))
+    assert watch.fileno() == -1
+    pipes.append(Pipe(watch))
+    assert any(reader.fileno() == watch.fileno() for reader in reactor.getReaders())
+    pipes[0].close()
+    assert watch.fileno() == -1
+    assert len(os.listdir("/proc/self/fd")) == before
+    # And again.
+    pipes.append(Pipe(watch))
+    os.write(pipes[1].writer, b"y")
+    await soon(pipes[1].came)
+
+
+async def test_one_that_is_closed_by_another_of_the_same_turn_hears_nothing(
+    pipes: list[Pipe],
+) -> None:
+    """Its number may be somebody else's by then, whose events these are not."""
+    watch = Watch(reactor)
+    second: list[Pipe] = []
+
+    def replace(data: bytes) -> None:
+        for pipe in pipes[1:]:
+            if pipe.fd != -1 and not second:
+                pipe.close()
+                pipe.ready = lambda: pytest.fail("it was closed")  # type: ignore[method-assign]
+                second.append(Pipe(watch))
+
+    pipes.append(Pipe(watch, on_data=replace))
+    pipes.append(Pipe(watch))
+    numbers = {pipes[1].fd, pipes[1].writer}
+    os.write(pipes[0].writer, b"1")
+    os.write(pipes[1].writer, b"2")
+    # `ready` of what was looked up is called all the same: it is for each to know.
+    pipes[1].ready = lambda: None if pipes[1].fd == -1 else Pipe.ready(pipes[1])  # type: ignore[method-assign]
+    await soon(pipes[0].came)
+    await a_turn()
+    (new,) = second
+    pipes.append(new)
+    assert new.fd in numbers, "the test is of use only where the number comes again"
+    assert new.got == []
+
+
+async def test_one_that_raises_is_let_go_and_the_others_are_told(
+    pipes: list[Pipe], flush_logged_errors: Callable[..., list[object]]
+) -> None:
+    watch = Watch(reactor)
+
+    def fail(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    pipes += [Pipe(watch, on_data=fail), Pipe(watch)]
+    for pipe in pipes:
+        os.write(pipe.writer, b"z")
+    await soon(pipes[1].came)
+    await a_turn()
+    assert pipes[0].lost_times == 1
+    assert pipes[1].lost_times == 0
+    assert len(flush_logged_errors(ZeroDivisionError)) == 1
+
+
+async def test_a_new_one_within_the_turn_in_which_the_last_went(pipes: list[Pipe]) -> None:
+    """The descriptor of ours goes with the last, and the new one has another."""
+    watch = Watch(reactor)
+
+    def again(data: bytes) -> None:
+        pipes[0].close()
+        pipes.append(Pipe(watch))
+
+    pipes.append(Pipe(watch, on_data=again))
+    os.write(pipes[0].writer, b"1")
+    await soon(pipes[0].came)
+    await a_turn()
+    os.write(pipes[1].writer, b"2")
+    await soon(pipes[1].came)
+    assert pipes[1].got == [b"2"]
+    assert pipes[1].lost_times == 0
+
+
+async def test_all_of_a_turn_is_within_one_together(pipes: list[Pipe]) -> None:
+    said: list[str] = []
+
+    @contextmanager
+    def together() -> Iterator[None]:
+        said.append("begin")
+        yield
+        said.append("end")
+
+    watch = Watch(reactor, together)
+    pipes += [Pipe(watch, on_data=lambda data: said.append(data.decode())) for _ in range(3)]
+    for number, pipe in enumerate(pipes):
+        os.write(pipe.writer, b"%d" % number)
+    for pipe in pipes:
+        await soon(pipe.came)
+    assert said == ["begin", "0", "1", "2", "end"]
+
+
+async def test_when_the_reactor_stops_all_are_told(pipes: list[Pipe]) -> None:
+    watch = Watch(reactor)
+    pipes += [Pipe(watch), Pipe(watch)]
+    (reader,) = (one for one in reactor.getReaders() if one.fileno() == watch.fileno())
+    reader.connectionLost(None)
+    assert [pipe.lost_times for pipe in pipes] == [1, 1]
+    assert watch.fileno() == -1
