@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
-from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -53,26 +53,33 @@ class Child(ProcessProtocol):
         self._kill_at = 0.0
         #: Its pipes that are open.
         self._pipes = {0, 1, 2}
-        #: Process id; None before the start.
-        self.pid: int | None = None
+        self._started = False
         #: Fires with its `Exit`, once.
         self.done: Deferred[Exit] = Deferred()
 
     def start(
         self,
-        processes: IReactorProcess,
+        spawn: Callable[..., IProcessTransport],
         argv: Sequence[bytes],
         environment: Mapping[bytes, bytes],
     ) -> None:
-        """Start it; raises what `spawnProcess` raises, and then nothing was started."""
+        """Start it by `spawn`, a `spawnProcess` or a `launch`; raises what that raises, and then
+        nothing was started.
+        """
         self._started_at = self._clock.seconds()
-        transport: Any = processes.spawnProcess(self, argv[0], argv, env=environment)
-        self.pid = transport.pid
+        spawn(self, argv[0], argv, environment)
+        self._started = True
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None where it does not run, or not yet."""
+        transport: Any = self.transport
+        return transport.pid if self._started else None
 
     @property
     def alive(self) -> bool:
-        """Whether the process itself runs."""
-        return self.pid is not None and self._exit is None
+        """Whether the process itself runs, or is about to."""
+        return self._started and self._exit is None
 
     def end(self, why: Stopped, *, grace: float | None = None) -> None:
         """End it: TERM, grace, KILL. The first reason stays, and its grace: by default its own."""
@@ -124,6 +131,9 @@ class Child(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         """The process itself has ended: this decides. Its pipes may be open for a while."""
         value = reason.value
+        if isinstance(value, OSError):
+            self._exit = Exit(not_started=str(value))
+            return
         code: int | None = 0 if isinstance(value, ProcessDone) else None
         number = None
         if isinstance(value, ProcessTerminated):

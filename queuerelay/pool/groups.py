@@ -34,7 +34,7 @@ class Start(Protocol):
         protocol: ProcessProtocol,
         executable: str,
         args: Sequence[str],
-        child_fds: Mapping[int, int],
+        child_fds: Mapping[int, int | str],
     ) -> IProcessTransport:
         """As `spawnProcess`."""
 

@@ -279,7 +279,7 @@ class Residents:
         post.release = self._release
         try:
             argv, environment = self._workshop.resident_argv(), self._workshop.base
-            child.start(self._processes, argv, environment)
+            child.start(self._processes.spawnProcess, argv, environment)
         except (CannotStart, OSError, ValueError) as error:
             exit = Exit(not_started=str(error))
         else:
@@ -349,8 +349,7 @@ class Residents:
         if config.recycle_after is not None and age > config.recycle_after:
             return f"{age:.0f} s old"
         # Of one that has ended the number may be somebody else's by now.
-        if config.recycle_memory is not None and child is not None and child.alive:
-            assert child.pid is not None
+        if config.recycle_memory is not None and child is not None and child.pid is not None:
             size = self._memory(child.pid)
             if size > config.recycle_memory:
                 return f"{size} bytes of memory"

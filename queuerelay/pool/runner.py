@@ -15,7 +15,7 @@ import errno
 import os
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.logger import Logger
@@ -40,6 +40,7 @@ from queuerelay.pool.rest import FIRST_REST, LONGEST_REST, PROOF, Rest
 from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.snapshot import Tally, exit_snapshot
+from queuerelay.pool.transport import ILauncher
 from queuerelay.pool.work import Work, Workshop
 from queuerelay.wire.message import Attempt, with_attempt
 from queuerelay.wire.recovery import unreadable
@@ -78,7 +79,8 @@ class Runner:
     ) -> None:
         self._config = config
         self._broker = broker
-        self._processes = processes
+        self._processes: Any = processes
+        self._launches = ILauncher.providedBy(processes)
         self._clock = clock
         self._wall_clock = wall_clock
         self._holder = holder
@@ -219,7 +221,9 @@ class Runner:
         )
         started_at, started = self._wall_clock(), self._clock.seconds()
         try:
-            child.start(self._processes, argv, environment)
+            processes = self._processes
+            spawn = processes.launch if self._launches else processes.spawnProcess
+            child.start(spawn, argv, environment)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 # What is common to all scripts has room; this message is too large for the rest.
@@ -240,6 +244,9 @@ class Runner:
             for timer in timers:
                 if timer.active():
                     timer.cancel()
+        if exit.not_started is not None:
+            await self._not_started(work, exit.not_started)
+            return
         for line in errors.finish():
             self._say(work, line)
         if errors.skipped:

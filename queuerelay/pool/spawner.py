@@ -19,37 +19,40 @@ Where the kernel has no pidfds (before Linux 5.4, or another system) the reactor
 `spawnProcess` serves; see `Spawner.native`.
 """
 
-import fcntl
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, AnyStr, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IProcessProtocol,
     IProcessTransport,
     IReactorFDSet,
-    IReactorProcess,
 )
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import classImplements, implementer
 
+from queuerelay.pool.ends import STANDARD, Ends
 from queuerelay.pool.groups import Groups
+from queuerelay.pool.launching import Launchers
 from queuerelay.pool.transport import (
     IGroupTransport,
+    ILauncher,
     ISpawnReactor,
+    OwnChild,
     SpawnedProcess,
     signal_number,
 )
 from queuerelay.pool.watch import Watch
 
-#: Twisted's: we write to stdin, and read from stdout and stderr.
-_STANDARD: Final[Mapping[int, int | str]] = {0: "w", 1: "r", 2: "r"}
+#: Descriptors above which a process is started by the launcher: with so many open a start costs
+#: a tenth more than with few.
+CROWDED: Final = 512
 
 
 def supported() -> bool:
@@ -80,7 +83,7 @@ def supported() -> bool:
     return False
 
 
-@implementer(IReactorProcess)
+@implementer(ILauncher)
 class Spawner:
     """Starts processes on `reactor`; to be stopped at the end.
 
@@ -100,10 +103,12 @@ class Spawner:
         #: Whether processes are started in our way, rather than in the reactor's.
         self.native = IReactorFDSet.providedBy(reactor) and supported()
         self._watch = Watch(reactor, together)
-        self._groups = Groups(self._start_guardian, clock=reactor)
+        self._groups = Groups(self._start_helper, clock=reactor)
+        self._launchers = Launchers(
+            self._start_helper, reactor, self._watch, session=lambda: "setsid" in self._own()
+        )
         self._inherited = _inheritable()
-        # How a process gets its group; decided at the first, when we have become a daemon.
-        self._own: dict[str, Any] | None = None
+        self._group: Mapping[str, Any] | None = None
         # All, not only those that Python ignores: it costs the same and needs no look at each.
         self._signals = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
         if not self.native:
@@ -115,8 +120,8 @@ class Spawner:
 
     @property
     def alive(self) -> int:
-        """How many processes live that were started in our way; the guardian is not among them."""
-        return self._groups.alive
+        """How many processes live that were started in our way, our helpers not among them."""
+        return self._groups.alive + self._launchers.alive
 
     @property
     def guardian_pid(self) -> int | None:
@@ -124,8 +129,12 @@ class Spawner:
         return self._groups.guardian_pid
 
     def stop(self) -> Deferred[None]:
-        """End the guardian; fires when it is gone. The processes are their owners' to end first."""
-        return self._groups.stop()
+        """End what helps us; fires when that is gone. The processes are their owners' to end
+        first: what was launched and still lives is killed.
+        """
+        return gatherResults([self._groups.stop(), self._launchers.stop()]).addCallback(
+            lambda _: None
+        )
 
     def spawnProcess(
         self,
@@ -153,18 +162,47 @@ class Spawner:
             )
             assert borrowing.transport is not None
             return borrowing.transport
-        if childFDs is None:
-            childFDs = _STANDARD
-        return self._spawn(processProtocol, executable, args, env, childFDs)
+        return self._spawn(
+            processProtocol, executable, args, env, Ends(STANDARD if childFDs is None else childFDs)
+        )
 
-    def _start_guardian(
+    def launch(
+        self,
+        protocol: IProcessProtocol,
+        executable: bytes | str,
+        args: Sequence[bytes | str],
+        env: Mapping[AnyStr, AnyStr],
+    ) -> IProcessTransport:
+        """`spawnProcess` for scripts: where many descriptors are open it does not wait for the
+        start.
+
+        Then the transport has no pid at first, and what cannot be started may be told by
+        `processEnded`, with an `OSError` as its reason.
+        """
+        if not self.native:
+            return self.spawnProcess(protocol, executable, args, env)
+        ends = Ends(STANDARD)
+        # The kernel gives the lowest that is free, so it tells how many there are.
+        if max(ends.ours.values()) >= CROWDED:
+            process = self._launchers.launch(protocol, executable, args, env, ends)
+            if process is not None:
+                return process
+        return self._spawn(protocol, executable, args, env, ends)
+
+    def _start_helper(
         self,
         protocol: ProcessProtocol,
         executable: str,
         args: Sequence[str],
-        child_fds: Mapping[int, int],
+        child_fds: Mapping[int, int | str],
     ) -> IProcessTransport:
-        return self._spawn(protocol, executable, args, None, child_fds, guarded=False)
+        return self._spawn(protocol, executable, args, None, Ends(child_fds), guarded=False)
+
+    def _own(self) -> Mapping[str, Any]:
+        """How a process gets its group; decided at the first, when we have become a daemon."""
+        if self._group is None:
+            self._group = {"setsid": True} if _has_terminal() else {"setpgroup": 0}
+        return self._group
 
     def _spawn(
         self,
@@ -172,13 +210,10 @@ class Spawner:
         executable: bytes | str,
         args: Sequence[bytes | str],
         env: Mapping[Any, Any] | None,
-        child_fds: Mapping[int, int | str],
+        ends: Ends,
         *,
         guarded: bool = True,
     ) -> SpawnedProcess:
-        if self._own is None:
-            self._own = {"setsid": True} if _has_terminal() else {"setpgroup": 0}
-        ends = _Ends(child_fds)
         try:
             if guarded:
                 self._groups.starting(ends.inode())
@@ -187,7 +222,7 @@ class Spawner:
                 list(args),
                 os.environ if env is None else env,
                 file_actions=ends.actions(self._inherited),
-                **self._own,
+                **self._own(),
                 setsigdef=self._signals,
                 # Always given: else it would be ours as it is now.
                 setsigmask=[] if guarded else [signal.SIGHUP, signal.SIGINT, signal.SIGTERM],
@@ -205,10 +240,9 @@ class Spawner:
             self._reactor,
             self._watch,
             protocol,
-            pid,
+            OwnChild(pid, self._watch, before_reap),
             ours=ends.ours,
             inputs=ends.inputs,
-            before_reap=before_reap,
         )
         process.begin()
         return process
@@ -238,81 +272,6 @@ def _has_terminal() -> bool:
 
 def _nothing() -> None:
     pass
-
-
-class _Ends:
-    """The descriptors of one process, on both sides.
-
-    Raises `OSError` where there are no more, with all closed again.
-    """
-
-    def __init__(self, child_fds: Mapping[int, int | str]) -> None:
-        #: The process's number -> our end of that pipe.
-        self.ours: dict[int, int] = {}
-        #: Numbers of the pipes that we write to.
-        self.inputs: set[int] = set()
-        # The process's number -> the descriptor here that it gets.
-        self._given: dict[int, int] = {}
-        # Those of them that are ours to close.
-        self._theirs: list[int] = []
-        above = max(child_fds, default=-1) + 1
-        try:
-            for number, target in child_fds.items():
-                self._given[number] = self._source(number, target)
-            for number, source in self._given.items():
-                if source < above:
-                    # Copied out of the way: dup2 to one number must not hit the source of another,
-                    # and onto itself it would leave close-on-exec set.
-                    copy = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, above)
-                    self._given[number] = copy
-                    self._theirs.append(copy)
-        except BaseException:
-            self.close_theirs()
-            self.close_ours()
-            raise
-
-    def _source(self, number: int, target: int | str) -> int:
-        if isinstance(target, int):
-            return target
-        if target not in ("r", "w"):
-            raise ValueError(f"childFDs: got {target!r}, expected 'r', 'w' or a descriptor")
-        reads, writes = os.pipe()
-        ours, theirs = (reads, writes) if target == "r" else (writes, reads)
-        self.ours[number] = ours
-        self._theirs.append(theirs)
-        if target == "w":
-            self.inputs.add(number)
-        # Only ours: the process expects its own to block.
-        os.set_blocking(ours, False)
-        return theirs
-
-    def inode(self) -> int:
-        """Of one of the pipes, by which the process can be known; 0 if there is none."""
-        for number in self.ours:
-            return os.fstat(self._given[number]).st_ino
-        return 0
-
-    def actions(self, inherited: frozenset[int]) -> list[tuple[int, ...]]:
-        """For `posix_spawn`: what the process gets, and what it must not get."""
-        given = self._given
-        actions: list[tuple[int, ...]] = [
-            (os.POSIX_SPAWN_DUP2, source, number) for number, source in given.items()
-        ]
-        # One that is closed already is no error (posix_spawn_file_actions_addclose(3)).
-        actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in inherited if fd not in given]
-        return actions
-
-    def close_theirs(self) -> None:
-        """Close the process's ends on our side."""
-        for fd in self._theirs:
-            os.close(fd)
-        self._theirs.clear()
-
-    def close_ours(self) -> None:
-        """Close our ends, where there is no process to use them."""
-        for fd in self.ours.values():
-            os.close(fd)
-        self.ours.clear()
 
 
 class _Borrowed:

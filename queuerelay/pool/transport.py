@@ -13,9 +13,9 @@ It behaves as `twisted.internet.process.Process` does towards its `ProcessProtoc
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, AnyStr, Final, Protocol
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import (
@@ -51,6 +51,22 @@ _log = Logger()
 
 class ISpawnReactor(IReactorProcess, IReactorFDSet, IReactorTime):
     """A reactor that watches descriptors, starts processes and tells the time."""
+
+
+class ILauncher(IReactorProcess):
+    """Starts processes, and need not wait until they run."""
+
+    def launch(
+        protocol: IProcessProtocol,
+        executable: bytes | str,
+        args: Sequence[bytes | str],
+        env: Mapping[AnyStr, AnyStr],
+    ) -> IProcessTransport:
+        """`spawnProcess` with stdin, stdout and stderr piped, for many short processes.
+
+        The transport may have no pid at first, and what cannot be started may be told by
+        `processExited` and `processEnded`, with an `OSError` as their reason.
+        """
 
 
 class IGroupTransport(IProcessTransport):
@@ -105,6 +121,9 @@ class _Output:
         self._process = process
         self._name = name
         self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
 
     def start(self) -> None:
         if self._fd != -1:
@@ -238,18 +257,70 @@ class _Input(FileDescriptor):
             self._process.pipe_closed(self._name)
 
 
-class _Exit:
-    """The pidfd (pidfd_open(2)): readable when the process is gone."""
+class Handle(Protocol):
+    """A process by what can be done to it. Until `free` its number is nobody else's."""
 
-    def __init__(self, process: "SpawnedProcess", fd: int) -> None:
+    #: Process id, None while it is not known.
+    pid: int | None
+
+    def begin(self, process: "SpawnedProcess") -> None:
+        """Tell `process.exited` of its end. Raises `OSError` where it cannot be watched."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it alone. Raises `ProcessLookupError` where it is gone."""
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to its group. Raises `ProcessLookupError` where nobody is left of it."""
+
+    def free(self) -> None:
+        """Its number may go to somebody else."""
+
+    def discard(self) -> None:
+        """Kill it, and `free`: nobody is to be told of it."""
+
+
+class OwnChild:
+    """A child of ours: a pidfd (pidfd_open(2)) tells of its end, and we reap it.
+
+    `before_reap` is called when its number is about to become free.
+    """
+
+    def __init__(self, pid: int, watch: Watch, before_reap: Callable[[], object]) -> None:
+        self.pid: int | None = pid
+        self._group = pid
+        self._watch = watch
+        self._before_reap = before_reap
+        self._fd = -1
+        self._process: SpawnedProcess | None = None
+
+    def begin(self, process: "SpawnedProcess") -> None:
         self._process = process
-        self._fd = fd
+        self._fd = os.pidfd_open(self._group)
+        self._watch.add(self._fd, self)
 
-    def start(self) -> None:
-        self._process.watch.add(self._fd, self)
-
-    def send(self, number: int) -> None:
+    def signal(self, number: int) -> None:
+        if self._fd == -1:
+            raise ProcessLookupError
+        # By its pidfd, so never to another one.
         signal.pidfd_send_signal(self._fd, number)
+
+    def signal_group(self, number: int) -> None:
+        os.killpg(self._group, number)
+
+    def free(self) -> None:
+        self._before_reap()
+        with suppress(ChildProcessError):
+            os.waitpid(self._group, os.WNOHANG)
+
+    def discard(self) -> None:
+        self.lost()
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, signal.SIGKILL)
+        self._before_reap()
+        with suppress(ChildProcessError):
+            os.waitpid(self._group, 0)
+
+    # What the watch says
 
     def ready(self) -> None:
         if self._fd == -1:
@@ -271,11 +342,15 @@ class _Exit:
             else:
                 status = result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
         self.lost()
-        self._process.exited(status)
+        if status is None:
+            _log.error("process {pid} was reaped by someone else", pid=self._group)
+        process, self._process = self._process, None
+        assert process is not None
+        process.exited(status)
 
     def lost(self) -> None:
         if self._fd != -1:
-            self._process.watch.forget(self._fd)
+            self._watch.forget(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -303,10 +378,12 @@ class SpawnedProcess:
     """A running process, as its `ProcessProtocol` sees it.
 
     `ours` maps the process's descriptors to our ends of the pipes, and `inputs` says which of
-    them we write to. `before_reap` is called when its number is about to become free.
+    them we write to.
 
     Where the status cannot be known (something else in the daemon waited for our process),
-    the reason is a `ProcessTerminated` whose exitCode and signal are both None.
+    the reason is a `ProcessTerminated` whose exitCode and signal are both None. Where the process
+    could not be started after all, which only a `launching` start learns so late, it is an
+    `OSError`.
     """
 
     def __init__(
@@ -314,29 +391,30 @@ class SpawnedProcess:
         reactor: ISpawnReactor,
         watch: Watch,
         protocol: IProcessProtocol,
-        pid: int,
+        handle: Handle,
         *,
         ours: Mapping[int, int],
         inputs: set[int],
-        before_reap: Callable[[], object],
     ) -> None:
         self.reactor: Any = reactor
         self.watch = watch
-        #: Process id, None once the process is gone.
-        self.pid: int | None = pid
         self._protocol: IProcessProtocol | None = protocol
-        self._group = pid
-        # None when it has been reaped.
-        self._before_reap: Callable[[], object] | None = before_reap
+        # None when its number is free.
+        self._handle: Handle | None = handle
         self._reason: Failure | None = None
-        self._exit: _Exit | None = None
         self._pipes: dict[int, _Output | _Input] = {
             name: (_Input if name in inputs else _Output)(self, name, fd)
             for name, fd in ours.items()
         }
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} pid={self.pid} group={self._group}>"
+        return f"<{type(self).__name__} pid={self.pid}>"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id; None once the process is gone, and while it is not known."""
+        running = self._handle is not None and self._reason is None
+        return self._handle.pid if running and self._handle is not None else None
 
     def begin(self) -> None:
         """Watch it, and tell the protocol.
@@ -344,16 +422,18 @@ class SpawnedProcess:
         Raises `OSError` where the kernel lacks descriptors or memory for that; then the process is
         killed and everything closed.
         """
-        protocol = self._protocol
+        protocol, handle = self._protocol, self._handle
         assert protocol is not None
+        assert handle is not None
         try:
-            self._exit = _Exit(self, os.pidfd_open(self._group))
-            self._exit.start()
+            handle.begin(self)
             for pipe in self._pipes.values():
                 if isinstance(pipe, _Output):
                     pipe.start()
         except BaseException:
-            self._discard()
+            self._protocol = self._handle = None
+            self._close_pipes()
+            handle.discard()
             raise
         _call(protocol.makeConnection, self)
         # Only now: mostly stdin has been written and closed already, and then nothing is to watch.
@@ -364,16 +444,15 @@ class SpawnedProcess:
                 except OSError:
                     pipe.abort()
 
-    def _discard(self) -> None:
-        """Undo a start of which the protocol has not been told."""
-        self._protocol = None
+    def inode(self) -> int:
+        """Of one of the pipes, by which whoever has it can be found; 0 where all are closed."""
+        for pipe in self._pipes.values():
+            return os.fstat(pipe.fileno()).st_ino
+        return 0
+
+    def _close_pipes(self) -> None:
         for pipe in list(self._pipes.values()):
             pipe.lost()
-        if self._exit is not None:
-            self._exit.lost()
-        with suppress(ProcessLookupError):
-            os.killpg(self._group, signal.SIGKILL)
-        self._reap(0)
 
     # What the descriptors say
 
@@ -392,13 +471,20 @@ class SpawnedProcess:
     def exited(self, status: int | None) -> None:
         """The process is gone; `status` is wait(2)'s, or None if someone else has taken it."""
         if status is None:
-            _log.error("process {pid} was reaped by someone else", pid=self._group)
             # Its number is free already: from here on no signal may go there.
             self._free()
-        self.pid = self._exit = None
-        self._reason = _reason(status)
+        self._over(_reason(status))
+
+    def not_started(self, error: OSError) -> None:
+        """There is no process, and never was."""
+        self._free()
+        self._over(Failure(error))
+        self._close_pipes()
+
+    def _over(self, reason: Failure) -> None:
+        self._reason = reason
         if self._protocol is not None:
-            _call(self._protocol.processExited, self._reason)
+            _call(self._protocol.processExited, reason)
         self._maybe_ended()
 
     def _maybe_ended(self) -> None:
@@ -406,41 +492,33 @@ class SpawnedProcess:
         if self._pipes or reason is None or protocol is None:
             return
         self._protocol = None
-        self._reap(os.WNOHANG)
+        self._free()
         _call(protocol.processEnded, reason)
 
-    def _reap(self, options: int) -> None:
-        self.pid = self._exit = None
-        if self._free():
-            with suppress(ChildProcessError):
-                os.waitpid(self._group, options)
-
-    def _free(self) -> bool:
-        """Give up its number; whether that was not done before."""
-        before_reap, self._before_reap = self._before_reap, None
-        if before_reap is not None:
-            before_reap()
-        return before_reap is not None
+    def _free(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.free()
 
     # IGroupTransport
 
     def signalProcess(self, signalID: str | int) -> None:
-        """Send a signal to the process alone; by its pidfd, so never to another one."""
+        """Send a signal to the process alone."""
         number = signal_number(signalID)
-        if self._exit is None:
+        if self._handle is None or self._reason is not None:
             raise ProcessExitedAlready
         try:
-            self._exit.send(number)
+            self._handle.signal(number)
         except ProcessLookupError:
             raise ProcessExitedAlready from None
 
     def signalGroup(self, signalID: str | int) -> None:
         """Send a signal to the process and its children; see `IGroupTransport`."""
         number = signal_number(signalID)
-        if self._before_reap is None:
+        if self._handle is None:
             raise ProcessExitedAlready
         try:
-            os.killpg(self._group, number)
+            self._handle.signal_group(number)
         except ProcessLookupError:
             raise ProcessExitedAlready from None
 

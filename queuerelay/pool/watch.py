@@ -14,7 +14,7 @@ comes and goes costs more than reading it.
 """
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -34,7 +34,6 @@ class Watched(Protocol):
         """It is no longer watched: the reactor stops, or `ready` raised."""
 
 
-@implementer(IReadDescriptor)
 class Watch:
     """Tells each `Watched` when its descriptor is ready."""
 
@@ -47,18 +46,21 @@ class Watch:
     ) -> None:
         self._reactor = reactor
         self._together = together
-        self._epoll: select.epoll | None = None
+        self._epoll: _Epoll | None = None
         self._watched: dict[int, Watched] = {}
-        self._reading = False
+
+    def fileno(self) -> int:
+        """The descriptor of ours, -1 while there is none."""
+        return self._epoll.fileno() if self._epoll is not None else -1
 
     def add(self, fd: int, watched: Watched) -> None:
         """Watch `fd` from now on. Raises `OSError` where the kernel cannot."""
         if self._epoll is None:
-            self._epoll = select.epoll()
-            self._reactor.addReader(self)
+            self._epoll = _Epoll(self)
+            self._reactor.addReader(self._epoll)
         self._watched[fd] = watched
         try:
-            self._epoll.register(fd, select.EPOLLIN)
+            self._epoll.descriptors.register(fd, select.EPOLLIN)
         except BaseException:
             del self._watched[fd]
             self._rest()
@@ -68,48 +70,29 @@ class Watch:
         """Watch `fd` no longer; nothing if it is not watched."""
         if self._watched.pop(fd, None) is not None:
             assert self._epoll is not None
-            self._epoll.unregister(fd)
+            self._epoll.descriptors.unregister(fd)
             self._rest()
 
     def _rest(self) -> None:
-        # Not within `doRead`: a reactor that finds another descriptor after it gives us up.
-        if not (self._watched or self._reading) and self._epoll is not None:
-            self._reactor.removeReader(self)
-            self._epoll.close()
-            self._epoll = None
+        if not self._watched and self._epoll is not None:
+            epoll, self._epoll = self._epoll, None
+            self._reactor.removeReader(epoll)
+            epoll.descriptors.close()
 
-    # What the reactor calls
+    def tell(self, numbers: Iterable[int]) -> None:
+        """These are ready."""
+        ready = [self._watched.get(fd) for fd in numbers]
+        with self._together():
+            for watched in ready:
+                if watched is None:
+                    continue
+                try:
+                    watched.ready()
+                except Exception:
+                    self._log.failure("what a process did could not be handled")
+                    self._lose(watched)
 
-    def logPrefix(self) -> str:
-        """How log lines are marked."""
-        return "process"
-
-    def fileno(self) -> int:
-        """The epoll's own descriptor."""
-        return self._epoll.fileno() if self._epoll is not None else -1
-
-    def doRead(self) -> None:
-        """Something is ready."""
-        assert self._epoll is not None, "the reactor reads us while we watch"
-        ready = [self._watched.get(fd) for fd, _ in self._epoll.poll(0)]
-        self._reading = True
-        try:
-            with self._together():
-                for watched in ready:
-                    if watched is not None:
-                        self._tell(watched)
-        finally:
-            self._reading = False
-            self._rest()
-
-    def _tell(self, watched: Watched) -> None:
-        try:
-            watched.ready()
-        except Exception:
-            self._log.failure("what a process did could not be handled")
-            self._lose(watched)
-
-    def connectionLost(self, reason: Failure) -> None:
+    def lose(self) -> None:
         """The reactor stops."""
         for watched in list(self._watched.values()):
             self._lose(watched)
@@ -117,3 +100,27 @@ class Watch:
     def _lose(self, watched: Watched) -> None:
         with self._log.failuresHandled("a process could not be let go"):
             watched.lost()
+
+
+@implementer(IReadDescriptor)
+class _Epoll:
+    """An epoll as the reactor sees it. Each is used once: a reactor may give up one that it finds
+    closed, also where there has long been another.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.descriptors = select.epoll()
+
+    def logPrefix(self) -> str:
+        return "process"
+
+    def fileno(self) -> int:
+        return -1 if self.descriptors.closed else self.descriptors.fileno()
+
+    def doRead(self) -> None:
+        self._watch.tell([fd for fd, _ in self.descriptors.poll(0)])
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not self.descriptors.closed:
+            self._watch.lose()

@@ -135,7 +135,21 @@ async def ours() -> AsyncIterator[Spawner]:
     await one.stop()
 
 
-@pytest_twisted.async_yield_fixture(params=["twisted", "ours", "fallback"])
+class Launching:
+    """`launch` of a spawner in the place of `spawnProcess`, where that has what it takes."""
+
+    def __init__(self, one: Spawner) -> None:
+        self.spawner = one
+
+    def spawnProcess(
+        self, protocol: Any, executable: Any, args: Any = (), env: Any = {}, **others: Any
+    ) -> Any:
+        if others or env is None:
+            return self.spawner.spawnProcess(protocol, executable, args, env, **others)
+        return self.spawner.launch(protocol, executable, args, env)
+
+
+@pytest_twisted.async_yield_fixture(params=["twisted", "ours", "fallback", "launched"])
 async def processes(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Any]:
@@ -146,7 +160,11 @@ async def processes(
     if request.param == "fallback":
         monkeypatch.setattr(spawner, "supported", lambda: False)
     one = Spawner(reactor=reactor)
-    yield one
+    if request.param == "launched":
+        monkeypatch.setattr(spawner, "CROWDED", 0)
+        yield Launching(one)
+    else:
+        yield one
     await one.stop()
 
 
@@ -181,7 +199,8 @@ async def test_exit_0(processes: Any) -> None:
     assert recorder.events[0] == "made"
     assert recorder.events[-1] == "ended"
     assert sorted(recorder.events) == ["ended", "exited", "lost 0", "lost 1", "lost 2", "made"]
-    assert isinstance(recorder.pid, int)
+    # The launcher tells it later.
+    assert isinstance(recorder.pid, int) != isinstance(processes, Launching)
     assert recorder.transport.pid is None
 
 
@@ -255,14 +274,27 @@ async def test_cannot_be_started(processes: Any, tmp_path: Path, case: str) -> N
     argv, kind, number = unspawnable(tmp_path)[case]
     # The guardian, where there is one, comes with the first.
     await run(processes, ["/bin/true"])
+    if isinstance(processes, Launching):
+        await run(processes.spawner, ["/bin/true"])
     before = descriptors()
     recorder = Recorder()
-    with pytest.raises(kind) as caught:
+    # What is too large for the launcher is started without it.
+    if isinstance(processes, Launching) and case != "too long":
         start(processes, argv, recorder)
+        error = await soon(recorder.ended)
+        assert isinstance(error, OSError)
+        assert recorder.events[0] == "made"
+        assert recorder.events[-1] == "ended"
+        assert sorted(recorder.events)[1:-1] == ["exited", "lost 0", "lost 1", "lost 2"]
+    else:
+        with pytest.raises(kind) as caught:
+            start(processes, argv, recorder)
+        error = caught.value
+        assert recorder.events == []
     if number is not None:
-        assert caught.value.errno == number  # type: ignore[attr-defined]
+        assert error.errno == number
+    assert str(error)
     assert descriptors() == before
-    assert recorder.events == []
     _, reason = await run(processes, ["/bin/true"])
     assert reason.exitCode == 0
 
