@@ -259,7 +259,7 @@ async def main(_: object, options: argparse.Namespace) -> None:
     spawner = Spawner(reactor=reactor)
     print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, pidfd {spawner.native}")
     print(f"load of the machine before: {os.getloadavg()[0]:.1f}")
-    ways: dict[str, Spawn] = {"twisted": reactor.spawnProcess, "ours": spawner.spawnProcess}
+    ways: dict[str, Spawn] = {"twisted": reactor.spawnProcess, "ours": spawner.launch}
     with_wrapper = dict(ways)
     setpriv = shutil.which("setpriv")
     if setpriv is not None:

@@ -29,13 +29,11 @@ DAEMON: Final = 3
 TABLE: Final = 4
 
 
-def holders(inode: int, *, but: int = 0) -> Iterator[int]:
-    """Process ids of those that hold the pipe of this inode, as far as we may see, `but` left
-    out.
-    """
+def holders(inode: int) -> Iterator[int]:
+    """Process ids of those that hold the pipe of this inode, as far as we may see."""
     name = f"pipe:[{inode}]"
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != but:
+        if entry.isdigit():
             # It may end while we look, or belong to someone else.
             with suppress(OSError):
                 folder = f"/proc/{entry}/fd"

@@ -8,16 +8,18 @@ Invariants:
    does not answer for `BOUND` seconds, as on a file system that hangs, is killed.
 3. The number of a script stays its own until `free`: the launcher, its parent, reaps it only then.
    So signals are ours to send.
-4. When a launcher dies its scripts are killed, and end with a status that is not known; another
-   one is started when it is needed, `RETRY` seconds later.
+4. When a launcher dies its scripts are killed, and end with a status that is not known; those that
+   it had not started were not started. Another one comes when it is needed, `RETRY` seconds later;
+   after one that never said a word twice as long each time.
 """
 
+import errno
 import marshal
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -41,6 +43,10 @@ from queuerelay.pool.watch import Watch
 
 #: Seconds in which a launcher starts what it was asked for.
 BOUND: Final = 10.0
+#: Longest time until another one is tried, in seconds.
+LONGEST_RETRY: Final = 60.0
+#: Seconds that a launcher has to go when it is no longer wanted.
+GRACE: Final = 2.0
 #: Seconds after which the launcher is told whom it may reap, if nothing else is to be told.
 REAP: Final = 0.02
 #: Packets read in one turn of the reactor.
@@ -65,6 +71,7 @@ class Launchers:
         self._current: Launcher | None = None
         self._all: set[Launcher] = set()
         self._next_start = 0.0
+        self._pause = RETRY
 
     @property
     def alive(self) -> int:
@@ -104,7 +111,7 @@ class Launchers:
         clock: IReactorTime = self._reactor
         if clock.seconds() < self._next_start:
             return None
-        self._next_start = clock.seconds() + RETRY
+        self._next_start = clock.seconds() + self._pause
         try:
             self._current = Launcher(
                 self._start,
@@ -123,11 +130,14 @@ class Launchers:
     def _lost(self, one: "Launcher") -> None:
         if self._current is one:
             self._current = None
+        self._pause = RETRY if one.has_answered else min(LONGEST_RETRY, 2 * self._pause)
+        self._next_start = max(self._next_start, self._reactor.seconds() + self._pause)
 
     def stop(self) -> Deferred[None]:
         """End it, and what it has started; fires when it is gone."""
-        self._next_start = 0.0
-        return gatherResults([one.stop() for one in list(self._all)]).addCallback(lambda _: None)
+        stopping = gatherResults([one.stop() for one in list(self._all)])
+        self._next_start, self._pause = 0.0, RETRY
+        return stopping.addCallback(lambda _: None)
 
 
 class Launcher:
@@ -154,12 +164,15 @@ class Launcher:
         self._on_gone = on_gone
         #: By number, until they are freed.
         self.scripts: dict[int, _Launched] = {}
+        #: Whether it has ever said anything.
+        self.has_answered = False
         self._last = 0
         #: When those were asked for that it has not answered for, the oldest first.
         self._asked: dict[int, float] = {}
         self._reaped: list[int] = []
         self._telling: IDelayedCall | None = None
         self._looking: IDelayedCall | None = None
+        self._ending: IDelayedCall | None = None
         self._stopping = self._lost = False
         self._gone: list[Deferred[None]] = []
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -224,10 +237,10 @@ class Launcher:
         script = self.scripts[number] = _Launched(self, number)
         return script
 
-    def reap(self, number: int) -> None:
-        """It may reap this one."""
+    def free(self, number: int, *, started: bool) -> None:
+        """Nothing is to be heard of this one any more, and it may be reaped."""
         del self.scripts[number]
-        if self._lost:
+        if self._lost or not started:
             return
         self._reaped.append(number)
         if self._telling is None:
@@ -285,6 +298,7 @@ class Launcher:
             if not packet:
                 self.lost()
                 return
+            self.has_answered = True
             for number, what, value in marshal.loads(packet):
                 self._heard(number, what, value)
 
@@ -309,18 +323,20 @@ class Launcher:
             if call is not None and call.active():
                 call.cancel()
         self._on_lost(self)
-        scripts = [one for one in self.scripts.values() if not one.over]
+        scripts = list(self.scripts.values())
         if not self._stopping:
-            self._log.error(
-                "the launcher is gone, and {number} scripts with it", number=len(scripts)
-            )
+            running = sum(not one.over for one in scripts)
+            self._log.error("the launcher is gone, and {number} scripts with it", number=running)
         for script in scripts:
             script.orphaned()
-        self._kill()
+        # That nobody hears it any more ends it, unless it hangs.
+        self._ending = self._clock.callLater(GRACE, self._kill)
 
     def gone(self) -> None:
         """Its process is gone."""
         self.lost()
+        if self._ending is not None and self._ending.active():
+            self._ending.cancel()
         self._on_gone(self)
         waiting, self._gone = self._gone, []
         for one in waiting:
@@ -345,6 +361,8 @@ class _Launched:
         self.pid: int | None = None
         #: Whether its end has been told.
         self.over = False
+        #: Whether somebody else is its parent, so that its number may be anybody's.
+        self._adrift = False
         self._discarded = False
         #: What to send as soon as it is there, as signals to it or to its group.
         self._waiting: list[tuple[Callable[[int, int], None], int]] = []
@@ -379,15 +397,24 @@ class _Launched:
 
     def orphaned(self) -> None:
         """Its launcher is gone. Whoever is its parent now will reap it, so this is the moment."""
-        for pid in [self.pid] if self.pid is not None else self._holders():
+        self._adrift = True
+        if self.over:
+            return
+        found = [self.pid] if self.pid is not None else self._holders()
+        for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
-        self.exited(None)
+        if found:
+            self.exited(None)
+        else:
+            self.failed(OSError(errno.ESRCH, "its launcher ended before it was started"))
 
-    def _holders(self) -> Iterator[int]:
+    def _holders(self) -> list[int]:
         """Those that have one of its pipes, where we were not told its process id."""
         inode = self._process.inode() if self._process is not None else 0
-        return guardian.holders(inode, but=os.getpid()) if inode else iter(())
+        # The launcher itself, while it goes, is none of them.
+        strangers = {os.getpid(), self._parent.pid}
+        return [pid for pid in guardian.holders(inode) if pid not in strangers] if inode else []
 
     # Handle
 
@@ -404,6 +431,8 @@ class _Launched:
         self._send(os.killpg, number)
 
     def _send(self, send: Callable[[int, int], None], number: int) -> None:
+        if self._adrift:
+            raise ProcessLookupError
         if self.pid is None:
             self._waiting.append((send, number))
         else:
@@ -411,7 +440,7 @@ class _Launched:
 
     def free(self) -> None:
         """Its number may go to somebody else."""
-        self._parent.reap(self._number)
+        self._parent.free(self._number, started=self.pid is not None)
 
     def discard(self) -> None:
         """Kill it, and `free` when it is gone: nobody is to be told of it."""

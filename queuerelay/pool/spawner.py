@@ -128,6 +128,11 @@ class Spawner:
         """Process id of the guardian, None while there is none."""
         return self._groups.guardian_pid
 
+    @property
+    def launcher_pid(self) -> int | None:
+        """Process id of the launcher, None while there is none."""
+        return self._launchers.pid
+
     def stop(self) -> Deferred[None]:
         """End what helps us; fires when that is gone. The processes are their owners' to end
         first: what was launched and still lives is killed.

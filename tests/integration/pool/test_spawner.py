@@ -8,9 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,56 +26,25 @@ from zope.interface.verify import verifyObject
 from queuerelay.pool import groups, guardian, spawner, transport
 from queuerelay.pool.spawner import Spawner, supported
 from queuerelay.pool.transport import IGroupTransport
+from tests.integration.pool.processes import (
+    PATIENCE,
+    Recorder,
+    close_stdin,
+    descriptors,
+    python,
+    run,
+    sh,
+    soon,
+    start,
+    until,
+    zombies,
+)
 from tests.janitor import alive, children
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 
 ROOT = Path(__file__).parents[3]
-#: Seconds in which whatever is expected must happen.
-PATIENCE = 30.0
 MIB = 1024 * 1024
-
-
-class Recorder(ProcessProtocol):
-    """Remembers what it is told, and fires `ended` and `exited`."""
-
-    def __init__(self, begin: Callable[[Any], object] = lambda transport: None) -> None:
-        self.begin = begin
-        self.data: dict[int, list[bytes]] = {}
-        self.events: list[str] = []
-        self.exited: Deferred[Any] = Deferred()
-        self.ended: Deferred[Any] = Deferred()
-
-    def connectionMade(self) -> None:
-        self.events.append("made")
-        self.pid = self.transport.pid
-        self.begin(self.transport)
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self.data.setdefault(childFD, []).append(data)
-
-    def childConnectionLost(self, childFD: int) -> None:
-        self.events.append(f"lost {childFD}")
-
-    def processExited(self, reason: Any) -> None:
-        self.events.append("exited")
-        self.exited.callback(reason.value)
-
-    def processEnded(self, reason: Any) -> None:
-        self.events.append("ended")
-        self.ended.callback(reason.value)
-
-    def output(self, number: int = 1) -> bytes:
-        return b"".join(self.data.get(number, []))
-
-
-def close_stdin(transport: Any) -> None:
-    transport.closeStdin()
-
-
-async def soon(deferred: Deferred[Any]) -> Any:
-    """What it fires with, in time."""
-    return await deferred.addTimeout(PATIENCE, reactor)
 
 
 def wait_without_the_reactor(pid: int | None) -> None:
@@ -98,35 +66,6 @@ def is_reaped(pid: int) -> bool:
     return False
 
 
-async def until(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        await task.deferLater(reactor, 0.005)
-
-
-def descriptors() -> set[str]:
-    """Open ones of ours, each with what it is."""
-    found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
-    return found
-
-
-def zombies() -> set[int]:
-    """Children that have ended and wait to be reaped."""
-    found = set()
-    # Not by Path.glob: it raises where a process ends while it looks.
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{entry}/stat").read_text("latin-1")
-            state, parent = stat.rpartition(")")[2].split()[:2]
-            if state == "Z" and int(parent) == os.getpid():
-                found.add(int(entry))
-    return found
-
-
 @pytest_twisted.async_yield_fixture
 async def ours() -> AsyncIterator[Spawner]:
     one = Spawner(reactor=reactor)
@@ -142,7 +81,7 @@ class Launching:
         self.spawner = one
 
     def spawnProcess(
-        self, protocol: Any, executable: Any, args: Any = (), env: Any = {}, **others: Any
+        self, protocol: Any, executable: Any, args: Any, env: Any, **others: Any
     ) -> Any:
         if others or env is None:
             return self.spawner.spawnProcess(protocol, executable, args, env, **others)
@@ -166,26 +105,6 @@ async def processes(
     else:
         yield one
     await one.stop()
-
-
-def python(code: str, *args: str) -> list[str]:
-    return [sys.executable, "-I", "-S", "-c", textwrap.dedent(code), *args]
-
-
-def sh(code: str, *args: str) -> list[str]:
-    return ["/bin/sh", "-c", code, "sh", *args]
-
-
-def start(processes: Any, argv: list[Any], protocol: Recorder, **options: Any) -> Any:
-    options.setdefault("env", {"PATH": os.environ["PATH"]})
-    return processes.spawnProcess(protocol, argv[0], argv, **options)
-
-
-async def run(processes: Any, argv: list[Any], begin: Any = close_stdin, **options: Any) -> Any:
-    """Run to the end; returns the recorder and the reason."""
-    recorder = Recorder(begin)
-    start(processes, argv, recorder, **options)
-    return recorder, await soon(recorder.ended)
 
 
 # The contract
@@ -1003,6 +922,7 @@ DAEMON = """
 import os, signal, sys
 from twisted.internet import reactor
 from twisted.internet.protocol import ProcessProtocol
+from queuerelay.pool import spawner as module
 from queuerelay.pool.spawner import Spawner
 
 class Job(ProcessProtocol):
@@ -1012,6 +932,12 @@ class Job(ProcessProtocol):
 spawner = Spawner(reactor=reactor)
 
 def begin():
+    if sys.argv[1] == "launching":
+        module.CROWDED = 0
+        for _ in range(int(sys.argv[3])):
+            spawner.launch(Job(), "/bin/sh", ["sh", "-c", sys.argv[2]], os.environ)
+        os.write(1, b"guardian %d\\n" % spawner.launcher_pid)
+        return
     if sys.argv[1] == "while starting":
         # Between the start and the first thing that is done with its number.
         spawner._groups.started = lambda pid: os.kill(os.getpid(), signal.SIGKILL)
@@ -1069,9 +995,10 @@ STUBBORN = "trap '' TERM HUP INT PIPE; sleep 1000 </dev/null >/dev/null 2>&1 & e
 STUBBORN += "echo its $!; while :; do sleep 1000; done"
 
 
+@pytest.mark.parametrize("way", ["", "launching"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_death_of_the_daemon_ends_its_workers(how: signal.Signals) -> None:
-    with daemon("", STUBBORN, "5") as process:
+def test_death_of_the_daemon_ends_its_workers(how: signal.Signals, way: str) -> None:
+    with daemon(way, STUBBORN, "5") as process:
         pids = read_pids(process, 10)
         assert all(map(alive, pids))
         os.kill(process.pid, how)
@@ -1091,8 +1018,9 @@ def test_death_of_the_daemon_while_it_starts_one(tmp_path: Path) -> None:
     # The janitor looks for any other that lives on.
 
 
-def test_guardian_outlives_what_ends_others() -> None:
-    with daemon("", STUBBORN, "1") as process:
+@pytest.mark.parametrize("way", ["", "launching"])
+def test_guardian_outlives_what_ends_others(way: str) -> None:
+    with daemon(way, STUBBORN, "1") as process:
         *pids, watched = read_pids(process, 2)
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(watched, name)

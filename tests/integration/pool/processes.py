@@ -1,0 +1,108 @@
+"""What tests of starting processes share."""
+
+import contextlib
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor, task
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ProcessProtocol
+
+#: Seconds in which whatever is expected must happen.
+PATIENCE = 30.0
+
+
+class Recorder(ProcessProtocol):
+    """Remembers what it is told, and fires `ended` and `exited`."""
+
+    def __init__(self, begin: Callable[[Any], object] = lambda transport: None) -> None:
+        self.begin = begin
+        self.data: dict[int, list[bytes]] = {}
+        self.events: list[str] = []
+        self.exited: Deferred[Any] = Deferred()
+        self.ended: Deferred[Any] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.events.append("made")
+        self.pid = self.transport.pid
+        self.begin(self.transport)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self.data.setdefault(childFD, []).append(data)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        self.events.append(f"lost {childFD}")
+
+    def processExited(self, reason: Any) -> None:
+        self.events.append("exited")
+        self.exited.callback(reason.value)
+
+    def processEnded(self, reason: Any) -> None:
+        self.events.append("ended")
+        self.ended.callback(reason.value)
+
+    def output(self, number: int = 1) -> bytes:
+        return b"".join(self.data.get(number, []))
+
+
+def close_stdin(transport: Any) -> None:
+    transport.closeStdin()
+
+
+async def soon(deferred: Deferred[Any]) -> Any:
+    """What it fires with, in time."""
+    return await deferred.addTimeout(PATIENCE, reactor)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, "it never came true"
+        await task.deferLater(reactor, 0.005)
+
+
+def descriptors() -> set[str]:
+    """Open ones of ours, each with what it is."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+    return found
+
+
+def zombies(parent: int | None = None) -> set[int]:
+    """Children, of ours or of another, that have ended and wait to be reaped."""
+    found = set()
+    # Not by Path.glob: it raises where a process ends while it looks.
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{entry}/stat").read_text("latin-1")
+            state, number = stat.rpartition(")")[2].split()[:2]
+            if state == "Z" and int(number) == (parent or os.getpid()):
+                found.add(int(entry))
+    return found
+
+
+def python(code: str, *args: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", textwrap.dedent(code), *args]
+
+
+def sh(code: str, *args: str) -> list[str]:
+    return ["/bin/sh", "-c", code, "sh", *args]
+
+
+def start(processes: Any, argv: list[Any], protocol: Recorder, **options: Any) -> Any:
+    options.setdefault("env", {"PATH": os.environ["PATH"]})
+    return processes.spawnProcess(protocol, argv[0], argv, **options)
+
+
+async def run(processes: Any, argv: list[Any], begin: Any = close_stdin, **options: Any) -> Any:
+    """Run to the end; returns the recorder and the reason."""
+    recorder = Recorder(begin)
+    start(processes, argv, recorder, **options)
+    return recorder, await soon(recorder.ended)

@@ -1,0 +1,327 @@
+"""Scripts started by the launcher: what it promises beyond the contract of `test_spawner`."""
+
+import errno
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor, task
+from twisted.internet.error import ProcessExitedAlready
+
+from queuerelay.pool import launcher, launching, spawner
+from queuerelay.pool.spawner import Spawner, supported
+from tests.integration.pool.processes import (
+    Recorder,
+    close_stdin,
+    descriptors,
+    run,
+    sh,
+    soon,
+    until,
+    zombies,
+)
+from tests.janitor import LoggedFailures, alive, children
+
+pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
+
+
+@pytest_twisted.async_yield_fixture
+async def ours(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Spawner]:
+    monkeypatch.setattr(spawner, "CROWDED", 0)
+    one = Spawner(reactor=reactor)
+    assert one.native
+    yield one
+    await one.stop()
+
+
+def launch(ours: Spawner, argv: list[str], recorder: Recorder) -> Any:
+    return ours.launch(recorder, argv[0], argv, {"PATH": os.environ["PATH"]})
+
+
+async def launched(ours: Spawner, argv: list[str]) -> tuple[Recorder, Any]:
+    """To the end; with the reason."""
+    recorder = Recorder(close_stdin)
+    launch(ours, argv, recorder)
+    return recorder, await soon(recorder.ended)
+
+
+async def parent(ours: Spawner) -> int:
+    """The parent of a script."""
+    recorder, _ = await launched(ours, sh("echo $PPID"))
+    return int(recorder.output())
+
+
+async def test_used_only_where_many_descriptors_are_open() -> None:
+    ours = Spawner(reactor=reactor)
+    try:
+        assert await parent(ours) == os.getpid()
+        assert ours.launcher_pid is None
+        held = [os.open(os.devnull, os.O_RDONLY) for _ in range(spawner.CROWDED)]
+        try:
+            assert await parent(ours) == ours.launcher_pid
+        finally:
+            for fd in held:
+                os.close(fd)
+        assert await parent(ours) == os.getpid()
+    finally:
+        await ours.stop()
+
+
+async def test_nothing_is_left_of_many(ours: Spawner) -> None:
+    await launched(ours, ["/bin/true"])
+    theirs = ours.launcher_pid
+    assert theirs is not None
+    before = descriptors()
+    held = len(os.listdir(f"/proc/{theirs}/fd"))
+    recorders = []
+    for _ in range(300):
+        recorders.append(Recorder(close_stdin))
+        launch(ours, sh("echo x"), recorders[-1])
+        if len(recorders) % 30 == 0:
+            for recorder in recorders[-30:]:
+                reason = await soon(recorder.ended)
+                assert reason.exitCode == 0
+                assert recorder.output() == b"x\n"
+    assert ours.alive == 0
+    assert descriptors() == before
+    await until(lambda: not zombies(theirs))
+    assert len(os.listdir(f"/proc/{theirs}/fd")) == held
+    assert children(theirs) == set()
+
+
+async def test_number_is_kept_until_the_pipes_are_closed(ours: Spawner) -> None:
+    """So what it left behind can be signalled as a group, and nobody else is."""
+    recorder = Recorder(close_stdin)
+    one = launch(ours, sh("echo $$; sleep 1000 & echo $!"), recorder)
+    await soon(recorder.exited)
+    await until(lambda: recorder.output().count(b"\n") == 2)
+    leader, left = map(int, recorder.output().split())
+    assert one.pid is None
+    assert leader in zombies(ours.launcher_pid)
+    with pytest.raises(ProcessExitedAlready):
+        one.signalProcess("KILL")
+    one.signalGroup("KILL")
+    await soon(recorder.ended)
+    await until(lambda: not alive(left) and leader not in zombies(ours.launcher_pid))
+    with pytest.raises(ProcessExitedAlready):
+        one.signalGroup("KILL")
+
+
+async def test_signals_before_it_runs_arrive_when_it_does(ours: Spawner) -> None:
+    recorder = Recorder()
+    one = launch(ours, ["/bin/sleep", "1000"], recorder)
+    assert one.pid is None
+    one.signalGroup("TERM")
+    reason = await soon(recorder.ended)
+    assert reason.signal == signal.SIGTERM
+
+
+async def test_death_of_the_launcher(ours: Spawner) -> None:
+    recorder = Recorder()
+    script = "trap '' TERM HUP PIPE; sleep 1000 & echo $$ $!; while :; do sleep 1000; done"
+    one = launch(ours, sh(script), recorder)
+    await until(lambda: recorder.output().endswith(b"\n"))
+    pids = [int(pid) for pid in recorder.output().split()]
+    first = ours.launcher_pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    reason = await soon(recorder.ended)
+    # Nobody knows how it ended.
+    assert (reason.exitCode, reason.signal) == (None, None)
+    await until(lambda: not any(map(alive, pids)))
+    with pytest.raises(ProcessExitedAlready):
+        one.signalGroup("KILL")
+    assert ours.alive == 0
+    # Until there is another one, we start them.
+    assert await parent(ours) == os.getpid()
+    ours._launchers._next_start = 0.0
+    second = await parent(ours)
+    assert second == ours.launcher_pid != first
+
+
+async def test_death_of_the_launcher_after_a_script(ours: Spawner) -> None:
+    """What the script left behind may be a stranger's by then."""
+    recorder = Recorder(close_stdin)
+    one = launch(ours, sh("sleep 1000 & echo $!"), recorder)
+    reason = await soon(recorder.exited)
+    assert reason.exitCode == 0
+    await until(lambda: recorder.output().endswith(b"\n"))
+    left = int(recorder.output())
+    assert ours.launcher_pid is not None
+    os.kill(ours.launcher_pid, signal.SIGKILL)
+    await until(lambda: ours.launcher_pid is None)
+    with pytest.raises(ProcessExitedAlready):
+        one.signalGroup("KILL")
+    os.kill(left, signal.SIGKILL)
+    assert await soon(recorder.ended) is reason
+
+
+async def test_what_it_had_not_started_was_not_started(ours: Spawner) -> None:
+    await launched(ours, ["/bin/true"])
+    assert ours.launcher_pid is not None
+    os.kill(ours.launcher_pid, signal.SIGSTOP)
+    recorder = Recorder(close_stdin)
+    launch(ours, ["/bin/true"], recorder)
+    os.kill(ours.launcher_pid, signal.SIGKILL)
+    reason = await soon(recorder.ended)
+    assert isinstance(reason, OSError)
+    assert reason.errno == errno.ESRCH
+
+
+async def test_what_it_had_started_without_telling_is_found(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = launching.Launcher._heard
+
+    def deaf(self: Any, number: int, what: int, value: Any) -> None:
+        if what != launcher.STARTED:
+            heard(self, number, what, value)
+
+    monkeypatch.setattr(launching.Launcher, "_heard", deaf)
+    recorder = Recorder(close_stdin)
+    launch(ours, sh("echo $$; sleep 1000"), recorder)
+    await until(lambda: recorder.output().endswith(b"\n"))
+    pid = int(recorder.output())
+    assert ours.launcher_pid is not None
+    os.kill(ours.launcher_pid, signal.SIGKILL)
+    reason = await soon(recorder.ended)
+    assert (reason.exitCode, reason.signal) == (None, None)
+    await until(lambda: not alive(pid))
+
+
+async def test_one_that_hangs_is_killed(ours: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    await launched(ours, ["/bin/true"])
+    first = ours.launcher_pid
+    assert first is not None
+    monkeypatch.setattr(launching, "BOUND", 0.3)
+    os.kill(first, signal.SIGSTOP)
+    recorder = Recorder(close_stdin)
+    launch(ours, ["/bin/true"], recorder)
+    assert isinstance(await soon(recorder.ended), OSError)
+    await until(lambda: not alive(first))
+
+
+async def test_one_that_is_busy_is_not_waited_for(ours: Spawner) -> None:
+    """What it cannot take we start; what it took is started when it goes on."""
+    await launched(ours, ["/bin/true"])
+    theirs = ours.launcher_pid
+    assert theirs is not None
+    os.kill(theirs, signal.SIGSTOP)
+    recorders: list[Recorder] = []
+    taken = 0
+    while True:
+        recorders.append(Recorder(close_stdin))
+        one = launch(ours, sh("echo $PPID", "x" * 30_000), recorders[-1])
+        if one.pid is not None:
+            break
+        taken += 1
+        assert taken < 100
+    assert taken > 2
+    await soon(recorders[-1].ended)
+    assert int(recorders[-1].output()) == os.getpid()
+    os.kill(theirs, signal.SIGCONT)
+    for recorder in recorders[:-1]:
+        assert (await soon(recorder.ended)).exitCode == 0
+        assert int(recorder.output()) == theirs
+
+
+async def test_stop_ends_what_lives(ours: Spawner) -> None:
+    recorder = Recorder(close_stdin)
+    launch(ours, sh("trap '' TERM; echo $$; sleep 1000"), recorder)
+    await until(lambda: recorder.output().endswith(b"\n"))
+    theirs = ours.launcher_pid
+    assert theirs is not None
+    await soon(ours.stop())
+    assert not alive(theirs)
+    await soon(recorder.ended)
+    await until(lambda: not alive(int(recorder.output())))
+    assert ours.launcher_pid is None
+
+
+async def test_stop_does_not_wait_for_one_that_hangs(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "GRACE", 0.1)
+    await launched(ours, ["/bin/true"])
+    assert ours.launcher_pid is not None
+    os.kill(ours.launcher_pid, signal.SIGSTOP)
+    await soon(ours.stop())
+
+
+async def test_one_that_cannot_run(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """It ends before it has said a word: nothing was started, and it is tried less often."""
+    broken = tmp_path / "launcher.py"
+    broken.write_text("raise SystemExit('nothing here')\n")
+    monkeypatch.setattr(launcher, "__file__", str(broken))
+    recorder, reason = await launched(ours, ["/bin/true"])
+    assert isinstance(reason, OSError)
+    assert recorder.pid is None
+    assert await parent(ours) == os.getpid()
+    assert ours._launchers._pause == 10.0
+    monkeypatch.undo()
+
+
+async def test_one_that_cannot_be_started(ours: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    await run(ours, ["/bin/true"])
+    before = descriptors()
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    monkeypatch.setattr(spawner, "CROWDED", 0)
+    assert await parent(ours) == os.getpid()
+    assert descriptors() == before
+
+
+async def test_script_that_cannot_be_watched_is_killed(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await launched(ours, ["/bin/true"])
+    before = descriptors()
+    add = ours._watch.add
+    monkeypatch.setattr(
+        ours._watch, "add", lambda *given: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+    )
+    recorder = Recorder(close_stdin)
+    with pytest.raises(OSError, match="full"):
+        launch(ours, ["/bin/sleep", "1000"], recorder)
+    monkeypatch.setattr(ours._watch, "add", add)
+    assert recorder.events == []
+    assert descriptors() == before
+    await until(lambda: ours.alive == 0)
+    assert ours.launcher_pid is not None
+    await until(lambda: not children(ours.launcher_pid))  # type: ignore[arg-type]
+
+
+async def test_many_at_once(ours: Spawner) -> None:
+    """More than its buffers hold at once, either way."""
+    recorders = [Recorder(close_stdin) for _ in range(400)]
+    for recorder in recorders:
+        launch(ours, ["/bin/true"], recorder)
+    for recorder in recorders:
+        assert (await soon(recorder.ended)).exitCode == 0
+    assert ours.alive == 0
+
+
+async def test_news_that_the_daemon_is_too_busy_to_hear(ours: Spawner) -> None:
+    """The launcher keeps them until there is room."""
+    await launched(ours, ["/bin/true"])
+    recorders = [Recorder(close_stdin) for _ in range(50)]
+    for _ in range(40):
+        for recorder in recorders:
+            if recorder.ended.called or not recorder.events:
+                recorder.__init__(close_stdin)  # type: ignore[misc]
+                launch(ours, ["/bin/true"], recorder)
+        await task.deferLater(reactor, 0)
+    for recorder in recorders:
+        assert (await soon(recorder.ended)).exitCode == 0
+
+
+async def test_logs_when_it_is_lost(ours: Spawner, logged_failures: LoggedFailures) -> None:
+    await launched(ours, ["/bin/true"])
+    assert ours.launcher_pid is not None
+    os.kill(ours.launcher_pid, signal.SIGKILL)
+    await until(lambda: ours.launcher_pid is None)
+    assert logged_failures.events == []
