@@ -193,10 +193,10 @@ async def test_what_it_had_started_without_telling_is_found(
 
 
 async def test_one_that_hangs_is_killed(ours: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "BOUND", 0.3)
     await launched(ours, ["/bin/true"])
     first = ours.launcher_pid
     assert first is not None
-    monkeypatch.setattr(launching, "BOUND", 0.3)
     os.kill(first, signal.SIGSTOP)
     recorder = Recorder(close_stdin)
     launch(ours, ["/bin/true"], recorder)

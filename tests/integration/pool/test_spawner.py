@@ -81,11 +81,11 @@ class Launching:
         self.spawner = one
 
     def spawnProcess(
-        self, protocol: Any, executable: Any, args: Any, env: Any, **others: Any
+        self, protocol: Any, executable: Any, args: Any = (), env: Any = (), **others: Any
     ) -> Any:
         if others or env is None:
             return self.spawner.spawnProcess(protocol, executable, args, env, **others)
-        return self.spawner.launch(protocol, executable, args, env)
+        return self.spawner.launch(protocol, executable, args, dict(env))
 
 
 @pytest_twisted.async_yield_fixture(params=["twisted", "ours", "fallback", "launched"])
