@@ -65,6 +65,13 @@ class FakeProcess:
         """End by a signal."""
         self._end(ProcessTerminated(None, number), pipes)
 
+    def never(self, error: OSError) -> None:
+        """It could not be started, as only a launcher learns so late."""
+        self.gone, self.pid = True, None
+        self._reason = Failure(error)
+        self.protocol.processExited(self._reason)
+        self.close()
+
     def close(self) -> None:
         """Let go of the pipes, after the end."""
         if not self.ended:

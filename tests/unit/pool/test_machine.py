@@ -213,6 +213,11 @@ class PoolMachine(RuleBasedStateMachine):
     def cannot_start(self, which: int, error: int) -> None:
         self.nodes[which]["processes"].errors.append(OSError(error, "no"))
 
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), error=st.sampled_from([errno.EAGAIN, errno.ENOENT]))
+    def never_started(self, data: Any, error: int) -> None:
+        data.draw(st.sampled_from(self.alive())).never(OSError(error, "no"))
+
     @rule(which=st.integers(0, 1), size=st.integers(0, 4))
     def resize(self, which: int, size: int) -> None:
         self.nodes[which]["pool"].set_size(size)

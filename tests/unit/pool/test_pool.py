@@ -2,9 +2,11 @@
 
 import base64
 import errno
+import gc
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -511,6 +513,61 @@ def test_a_failed_start_uses_no_try_and_backs_off(make, error, lines):
     assert stage.pool.snapshot().resting == ""
     for process in stage.processes.alive:
         process.exit(0)
+
+
+def test_a_start_that_fails_late_uses_no_try_and_backs_off(make, lines):
+    """As a launcher tells it, which does not wait for the start."""
+    stage = make(size=2)
+    messages = [stage.job(name) for name in "12"]
+    for process in stage.processes.alive:
+        process.never(OSError(errno.ENOENT, "no such interpreter"))
+    stage.turns()
+    assert stage.pool.busy == 0
+    assert stage.pool.snapshot().resting.endswith("no such interpreter")
+    # Both failed, and there is one rest.
+    assert len([line for line in lines if "cannot run its command" in line]) == 1
+    assert sorted(stage.waiting) == sorted(messages)
+    stage.advance(5.0)
+    assert {process.env[b"QUEUERELAY_ATTEMPT"] for process in stage.processes.alive} == {b"1"}
+    for process in stage.processes.alive:
+        process.exit(0)
+    stage.advance(5.0)
+    assert stage.pool.snapshot().resting == ""
+    assert stage.pool.snapshot().counters == {"misconfigured": 2, "success": 2}
+    assert not stage.waiting
+    assert not stage.inflight
+
+
+def test_a_job_leaves_nothing_for_the_collector(make):
+    """What is a cycle stays until a collection, which costs as much as the rest of the job."""
+    stage = make(size=2)
+
+    def some_jobs(first: int) -> None:
+        for number in range(first, first + 20):
+            stage.job(str(number))
+            (process,) = stage.processes.alive
+            process.print(b"out")
+            process.complain(b"err")
+            process.exit(0)
+            stage.turns()
+            # The test's own: it keeps all it has started, and each knows its protocol.
+            stage.processes.started.clear()
+            process.protocol = None
+
+    some_jobs(0)
+    gc.collect()
+    gc.disable()
+    try:
+        some_jobs(20)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = Counter(type(one).__name__ for one in gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    # Of one job there are twenty.
+    assert max(left.values(), default=0) < 20, left
 
 
 def test_a_program_that_is_not_there(make, tmp_path):
