@@ -20,6 +20,7 @@ from queuerelay.broker import url
 from queuerelay.broker.keys import Keys
 from queuerelay.broker.redis import RedisBroker
 from queuerelay.config import PoolConfig
+from queuerelay.pool import spawner
 from queuerelay.pool.exits import Outcome
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.spawner import Spawner, supported
@@ -47,10 +48,10 @@ class Bench:
     def client(self) -> Any:
         return self.server.client()
 
-    def script(self, body: str, name: str = "script") -> str:
+    def script(self, body: str, name: str = "script", *, interpreter: object = "/bin/sh") -> str:
         """A shell script."""
         path = self.folder / name
-        path.write_text(f"#!/bin/sh\n{textwrap.dedent(body)}\n")
+        path.write_text(f"#!{interpreter}\n{textwrap.dedent(body)}\n")
         path.chmod(0o755)
         return str(path)
 
@@ -156,8 +157,16 @@ def kill(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-@pytest_twisted.async_yield_fixture
-async def bench(fresh_valkey: Any, tmp_path: Path) -> AsyncIterator[Bench]:
+@pytest_twisted.async_yield_fixture(params=["ours", "launched"])
+async def bench(
+    request: pytest.FixtureRequest,
+    fresh_valkey: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Bench]:
+    """In either way of starting scripts."""
+    if request.param == "launched":
+        monkeypatch.setattr(spawner, "CROWDED", 0)
     bench = Bench(fresh_valkey, tmp_path)
     yield bench
     await bench.stop()
@@ -298,6 +307,26 @@ async def test_exits(bench, body, outcome, attempts):
         for attempt in entry["queuerelay"]["attempts"]:
             assert attempt["stderr"] == "oh dear\n"
             assert ("exit" in attempt) != ("signal" in attempt)
+
+
+async def test_a_start_that_fails_uses_no_try(bench):
+    """A script is looked at once, and its interpreter may go; a launcher says so late."""
+    interpreter = bench.folder / "interpreter"
+    interpreter.symlink_to("/bin/sh")
+    pool = await bench.pool(bench.script("exit 0", interpreter=interpreter))
+    bench.job("1")
+    await bench.idle()
+    interpreter.unlink()
+    message = bench.job("2")
+    await bench.until(lambda: "No such file" in pool.snapshot().resting)
+    await bench.until(lambda: bench.waiting() == [message])
+    assert bench.failed == []
+    interpreter.symlink_to("/bin/sh")
+    await bench.idle()
+    counters = pool.snapshot().counters
+    assert counters["success"] == 2
+    assert counters["misconfigured"] >= 1
+    assert set(counters) == {"success", "misconfigured"}
 
 
 async def test_exit_127_and_a_missing_program_use_no_try(bench):
