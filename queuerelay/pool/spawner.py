@@ -14,6 +14,8 @@ for a `path`, uid or gid. Here:
    processes in the same reactor are not touched, nor does Twisted touch ours.
 4. When the daemon dies, however it dies, a guardian kills all groups (`guardian`).
 5. Whatever fails, `spawnProcess` raises at once and leaves no descriptor and no process behind.
+6. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
+   process starts them, which has few (`launching`).
 
 Where the kernel has no pidfds (before Linux 5.4, or another system) the reactor's own
 `spawnProcess` serves; see `Spawner.native`.
