@@ -4,15 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamServerEndpoint
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from queuerelay import listening
 from queuerelay.broker.loop import Loop
 from queuerelay.config import RelayConfig
-from queuerelay.errors import CannotListen, ConfigError
+from queuerelay.errors import ConfigError
+from queuerelay.listening import Listener
 from queuerelay.relay.accesslog import AccessLog
 from queuerelay.relay.connections import Limits
 from queuerelay.relay.core import Relay
@@ -22,11 +21,6 @@ from queuerelay.relay.proxied import PREFIX, ProxiedFactory
 
 #: Seconds that the last answers get at least to reach their clients, where the drain time is over.
 LAST_ANSWERS = 1.0
-#: Clients that may wait to be accepted. Twisted's 50 are less than a burst, and who finds no place
-#: tries again after a second (RFC 6298 2); the system's own bound (somaxconn) holds, too.
-BACKLOG = 1024
-#: What begins the endpoints that have such a bound.
-_SOCKETS = ("tcp:", "tcp6:", "ssl:", "unix:")
 #: Seconds between two writes of the access log.
 FLUSH_INTERVAL = 1.0
 
@@ -48,7 +42,7 @@ class Listeners:
         self._reactor = reactor
         self._endpoints = endpoints(config.listen, reactor=reactor)
         self._trust = relay.trust
-        self._ports: list[IListeningPort] = []
+        self._listeners: list[Listener] = []
         self._hurried = False
         self._cut: IDelayedCall | None = None
         self._until = 0.0
@@ -84,7 +78,12 @@ class Listeners:
                 ) from error
         self.max_connections = self._front.connections.settle()
         for text, endpoint in self._endpoints:
-            self._listen(text, endpoint)
+            listener = Listener(f"--listen {text}", endpoint)
+            proxied = text.startswith(PREFIX)
+            listener.open(
+                ProxiedFactory(self._front, trust=self._trust) if proxied else self._front
+            )
+            self._listeners.append(listener)
 
     def start(self) -> None:
         """Begin to write the access log."""
@@ -107,9 +106,9 @@ class Listeners:
     async def close(self) -> None:
         """Take no more connections, and make each answer the last of its connection."""
         self._until = self._reactor.seconds() + self._config.drain
-        for port in self._ports:
+        for listener in self._listeners:
             try:
-                await _stop_listening(port)
+                await listener.close()
             except Exception:
                 self._log.failure("a listener could not be closed")
         self._front.drain()
@@ -132,24 +131,6 @@ class Listeners:
         if self._cut is not None and self._cut.active():
             self._cut.reset(LAST_ANSWERS)
 
-    def _listen(self, text: str, endpoint: IStreamServerEndpoint) -> None:
-        failures: list[Failure] = []
-
-        def failed(failure: Failure) -> None:
-            failures.append(failure)
-            # Twisted's own endpoints say so at once; others may come to it later.
-            if late:
-                self._log.critical("cannot listen on {endpoint}", endpoint=text, failure=failure)
-
-        late = False
-        proxied = text.startswith(PREFIX)
-        factory = ProxiedFactory(self._front, trust=self._trust) if proxied else self._front
-        listening = endpoint.listen(factory)
-        listening.addCallbacks(self._ports.append, failed)
-        late = True
-        if failures:
-            raise CannotListen(f"--listen {text}: {failures[0].getErrorMessage()}")
-
 
 def endpoints(texts: Sequence[str], *, reactor: Any) -> list[tuple[str, IStreamServerEndpoint]]:
     """The endpoints that `texts` describe, each with its text; raises `ConfigError`."""
@@ -166,23 +147,6 @@ def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
         raise ConfigError.of(
             "--listen", text, "an endpoint such as haproxy:tcp:8000: there is no TLS behind PROXY"
         )
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(inner))
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ConfigError.of(
-            "--listen", text, f"an endpoint such as tcp:8000 ({reason})"
-        ) from error
-    return endpoint
-
-
-def _with_backlog(text: str) -> str:
-    """An endpoint's text with our backlog, where it has none of its own."""
-    if not text.startswith(_SOCKETS) or ":backlog=" in text:
-        return text
-    return f"{text}:backlog={BACKLOG}"
-
-
-def _stop_listening(port: IListeningPort) -> Deferred[Any]:
-    stopped = port.stopListening()
-    return stopped if isinstance(stopped, Deferred) else succeed(None)
+    return listening.endpoint_from(
+        inner, option="--listen", example="tcp:8000", reactor=reactor, written=text
+    )

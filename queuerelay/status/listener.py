@@ -2,22 +2,16 @@
 
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IListeningPort,
-    IStreamServerEndpoint,
-)
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IStreamServerEndpoint
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from queuerelay.errors import CannotListen, ConfigError
+from queuerelay import listening
+from queuerelay.listening import Listener
 from queuerelay.status.resource import MAX_BODY
 
 #: Seconds that a connection may be idle, and that it may last: nobody keeps one by sending slowly.
@@ -116,50 +110,24 @@ class StatusSite(Site):
 class StatusListener:
     """One endpoint; `open` and `close` once each. Raises `ConfigError` where `text` is none."""
 
-    _log = Logger()
-
     def __init__(self, text: str, resource: Resource, *, reactor: Any) -> None:
-        self._text = text
-        self._endpoint = endpoint_from(text, reactor=reactor)
+        self._listener = Listener(f"--status {text}", endpoint_from(text, reactor=reactor))
         self._site = StatusSite(resource, reactor=reactor)
-        self._port: IListeningPort | None = None
 
     def open(self) -> None:
         """Listen; may need privileges. Raises `CannotListen`."""
-        failures: list[Failure] = []
-
-        def failed(failure: Failure) -> None:
-            failures.append(failure)
-            if late:
-                self._log.critical("cannot listen on {endpoint}", endpoint=self._text)
-
-        late = False
-        self._endpoint.listen(self._site).addCallbacks(self._opened, failed)
-        late = True
-        if failures:
-            raise CannotListen(
-                f"--status {self._text}: {failures[0].getErrorMessage()} (--status ENDPOINT "
-                "for another place, --status off for none)"
-            )
-
-    def _opened(self, port: IListeningPort) -> None:
-        self._port = port
+        self._listener.open(
+            self._site, advice=" (--status ENDPOINT for another place, --status off for none)"
+        )
 
     def close(self) -> Deferred[Any]:
         """Listen no more, and end every connection."""
         self._site.close()
-        port, self._port = self._port, None
-        stopped = port.stopListening() if port is not None else None
-        return stopped if isinstance(stopped, Deferred) else succeed(None)
+        return self._listener.close()
 
 
 def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
     """The endpoint that `text` describes; `ConfigError` where it describes none."""
-    try:
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ConfigError.of(
-            "--status", text, f"an endpoint such as tcp:8080:interface=127.0.0.1 ({reason})"
-        ) from error
-    return endpoint
+    return listening.endpoint_from(
+        text, option="--status", example="tcp:8080:interface=127.0.0.1", reactor=reactor
+    )

@@ -1,0 +1,74 @@
+"""Endpoints of Twisted's, as operators write them: listened on, or refused in one line."""
+
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queuerelay.errors import CannotListen, ConfigError
+
+#: Clients that may wait to be accepted. Twisted's 50 are less than a burst, and who finds no place
+#: tries again after a second (RFC 6298 2); the system's own bound (somaxconn) holds, too.
+BACKLOG: Final = 1024
+#: What begins the endpoints that have such a bound.
+_SOCKETS: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
+
+
+def endpoint_from(
+    text: str, *, option: str, example: str, reactor: Any, written: str | None = None
+) -> IStreamServerEndpoint:
+    """The endpoint that `text` describes, with our backlog where it has none of its own.
+
+    Raises `ConfigError` that names `option`, and what was `written` there if that is not `text`.
+    """
+    if text.startswith(_SOCKETS) and ":backlog=" not in text:
+        described = f"{text}:backlog={BACKLOG}"
+    else:
+        described = text
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, described)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ConfigError.of(
+            option, written or text, f"an endpoint such as {example} ({reason})"
+        ) from error
+    return endpoint
+
+
+class Listener:
+    """One endpoint, called `name` in what is said of it; `open` and `close` once each."""
+
+    _log = Logger()
+
+    def __init__(self, name: str, endpoint: IStreamServerEndpoint) -> None:
+        self._name = name
+        self._endpoint = endpoint
+        self._port: IListeningPort | None = None
+
+    def open(self, factory: IProtocolFactory, *, advice: str = "") -> None:
+        """Listen for `factory`; may need privileges. Raises `CannotListen`, with `advice`."""
+        failures: list[Failure] = []
+
+        def failed(failure: Failure) -> None:
+            failures.append(failure)
+            # Twisted's own endpoints say so at once; others may come to it later.
+            if late:
+                self._log.critical("cannot listen: {name}", name=self._name, failure=failure)
+
+        late = False
+        self._endpoint.listen(factory).addCallbacks(self._opened, failed)
+        late = True
+        if failures:
+            raise CannotListen(f"{self._name}: {failures[0].getErrorMessage()}{advice}")
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def close(self) -> Deferred[Any]:
+        """Listen no more; fires when that is so."""
+        port, self._port = self._port, None
+        stopped = port.stopListening() if port is not None else None
+        return stopped if isinstance(stopped, Deferred) else succeed(None)
