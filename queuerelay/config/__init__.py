@@ -1,24 +1,40 @@
-"""Configuration: one frozen record, filled from defaults, then the TOML file, then options."""
+"""Configuration: one frozen record, filled from defaults, then the TOML file, then options.
 
-from queuerelay.config.options import (
+Data goes one way through the modules, and so do imports::
+
+    shape  <-  values  <-  options  <-  reading, showing
+
+`shape` is the record with units and defaults, `values` what a value may be, `options` the tables
+of all settings, `reading` makes the record of file and command line, and `showing` says what came
+out. Invariants:
+
+1. A setting is a field in `shape` and an entry in `options`: the file, the command line,
+   ``--help``, the start log and every error message come from these two.
+2. What is wrong is refused at the start, in one line that names option, value and what was
+   expected.
+3. No Twisted here: endpoint strings are checked where they are used.
+"""
+
+from queuerelay.config.options import OPTIONS, Option
+from queuerelay.config.reading import _pools as _pools  # a test gives it any table
+from queuerelay.config.reading import load
+from queuerelay.config.shape import (
     DEFAULT_POOL,
+    MOST_QUEUED,
     OFF,
-    OPTIONS,
     ROLES,
-    Check,
     Config,
-    Option,
     PoolConfig,
     RelayConfig,
     Route,
     StatusConfig,
-    _pools,
-    describe,
-    load,
 )
+from queuerelay.config.showing import describe
+from queuerelay.config.values import Check
 
 __all__ = [
     "DEFAULT_POOL",
+    "MOST_QUEUED",
     "OFF",
     "OPTIONS",
     "ROLES",
@@ -29,7 +45,6 @@ __all__ = [
     "RelayConfig",
     "Route",
     "StatusConfig",
-    "_pools",
     "describe",
     "load",
 ]

@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker
+from queuerelay.config import MOST_QUEUED
 from queuerelay.errors import BrokerError, MessageError
 from queuerelay.status.document import json_answer
 from queuerelay.status.fields import Wrong, flag, from_json, given, number, text, texts
@@ -42,8 +43,6 @@ SAID: Final = {
     "nothing": "Nothing to do: it was so already, or is not there any more.",
 }
 
-#: Messages on a queue beyond which no job is put there.
-MOST_QUEUED: Final = 50_000
 #: Characters of a path in the log; anybody may ask for one.
 _SHOWN: Final = 300
 _QUEUE: Final = re.compile(r"[^\s\x00-\x20\x7f-\x9f:,]{1,128}")

@@ -1,0 +1,245 @@
+"""Reading: from the file and the command line to one `Config`, or one `ConfigError`. Invariants:
+
+1. Defaults, then the file, then options: the last one that says something wins. A list replaces
+   the list before it.
+2. All of the file is checked, even where an option wins; what has no entry in `options` is refused,
+   with the name that may have been meant.
+3. Each value is checked by itself first, then what must fit together: within a route, within a
+   pool, and over all.
+4. An error has the name that the operator wrote: ``relay.max_body`` or ``pool[2].queues`` in the
+   file, ``--max-body`` on the command line.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
+from queuerelay.config.shape import (
+    DEFAULT_POOL,
+    OFF,
+    ROLES,
+    Config,
+    PoolConfig,
+    RelayConfig,
+    Route,
+    StatusConfig,
+)
+from queuerelay.errors import ConfigError
+from queuerelay.pool.command import Template
+
+
+def load(path: str | None = None, options: Mapping[str, object] | None = None) -> Config:
+    """The configuration: the defaults, then the file at `path`, then `options`.
+
+    `options` are the command line's: names as in `OPTIONS`, each with its text, with a list of
+    texts where it may be repeated, or with None or an empty list where it was not given.
+
+    Raises `ConfigError`, one line that names option, value and what was expected.
+    """
+    values: dict[str, Any] = {}
+    names: dict[str, str] = {option.dotted: option.dotted for option in OPTIONS}
+    routes: tuple[Route, ...] = ()
+    pools: tuple[PoolConfig, ...] = ()
+    if path is not None:
+        document = _read(path)
+        top = [option for option in OPTIONS if not option.table]
+        relay = [option for option in OPTIONS if option.table == "relay"]
+        status = [option for option in OPTIONS if option.table == "status"]
+        tables = ("relay", "pool", "status")
+        _refuse_unknown(document, [*(option.key for option in top), *tables], "")
+        table = _table(document.get("relay", {}), "relay")
+        _refuse_unknown(table, [*(option.key for option in relay), "route"], "relay.")
+        shown = _table(document.get("status", {}), "status")
+        _refuse_unknown(shown, [option.key for option in status], "status.")
+        for group, source in ((top, document), (relay, table), (status, shown)):
+            for option in group:
+                if option.key in source:
+                    values[option.dotted] = option.check(source[option.key], option.dotted)
+        routes = _routes(table.get("route", []))
+        pools = _pools(document.get("pool", []))
+    known = {option.name: option for option in OPTIONS}
+    _refuse_unknown(options or {}, known, "--")
+    for name, given in (options or {}).items():
+        if given is not None and given != []:
+            option = known[name]
+            names[option.dotted] = f"--{name}"
+            values[option.dotted] = option.check(option.parse(given), f"--{name}")
+    found: dict[str, dict[str, Any]] = {"": {}, "relay": {}, "pool": {}, "status": {}}
+    for option in OPTIONS:
+        if option.dotted in values:
+            found[option.table][option.key] = values[option.dotted]
+    relayed = RelayConfig(**found["relay"], routes=routes)
+    pools = _with_default_pool(pools, found["pool"], relayed.queue)
+    status_config = StatusConfig(**found["status"])
+    roles = {"relay": True, "pool": bool(pools), "status": status_config.listen is not None}
+    found[""].setdefault("role", tuple(role for role in ROLES if roles[role]))
+    config = Config(**found[""], relay=relayed, pools=pools, status=status_config)
+    _check_together(config, names)
+    return config
+
+
+def _check_together(config: Config, names: Mapping[str, str]) -> None:
+    relay = config.relay
+    if relay.max_held_bytes < relay.max_body:
+        raise ConfigError.of(
+            names["relay.max_held_bytes"],
+            relay.max_held_bytes,
+            f"at least the {relay.max_body} bytes of {names['relay.max_body']}",
+        )
+    if relay.max_header < relay.max_line:
+        raise ConfigError.of(
+            names["relay.max_header"],
+            relay.max_header,
+            f"at least the {relay.max_line} bytes of {names['relay.max_line']}",
+        )
+    if "pool" in config.role and not config.pools:
+        raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
+    if "status" in config.role and config.status.listen is None:
+        raise ConfigError.of(names["status.listen"], OFF, "an endpoint for the role status")
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The file as TOML has it; `ConfigError` with file, line and reason where it cannot be."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"{path}: {reason}") from error
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply") from error
+    except ValueError as error:
+        # TOMLDecodeError is one, and so is a number with thousands of digits.
+        reason = " ".join(str(error).split())
+        at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", reason)
+        if at is None:
+            raise ConfigError(f"{path}: {reason}") from error
+        line = int(at[1]) if at[1] else content.count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: {reason[: at.start()]}") from error
+
+
+def _refuse_unknown(given: Iterable[str], known: Iterable[str], prefix: str) -> None:
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name.replace("-", "_"), names, 1)
+            near = near or difflib.get_close_matches(name.replace("_", "-"), names, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            shown = name if name.isprintable() else repr(name)
+            raise ConfigError(f"{prefix}{shown}: no such option{hint}")
+
+
+def _table(value: object, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError.of(name, value, f"a table: [{name}]")
+    return value
+
+
+def _routes(value: object) -> tuple[Route, ...]:
+    """The routes; errors number them from 1, as people count."""
+    if not isinstance(value, list):
+        raise ConfigError.of("relay.route", value, "tables: [[relay.route]]")
+    routes = []
+    for number, one in enumerate(value, 1):
+        name = f"relay.route[{number}]"
+        if not isinstance(one, dict):
+            raise ConfigError.of(name, one, "a table: [[relay.route]]")
+        _refuse_unknown(one, ROUTE_KEYS, f"{name}.")
+        checked = {key: ROUTE_KEYS[key](text, f"{name}.{key}") for key, text in one.items()}
+        if "queue" not in checked:
+            raise ConfigError.of(f"{name}.queue", None, "the name of a queue")
+        if not checked.keys() & {"path", "method", "host", "header"}:
+            raise ConfigError.of(name, one, "at least one of path, method, host and header")
+        route = Route(**checked)
+        if route.host is not None:
+            route = replace(route, host=route.host.lower())
+        routes.append(route)
+    return tuple(routes)
+
+
+def _pools(value: object) -> tuple[PoolConfig, ...]:
+    """The pools of the file; errors number them from 1."""
+    if not isinstance(value, list):
+        raise ConfigError.of("pool", value, "tables: [[pool]]")
+    pools: list[PoolConfig] = []
+    for number, one in enumerate(value, 1):
+        name = f"pool[{number}]"
+        if not isinstance(one, dict):
+            raise ConfigError.of(name, one, "a table: [[pool]]")
+        _refuse_unknown(one, POOL_KEYS, f"{name}.")
+        checked = {key: POOL_KEYS[key](given, f"{name}.{key}") for key, given in one.items()}
+        pool = _pool(checked, name)
+        if pool.name in {other.name for other in pools}:
+            raise ConfigError.of(f"{name}.name", pool.name, "a name that no other pool has")
+        pools.append(pool)
+    return tuple(pools)
+
+
+def _pool(given: dict[str, Any], name: str) -> PoolConfig:
+    """The pool for values that are right each by itself."""
+
+    def refuse(key: str, expected: str) -> ConfigError:
+        return ConfigError.of(f"{name}.{key}", given.get(key), expected)
+
+    resident = given.get("resident", False)
+    if "name" not in given:
+        raise refuse("name", "a name for the pool")
+    if "command" not in given:
+        raise refuse("command", "a list such as ['php', 'worker.php', '--id={id}']")
+    Template(given["command"], option=f"{name}.command", fields=not resident)
+    for key in SCRIPT_ONLY if resident else RESIDENT_ONLY:
+        if key in given:
+            where = "with" if resident else "without"
+            raise refuse(key, f"no such key: it does nothing {where} resident = true")
+    if "queues" not in given and not resident:
+        raise refuse("queues", "a list of queue names")
+    queues = given.setdefault("queues", ())
+    if "weights" in given and len(given["weights"]) != len(queues):
+        raise refuse("weights", f"one for each of the {len(queues)} queues")
+    _settle_size(given, refuse)
+    return PoolConfig(**given)
+
+
+def _settle_size(given: dict[str, Any], refuse: Callable[[str, str], ConfigError]) -> None:
+    """Either ``size`` or ``min`` and ``max``, and all three filled."""
+    if "max" in given:
+        if "size" in given:
+            raise refuse("size", "either size or min and max")
+        given["size"] = given.setdefault("min", 1)
+        if given["min"] > given["max"]:
+            raise refuse("min", f"at most the {given['max']} of max")
+        return
+    for key in ("min", "grow_after", "shrink_after"):
+        if key in given:
+            raise refuse(key, "max beside it")
+    given["min"] = given["max"] = given.setdefault("size", 1)
+
+
+def _with_default_pool(
+    pools: tuple[PoolConfig, ...], given: Mapping[str, Any], queue: str
+) -> tuple[PoolConfig, ...]:
+    """`pools` and that of ``--worker``, if there is one; its queue is `queue` by default."""
+    if "worker" not in given:
+        for key, value in given.items():
+            raise ConfigError.of(f"--{key.replace('_', '-')}", value, "--worker beside it")
+        return pools
+    command = given["worker"]
+    if DEFAULT_POOL in {pool.name for pool in pools}:
+        raise ConfigError.of(
+            "--worker", " ".join(command), f"no [[pool]] named {DEFAULT_POOL!r} in the file"
+        )
+    size = given.get("workers", 1)
+    queues = given.get("worker_queues", (queue,))
+    pool = PoolConfig(
+        name=DEFAULT_POOL, queues=queues, command=command, size=size, min=size, max=size
+    )
+    return (*pools, pool)
