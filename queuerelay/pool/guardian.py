@@ -21,7 +21,7 @@ import mmap
 import os
 import select
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -29,19 +29,34 @@ DAEMON: Final = 3
 TABLE: Final = 4
 
 
-def holders(inode: int) -> Iterator[int]:
-    """Process ids of those that hold the pipe of this inode, as far as we may see."""
-    name = f"pipe:[{inode}]"
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            # It may end while we look, or belong to someone else.
+def pipes_of(pid: int, *, written: bool) -> Iterator[int]:
+    """Inodes of the pipes that a process holds, as far as we may see; only those that it writes to,
+    where they are `written`.
+    """
+    folder = f"/proc/{pid}/fd"
+    # It may end while we look, or belong to someone else.
+    with suppress(OSError):
+        for fd in os.listdir(folder):
             with suppress(OSError):
-                folder = f"/proc/{entry}/fd"
-                for fd in os.listdir(folder):
-                    with suppress(OSError):
-                        if os.readlink(f"{folder}/{fd}") == name:
-                            yield int(entry)
-                            break
+                link = f"{folder}/{fd}"
+                name = os.readlink(link)
+                # The link's own rights say what it was opened for (proc_pid_fd(5)).
+                if name.startswith("pipe:[") and (not written or os.lstat(link).st_mode & 0o200):
+                    yield int(name[6:-1])
+
+
+def holders(
+    inodes: Container[int], *, written: bool = False, but: Container[int] = ()
+) -> Iterator[tuple[int, int]]:
+    """Who holds one of these pipes, as process id and inode, in one walk.
+
+    Those in `but` are not looked at.
+    """
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) not in but:
+            for inode in pipes_of(int(entry), written=written):
+                if inode in inodes:
+                    yield int(entry), inode
 
 
 def kill_all(numbers: Iterable[int]) -> None:
@@ -52,7 +67,7 @@ def kill_all(numbers: Iterable[int]) -> None:
             with suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
     if starting:
-        for pid in holders(starting):
+        for pid in dict(holders((starting,))):
             with suppress(OSError):
                 # One that has no group of its own yet is still in the daemon's.
                 (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)

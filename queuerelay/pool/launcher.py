@@ -10,9 +10,10 @@ whose packets are values as `marshal` writes them (both ends are the same Python
 own):
 
 - to us ``(reaped, start)``: numbers of processes that may be reaped, and one to be started, as
-  ``(number, executable, args, env)`` with its stdin, stdout and stderr beside it, or None;
+  ``(number, executable, args, env)`` with its stdin, stdout and stderr beside it; None for none,
+  and True for a sign of life;
 - from us a list of ``(number, what, value)``: STARTED with its process id, FAILED with ``(errno,
-  text)``, or EXITED with its status as wait(2) puts it.
+  text)``, or EXITED with its status as wait(2) puts it. An empty one is a sign of life.
 
 Each process leads a group of its own (with ``session`` a session). One that has ended is a zombie
 until the daemon has no use for its number any more. When the daemon dies, however it dies, all
@@ -40,7 +41,9 @@ EXITED: Final = 2
 #: Largest packet in bytes; a socket's buffer has room for several (Linux: 212,992 bytes).
 PACKET: Final = 65536
 #: News in one packet: each takes 30 bytes, an error some more.
-NEWS: Final = 500
+NEWS: Final = 100
+#: Packets read before news are told.
+PACKETS: Final = 16
 
 
 class Launcher:
@@ -58,15 +61,18 @@ class Launcher:
         self._pids: dict[int, int] = {}
         self._running: dict[int, int] = {}
         self._news: list[tuple[int, int, Any]] = []
+        self._asked = False
         self._room = socket.CMSG_SPACE(3 * 4)
 
     def run(self) -> None:
         """Until the daemon is gone, or does not understand us."""
         try:
             while True:
-                for fd, _ in self._epoll.poll():
-                    if fd == DAEMON:
-                        return
+                ready = [fd for fd, _ in self._epoll.poll()]
+                if DAEMON in ready:
+                    # What it had still asked for is for nobody.
+                    return
+                for fd in ready:
                     if fd != LINK:
                         self._ended(fd)
                     elif not self._hear():
@@ -81,7 +87,7 @@ class Launcher:
 
     def _hear(self) -> bool:
         """Do what was asked for; False where there is nobody any more."""
-        while True:
+        for _ in range(PACKETS):
             try:
                 packet, extra, _, _ = self._link.recvmsg(
                     PACKET, self._room, socket.MSG_CMSG_CLOEXEC
@@ -95,11 +101,14 @@ class Launcher:
                 reaped, start = marshal.loads(packet)
                 for number in reaped:
                     os.waitpid(self._pids.pop(number), os.WNOHANG)
-                if start is not None:
+                if start is True:
+                    self._asked = True
+                elif start is not None:
                     self._start(start, fds)
             finally:
                 for fd in fds:
                     os.close(fd)
+        return True
 
     def _start(self, start: tuple[int, Any, Any, Any], fds: list[int]) -> None:
         number, executable, args, env = start
@@ -144,12 +153,16 @@ class Launcher:
         self._news.append((self._running.pop(pidfd), EXITED, status))
 
     def _tell(self) -> None:
-        while self._news:
+        while self._news or self._asked:
             try:
                 self._link.send(marshal.dumps(self._news[:NEWS]), socket.MSG_NOSIGNAL)
-            except BlockingIOError:
+            except ConnectionError:
+                raise
+            except OSError:
+                # No room; or no memory for it, at this moment.
                 break
             del self._news[:NEWS]
+            self._asked = False
         if bool(self._news) != self._blocked:
             self._blocked = not self._blocked
             wanted = select.EPOLLIN | (select.EPOLLOUT if self._blocked else 0)
@@ -157,9 +170,9 @@ class Launcher:
 
 
 def _reason(error: Exception) -> tuple[int, str]:
-    if isinstance(error, OSError):
-        return error.errno or 0, error.strerror or str(error)
-    return 0, str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno, os.strerror(error.errno)
+    return errno.EINVAL, str(error)[:200]
 
 
 def main() -> None:

@@ -4,13 +4,16 @@ Invariants:
 
 1. Nothing here waits. What the launcher cannot take at once (it is busy, the request is large, it
    has just died) is for the caller to start.
-2. Every script that the launcher took is heard of: started, failed or lost with it. A launcher that
-   does not answer for `BOUND` seconds, as on a file system that hangs, is killed.
+2. Every script that the launcher took is heard of: started, failed, ended, or lost with it. While
+   it has scripts it is asked for a sign of life; one that says nothing for `BOUND` seconds, as on a
+   file system that hangs, is given up, and killed.
 3. The number of a script stays its own until `free`: the launcher, its parent, reaps it only then.
-   So signals are ours to send.
-4. When a launcher dies its scripts are killed, and end with a status that is not known; those that
-   it had not started were not started. Another one comes when it is needed, `RETRY` seconds later;
-   after one that never said a word twice as long each time.
+   So signals are ours to send. When the launcher has died, that holds no more, and none are sent
+   but to what has one of the script's pipes.
+4. When a launcher dies, what it had told is heard first. Then its scripts are killed, and end with
+   a status that is not known: a crash, also where they may not have been started. Only of a
+   launcher that never said a word it is sure that nothing was. Another one comes when it is needed,
+   `RETRY` seconds later; after a silent one twice as long each time.
 """
 
 import errno
@@ -28,7 +31,6 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessProtocol,
-    IProcessTransport,
     IReactorTime,
 )
 from twisted.internet.protocol import ProcessProtocol
@@ -41,8 +43,9 @@ from queuerelay.pool.groups import RETRY, Start
 from queuerelay.pool.transport import ISpawnReactor, SpawnedProcess
 from queuerelay.pool.watch import Watch
 
-#: Seconds in which a launcher starts what it was asked for.
+#: Seconds for which a launcher may say nothing, and between two looks whether it does.
 BOUND: Final = 10.0
+LOOK: Final = 5.0
 #: Longest time until another one is tried, in seconds.
 LONGEST_RETRY: Final = 60.0
 #: Seconds that a launcher has to go when it is no longer wanted.
@@ -51,6 +54,8 @@ GRACE: Final = 2.0
 REAP: Final = 0.02
 #: Packets read in one turn of the reactor.
 PACKETS: Final = 16
+
+_NOTHING: Final[list[int]] = []
 
 
 class Launchers:
@@ -72,10 +77,11 @@ class Launchers:
         self._all: set[Launcher] = set()
         self._next_start = 0.0
         self._pause = RETRY
+        self._stopping = 0
 
     @property
     def alive(self) -> int:
-        """How many scripts live that it has started."""
+        """How many scripts have been asked for whose numbers are not free."""
         return sum(len(one.scripts) for one in self._all)
 
     @property
@@ -109,7 +115,7 @@ class Launchers:
 
     def _new(self) -> "Launcher | None":
         clock: IReactorTime = self._reactor
-        if clock.seconds() < self._next_start:
+        if clock.seconds() < self._next_start or self._stopping:
             return None
         self._next_start = clock.seconds() + self._pause
         try:
@@ -135,9 +141,12 @@ class Launchers:
 
     def stop(self) -> Deferred[None]:
         """End it, and what it has started; fires when it is gone."""
-        stopping = gatherResults([one.stop() for one in list(self._all)])
+        self._stopping += 1
+        return gatherResults([one.stop() for one in list(self._all)]).addCallback(self._stopped)
+
+    def _stopped(self, _: object) -> None:
+        self._stopping -= 1
         self._next_start, self._pause = 0.0, RETRY
-        return stopping.addCallback(lambda _: None)
 
 
 class Launcher:
@@ -167,8 +176,8 @@ class Launcher:
         #: Whether it has ever said anything.
         self.has_answered = False
         self._last = 0
-        #: When those were asked for that it has not answered for, the oldest first.
-        self._asked: dict[int, float] = {}
+        #: Since when it has owed us a word, None where it does not.
+        self._silent_since: float | None = None
         self._reaped: list[int] = []
         self._telling: IDelayedCall | None = None
         self._looking: IDelayedCall | None = None
@@ -183,7 +192,7 @@ class Launcher:
             daemon = os.pidfd_open(os.getpid())
             watch.add(self._link.fileno(), self)
             program = [sys.executable, "-I", "-S", launcher.__file__]
-            self._process: IProcessTransport = start(
+            self._process: Any = start(
                 _Process(self),
                 program[0],
                 [*program, "session"] if session else program,
@@ -217,9 +226,10 @@ class Launcher:
         """Ask for a script; None where it cannot be asked now."""
         number = self._last + 1
         try:
-            request = marshal.dumps((self._reaped, (number, executable, list(args), dict(env))))
+            # Not any kind of sequence or mapping, but `Spawner.launch` has seen to that.
+            request = marshal.dumps((self._reaped, (number, executable, args, env)))  # type: ignore[arg-type]
         except ValueError:
-            # Some other kind of text or mapping than it can write.
+            # Some other kind of text than it can write.
             return None
         if len(request) > launcher.PACKET:
             return None
@@ -231,10 +241,11 @@ class Launcher:
             return None
         self._last = number
         self._reaped = []
-        self._asked[number] = self._clock.seconds()
+        if self._silent_since is None:
+            self._silent_since = self._clock.seconds()
         if self._looking is None:
-            self._looking = self._clock.callLater(BOUND, self._look)
-        script = self.scripts[number] = _Launched(self, number)
+            self._looking = self._clock.callLater(LOOK, self._look)
+        script = self.scripts[number] = _Launched(self, number, executable)
         return script
 
     def free(self, number: int, *, started: bool) -> None:
@@ -265,18 +276,29 @@ class Launcher:
             self._telling = self._clock.callLater(REAP, self._tell)
 
     def _look(self) -> None:
-        """Whether it still answers."""
+        """Whether it still says something."""
         self._looking = None
-        if not self._asked:
+        now = self._clock.seconds()
+        if self._silent_since is not None and now - self._silent_since >= BOUND:
+            self._log.error(
+                "the launcher has said nothing for {bound:.0f} s; it is killed", bound=BOUND
+            )
+            self._kill()
+            # Its end may not be seen: what it was about to start has copies of its descriptors.
+            self.lost()
             return
-        left = next(iter(self._asked.values())) + BOUND - self._clock.seconds()
-        if left > 0:
-            self._looking = self._clock.callLater(left, self._look)
+        if not self.scripts:
             return
-        self._log.error(
-            "the launcher has not answered for {bound:.0f} s; it is killed", bound=BOUND
-        )
+        if self._silent_since is None:
+            self._silent_since = now
+            # Where there is no room for it there is enough for it to answer.
+            with suppress(OSError):
+                self._link.send(marshal.dumps((_NOTHING, True)))
+        self._looking = self._clock.callLater(LOOK, self._look)
+
+    def _end(self) -> None:
         self._kill()
+        self._process.closePipes()
 
     def _kill(self) -> None:
         with suppress(ProcessExitedAlready):
@@ -287,28 +309,37 @@ class Launcher:
     def ready(self) -> None:
         """It says something, or is gone."""
         for _ in range(PACKETS):
-            if self._lost:
+            if self._lost or not self._hear():
                 return
-            try:
-                packet = self._link.recv(launcher.PACKET)
-            except BlockingIOError:
-                return
-            except OSError:
-                packet = b""
-            if not packet:
-                self.lost()
-                return
-            self.has_answered = True
-            for number, what, value in marshal.loads(packet):
-                self._heard(number, what, value)
 
-    def _heard(self, number: int, what: int, value: Any) -> None:
-        self._asked.pop(number, None)
+    def _hear(self) -> bool:
+        """One packet; False where there is none."""
+        try:
+            packet = self._link.recv(launcher.PACKET)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            # It died before it read all we said: this comes before what it had told.
+            return True
+        except OSError:
+            packet = b""
+        if not packet:
+            self.lost()
+            return False
+        self.has_answered, self._silent_since = True, None
+        for number, what, value in marshal.loads(packet):
+            try:
+                self._told(number, what, value)
+            except Exception:
+                self._log.failure("news of a script could not be handled")
+        return True
+
+    def _told(self, number: int, what: int, value: Any) -> None:
         script = self.scripts[number]
         if what == launcher.STARTED:
             script.started(value)
         elif what == launcher.FAILED:
-            script.failed(OSError(*value))
+            script.failed(OSError(*value, script.executable))
         else:
             script.exited(value)
 
@@ -323,18 +354,37 @@ class Launcher:
             if call is not None and call.active():
                 call.cancel()
         self._on_lost(self)
-        scripts = list(self.scripts.values())
         if not self._stopping:
-            running = sum(not one.over for one in scripts)
+            running = sum(not one.over for one in self.scripts.values())
             self._log.error("the launcher is gone, and {number} scripts with it", number=running)
+        self._orphan(list(self.scripts.values()))
+        # That nobody hears it any more ends it, unless it hangs. What it was about to start may
+        # have copies of its pipes.
+        self._ending = self._clock.callLater(GRACE, self._end)
+
+    def _orphan(self, scripts: "Sequence[_Launched]") -> None:
+        """Kill what it leaves. Whoever is the parent now may reap it at any moment, so it is known
+        by its pipes rather than by its number.
+        """
+        pipes = {inode: one for one in scripts if not one.over for inode in one.inodes()}
+        if pipes:
+            # The launcher itself has them while it goes, and copies of us have our ends of them.
+            ourselves = {os.getpid(), self.pid or 0}
+            for pid, inode in guardian.holders(pipes, written=True, but=ourselves):
+                pipes[inode].found.add(pid)
         for script in scripts:
             script.orphaned()
-        # That nobody hears it any more ends it, unless it hangs.
-        self._ending = self._clock.callLater(GRACE, self._kill)
 
-    def gone(self) -> None:
-        """Its process is gone."""
+    def exited(self) -> None:
+        """Its process is gone, and tells no more than it has told."""
+        for script in self.scripts.values():
+            script.forget_signals()
+        while not self._lost and self._hear():
+            pass
         self.lost()
+
+    def ended(self) -> None:
+        """Nobody has its pipes any more, either."""
         if self._ending is not None and self._ending.active():
             self._ending.cancel()
         self._on_gone(self)
@@ -347,6 +397,7 @@ class Launcher:
         self._stopping = True
         stopped: Deferred[None] = Deferred()
         self._gone.append(stopped)
+        self.ready()
         self.lost()
         return stopped
 
@@ -354,18 +405,25 @@ class Launcher:
 class _Launched:
     """The `Handle` of a script whose parent is the launcher."""
 
-    def __init__(self, parent: Launcher, number: int) -> None:
+    def __init__(self, parent: Launcher, number: int, executable: bytes | str) -> None:
         self._parent = parent
         self._number = number
+        self.executable = executable
         self._process: SpawnedProcess | None = None
         self.pid: int | None = None
         #: Whether its end has been told.
         self.over = False
+        #: Where its launcher is gone: who has one of its pipes.
+        self.found: set[int] = set()
         #: Whether somebody else is its parent, so that its number may be anybody's.
         self._adrift = False
         self._discarded = False
         #: What to send as soon as it is there, as signals to it or to its group.
         self._waiting: list[tuple[Callable[[int, int], None], int]] = []
+
+    def inodes(self) -> set[int]:
+        """Of the pipes that it writes to."""
+        return self._process.inodes() if self._process is not None else set()
 
     # What its launcher says
 
@@ -374,8 +432,12 @@ class _Launched:
         self.pid = pid
         waiting, self._waiting = self._waiting, []
         for send, number in waiting:
-            with suppress(ProcessLookupError, PermissionError):
+            with suppress(OSError):
                 send(pid, number)
+
+    def forget_signals(self) -> None:
+        """Its launcher is dead: the number that is told next may be anybody's."""
+        self._waiting.clear()
 
     def failed(self, error: OSError) -> None:
         """It could not be started."""
@@ -396,25 +458,22 @@ class _Launched:
             self.free()
 
     def orphaned(self) -> None:
-        """Its launcher is gone. Whoever is its parent now will reap it, so this is the moment."""
+        """Its launcher is gone."""
         self._adrift = True
         if self.over:
             return
-        found = [self.pid] if self.pid is not None else self._holders()
-        for pid in found:
-            with suppress(ProcessLookupError, PermissionError):
+        if self.pid is not None and not self.inodes():
+            # It has closed them itself: that it leads a group must do.
+            with suppress(OSError):
+                if os.getpgid(self.pid) == self.pid:
+                    self.found.add(self.pid)
+        for pid in self.found:
+            with suppress(OSError):
                 (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
-        if found:
+        if self.found or self._parent.has_answered:
             self.exited(None)
         else:
-            self.failed(OSError(errno.ESRCH, "its launcher ended before it was started"))
-
-    def _holders(self) -> list[int]:
-        """Those that have one of its pipes, where we were not told its process id."""
-        inode = self._process.inode() if self._process is not None else 0
-        # The launcher itself, while it goes, is none of them.
-        strangers = {os.getpid(), self._parent.pid}
-        return [pid for pid in guardian.holders(inode) if pid not in strangers] if inode else []
+            self.failed(OSError(errno.ESRCH, "its launcher does not start", self.executable))
 
     # Handle
 
@@ -460,5 +519,8 @@ class _Process(ProcessProtocol):
     def errReceived(self, data: bytes) -> None:
         self._log.error("the launcher: {said}", said=data.decode("utf-8", "replace").rstrip())
 
+    def processExited(self, reason: Failure) -> None:
+        self._owner.exited()
+
     def processEnded(self, reason: Failure) -> None:
-        self._owner.gone()
+        self._owner.ended()

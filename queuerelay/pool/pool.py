@@ -2,7 +2,7 @@
 
 Invariants:
 
-1. Never more than `size` slots are taken: one in `_begin` for each message, given back in `_run`,
+1. Never more than `size` slots are taken: one in `_begin` for each message, given back in `_freed`,
    both nowhere else. Only after `set_size` to less may there be more, until they have ended. A slot
    whose process has succeeded and is only being acknowledged is not counted; there are never more
    than `size` of those either.

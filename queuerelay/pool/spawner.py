@@ -12,7 +12,8 @@ for a `path`, uid or gid. Here:
    of the processors (sched(7), autogroup), and on a busy machine a start then takes twice as long.
 3. A pidfd tells of its end, not SIGCHLD, and exactly this process is waited for: Twisted's own
    processes in the same reactor are not touched, nor does Twisted touch ours.
-4. When the daemon dies, however it dies, a guardian kills all groups (`guardian`).
+4. When the daemon dies, however it dies, a guardian kills all groups (`guardian`), or their
+   launcher does.
 5. Whatever fails, `spawnProcess` raises at once and leaves no descriptor and no process behind.
 6. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
    process starts them, which has few (`launching`).
@@ -188,6 +189,7 @@ class Spawner:
         """
         if not self.native:
             return self.spawnProcess(protocol, executable, args, env)
+        args, env = list(args), dict(env)
         ends = Ends(STANDARD)
         # The kernel gives the lowest that is free, so it tells how many there are.
         if max(ends.ours.values()) >= CROWDED:

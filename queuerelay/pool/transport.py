@@ -43,6 +43,8 @@ from queuerelay.pool.watch import Watch
 #: Bytes read from one pipe in one turn of the reactor; a pipe holds as much.
 READ_SIZE: Final = 65536
 
+_SIGNALS: Final = signal.valid_signals()
+
 _DONE: Final = Failure(ConnectionDone())
 _ABORTED: Final = Failure(ConnectionAborted())
 
@@ -107,11 +109,12 @@ def signal_number(signal_id: str | int) -> int:
     Raises `ValueError` for a name that there is not.
     """
     if isinstance(signal_id, int):
-        return signal_id
-    try:
+        # 0 asks only whether it is there (kill(2)).
+        if signal_id == 0 or signal_id in _SIGNALS:
+            return signal_id
+    elif f"SIG{signal_id}" in signal.Signals.__members__:
         return signal.Signals[f"SIG{signal_id}"]
-    except KeyError:
-        raise ValueError(f"no such signal: {signal_id!r}") from None
+    raise ValueError(f"no such signal: {signal_id!r}")
 
 
 class _Output:
@@ -413,8 +416,9 @@ class SpawnedProcess:
     @property
     def pid(self) -> int | None:
         """Process id; None once the process is gone, and while it is not known."""
-        running = self._handle is not None and self._reason is None
-        return self._handle.pid if running and self._handle is not None else None
+        if self._handle is None or self._reason is not None:
+            return None
+        return self._handle.pid
 
     def begin(self) -> None:
         """Watch it, and tell the protocol.
@@ -444,11 +448,10 @@ class SpawnedProcess:
                 except OSError:
                     pipe.abort()
 
-    def inode(self) -> int:
-        """Of one of the pipes, by which whoever has it can be found; 0 where all are closed."""
-        for pipe in self._pipes.values():
-            return os.fstat(pipe.fileno()).st_ino
-        return 0
+    def inodes(self) -> set[int]:
+        """Of the pipes that it may still write to, by which whoever does can be found."""
+        outputs = [pipe for pipe in self._pipes.values() if isinstance(pipe, _Output)]
+        return {os.fstat(pipe.fileno()).st_ino for pipe in outputs}
 
     def _close_pipes(self) -> None:
         for pipe in list(self._pipes.values()):
@@ -479,7 +482,7 @@ class SpawnedProcess:
         """There is no process, and never was."""
         self._free()
         self._over(Failure(error))
-        self._close_pipes()
+        self.closePipes()
 
     def _over(self, reason: Failure) -> None:
         self._reason = reason

@@ -3,9 +3,9 @@
 A short process has three to watch, for a millisecond; what a reactor does for each descriptor that
 comes and goes costs more than reading it.
 
-1. What is ready is looked up before the first of it is handled, and each of it knows whether it has
-   been closed: a number that is closed and given to a new pipe meanwhile never gets what was meant
-   for the old one.
+1. What is ready is looked up before the first of it is handled, and told only what is watched
+   still: a number that is closed and given to a new pipe meanwhile never gets what was meant for
+   the old one.
 2. Whoever closes a descriptor forgets it first: the kernel would watch on for as long as anybody
    else, a forked process for one, holds the same pipe.
 3. What is ready is handled within one `together`, so that what several processes lead to can leave
@@ -28,7 +28,7 @@ class Watched(Protocol):
     """Somebody's descriptor."""
 
     def ready(self) -> None:
-        """It can be read, or its other end is closed. Not called for what is closed."""
+        """It can be read, or its other end is closed. Not called for what was forgotten."""
 
     def lost(self) -> None:
         """It is no longer watched: the reactor stops, or `ready` raised."""
@@ -49,22 +49,26 @@ class Watch:
         self._epoll: _Epoll | None = None
         self._watched: dict[int, Watched] = {}
 
-    def fileno(self) -> int:
-        """The descriptor of ours, -1 while there is none."""
-        return self._epoll.fileno() if self._epoll is not None else -1
-
     def add(self, fd: int, watched: Watched) -> None:
-        """Watch `fd` from now on. Raises `OSError` where the kernel cannot."""
+        """Watch `fd` from now on; nothing if it is watched. Raises `OSError` where the kernel
+        cannot.
+        """
+        if self._watched.get(fd) is watched:
+            return
         if self._epoll is None:
-            self._epoll = _Epoll(self)
-            self._reactor.addReader(self._epoll)
-        self._watched[fd] = watched
+            epoll = _Epoll(self)
+            try:
+                self._reactor.addReader(epoll)
+            except BaseException:
+                epoll.descriptors.close()
+                raise
+            self._epoll = epoll
         try:
             self._epoll.descriptors.register(fd, select.EPOLLIN)
         except BaseException:
-            del self._watched[fd]
             self._rest()
             raise
+        self._watched[fd] = watched
 
     def forget(self, fd: int) -> None:
         """Watch `fd` no longer; nothing if it is not watched."""
@@ -81,10 +85,11 @@ class Watch:
 
     def tell(self, numbers: Iterable[int]) -> None:
         """These are ready."""
-        ready = [self._watched.get(fd) for fd in numbers]
+        ready = [(fd, self._watched.get(fd)) for fd in numbers]
         with self._together():
-            for watched in ready:
-                if watched is None:
+            for fd, watched in ready:
+                # Another one of this turn may have seen to it.
+                if watched is None or self._watched.get(fd) is not watched:
                     continue
                 try:
                     watched.ready()

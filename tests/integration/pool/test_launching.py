@@ -1,19 +1,26 @@
 """Scripts started by the launcher: what it promises beyond the contract of `test_spawner`."""
 
+import contextlib
 import errno
+import marshal
 import os
 import signal
+import socket
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor, task
-from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 
 from queuerelay.pool import launcher, launching, spawner
 from queuerelay.pool.spawner import Spawner, supported
 from tests.integration.pool.processes import (
+    PATIENCE,
     Recorder,
     close_stdin,
     descriptors,
@@ -142,6 +149,22 @@ async def test_death_of_the_launcher(ours: Spawner) -> None:
     assert second == ours.launcher_pid != first
 
 
+async def test_death_of_the_launcher_before_it_has_told_of_an_end(ours: Spawner) -> None:
+    """What the script left behind, with its pipes, is killed without the script."""
+    recorder = Recorder()
+    one = launch(ours, sh("sleep 1000 & echo $!; read line"), recorder)
+    await until(lambda: recorder.output().endswith(b"\n"))
+    left, theirs = int(recorder.output()), ours.launcher_pid
+    assert theirs is not None
+    os.kill(theirs, signal.SIGSTOP)
+    one.closeStdin()
+    await until(lambda: "lost 0" in recorder.events)
+    wait_for_zombies(theirs, 1)
+    os.kill(theirs, signal.SIGKILL)
+    assert (await soon(recorder.ended)).exitCode is None
+    await until(lambda: not alive(left))
+
+
 async def test_death_of_the_launcher_after_a_script(ours: Spawner) -> None:
     """What the script left behind may be a stranger's by then."""
     recorder = Recorder(close_stdin)
@@ -159,7 +182,8 @@ async def test_death_of_the_launcher_after_a_script(ours: Spawner) -> None:
     assert await soon(recorder.ended) is reason
 
 
-async def test_what_it_had_not_started_was_not_started(ours: Spawner) -> None:
+async def test_of_what_it_had_not_answered_for_nobody_knows(ours: Spawner) -> None:
+    """That counts as a crash: it may have run."""
     await launched(ours, ["/bin/true"])
     assert ours.launcher_pid is not None
     os.kill(ours.launcher_pid, signal.SIGSTOP)
@@ -167,20 +191,128 @@ async def test_what_it_had_not_started_was_not_started(ours: Spawner) -> None:
     launch(ours, ["/bin/true"], recorder)
     os.kill(ours.launcher_pid, signal.SIGKILL)
     reason = await soon(recorder.ended)
-    assert isinstance(reason, OSError)
-    assert reason.errno == errno.ESRCH
+    assert isinstance(reason, ProcessTerminated)
+    assert (reason.exitCode, reason.signal) == (None, None)
+
+
+def wait_for_zombies(parent: int, count: int) -> None:
+    """Without the reactor, which hears nothing meanwhile."""
+    limit = time.monotonic() + PATIENCE
+    while len(zombies(parent)) < count:
+        assert time.monotonic() < limit, "they never ended"
+        time.sleep(0.01)
+
+
+def wait_for_news(ours: Spawner, count: int) -> None:
+    """Until so many news wait to be heard, without hearing them."""
+    current = ours._launchers._current
+    assert current is not None
+    limit = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            packet = current._link.recv(launcher.PACKET, socket.MSG_PEEK)
+            if len(marshal.loads(packet)) >= count:
+                return
+        assert time.monotonic() < limit, "they never came"
+        time.sleep(0.01)
+
+
+async def test_what_it_had_told_is_heard_after_its_death(ours: Spawner) -> None:
+    await launched(ours, ["/bin/true"])
+    theirs = ours.launcher_pid
+    assert theirs is not None
+    recorders = [Recorder(close_stdin) for _ in range(40)]
+    for recorder in recorders:
+        launch(ours, sh("echo out; exit 3"), recorder)
+    wait_for_zombies(theirs, len(recorders))
+    os.kill(theirs, signal.SIGKILL)
+    for recorder in recorders:
+        reason = await soon(recorder.ended)
+        assert reason.exitCode == 3
+        assert recorder.output() == b"out\n"
+
+
+async def test_what_it_had_told_is_heard_although_it_had_more_to_read(ours: Spawner) -> None:
+    await launched(ours, ["/bin/true"])
+    theirs = ours.launcher_pid
+    assert theirs is not None
+    os.kill(theirs, signal.SIGSTOP)
+    told, asked = Recorder(close_stdin), Recorder(close_stdin)
+    launch(ours, sh("exit 3"), told)
+    os.kill(theirs, signal.SIGCONT)
+    wait_for_zombies(theirs, 1)
+    wait_for_news(ours, 1)
+    # The end is told in the turn after the start, and it takes no more turns than one.
+    await task.deferLater(reactor, 0)
+    os.kill(theirs, signal.SIGSTOP)
+    launch(ours, ["/bin/true"], asked)
+    os.kill(theirs, signal.SIGKILL)
+    assert (await soon(told.ended)).exitCode == 3
+    assert (await soon(asked.ended)).exitCode is None
+
+
+def a_stranger() -> int:
+    return os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}, setpgroup=0)
+
+
+def a_copy() -> int:
+    """A fork of ours that does nothing; its process id."""
+    copy = os.fork()
+    if not copy:
+        signal.pause()
+        os._exit(0)
+    return copy
+
+
+def end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+async def test_a_stranger_with_the_number_of_a_script_lives_on(ours: Spawner) -> None:
+    """After the launcher's death numbers are free, and it is looked who has them."""
+    recorder = Recorder(close_stdin)
+    launch(ours, sh("echo $$; exec sleep 1000"), recorder)
+    await until(lambda: recorder.output().endswith(b"\n"))
+    script = int(recorder.output())
+    current = ours._launchers._current
+    assert current is not None
+    stranger = a_stranger()
+    try:
+        (handle,) = current.scripts.values()
+        assert handle.pid == script
+        handle.pid = stranger
+        assert current.pid is not None
+        os.kill(current.pid, signal.SIGKILL)
+        await soon(recorder.exited)
+        assert alive(stranger)
+    finally:
+        end(stranger)
+        os.kill(script, signal.SIGKILL)
+    await soon(recorder.ended)
+
+
+async def test_a_copy_of_ours_is_no_script(ours: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that forks has our ends of all pipes in its children."""
+    monkeypatch.setattr(launching._Launched, "started", lambda self, pid: None)
+    recorder = Recorder(close_stdin)
+    launch(ours, sh("echo $$; sleep 1000"), recorder)
+    await until(lambda: recorder.output().endswith(b"\n"))
+    copy = a_copy()
+    try:
+        assert ours.launcher_pid is not None
+        os.kill(ours.launcher_pid, signal.SIGKILL)
+        await soon(recorder.ended)
+        await until(lambda: not alive(int(recorder.output())))
+        assert alive(copy)
+    finally:
+        end(copy)
 
 
 async def test_what_it_had_started_without_telling_is_found(
     ours: Spawner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = launching.Launcher._heard
-
-    def deaf(self: Any, number: int, what: int, value: Any) -> None:
-        if what != launcher.STARTED:
-            heard(self, number, what, value)
-
-    monkeypatch.setattr(launching.Launcher, "_heard", deaf)
+    monkeypatch.setattr(launching._Launched, "started", lambda self, pid: None)
     recorder = Recorder(close_stdin)
     launch(ours, sh("echo $$; sleep 1000"), recorder)
     await until(lambda: recorder.output().endswith(b"\n"))
@@ -192,16 +324,49 @@ async def test_what_it_had_started_without_telling_is_found(
     await until(lambda: not alive(pid))
 
 
-async def test_one_that_hangs_is_killed(ours: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [True, False])
+async def test_one_that_hangs_is_killed(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Whether it is asked for something, or only to tell of the end of what runs."""
     monkeypatch.setattr(launching, "BOUND", 0.3)
-    await launched(ours, ["/bin/true"])
+    monkeypatch.setattr(launching, "LOOK", 0.1)
+    recorder = Recorder(close_stdin)
+    launch(ours, sh("trap '' TERM; echo $$; sleep 1000"), recorder)
+    await until(lambda: recorder.output().endswith(b"\n"))
     first = ours.launcher_pid
     assert first is not None
     os.kill(first, signal.SIGSTOP)
-    recorder = Recorder(close_stdin)
-    launch(ours, ["/bin/true"], recorder)
-    assert isinstance(await soon(recorder.ended), OSError)
-    await until(lambda: not alive(first))
+    if asked:
+        another = Recorder(close_stdin)
+        launch(ours, ["/bin/true"], another)
+        assert (await soon(another.ended)).exitCode is None
+    assert (await soon(recorder.ended)).exitCode is None
+    await until(lambda: not alive(int(recorder.output())) and not alive(first))
+
+
+async def test_one_that_lives_is_not_given_up(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing happens it answers all the same."""
+    monkeypatch.setattr(launching, "BOUND", 0.5)
+    monkeypatch.setattr(launching, "LOOK", 0.05)
+    recorder = Recorder()
+    launch(ours, ["/bin/cat"], recorder)
+    first = ours.launcher_pid
+    heard = []
+    hear = launching.Launcher._hear
+
+    def noting(self: Any) -> bool:
+        found = hear(self)
+        heard.append(found)
+        return found
+
+    monkeypatch.setattr(launching.Launcher, "_hear", noting)
+    await until(lambda: sum(heard) > 15)
+    recorder.transport.closeStdin()
+    assert (await soon(recorder.ended)).exitCode == 0
+    assert ours.launcher_pid == first
 
 
 async def test_one_that_is_busy_is_not_waited_for(ours: Spawner) -> None:
@@ -293,6 +458,63 @@ async def test_script_that_cannot_be_watched_is_killed(
     await until(lambda: ours.alive == 0)
     assert ours.launcher_pid is not None
     await until(lambda: not children(ours.launcher_pid))  # type: ignore[arg-type]
+
+
+async def test_a_failed_start_does_not_close_what_others_use(ours: Spawner) -> None:
+    """Its stdin's number goes to the next pipe, and the reactor must not think that one broken."""
+    data = b"x" * 2_000_000
+    for _ in range(5):
+        count: Deferred[bytes] = Deferred()
+
+        def another(_: object, count: Deferred[bytes] = count) -> None:
+            recorder = Recorder(lambda transport: (transport.write(data), transport.closeStdin()))
+            recorder.ended.addCallback(lambda _: count.callback(recorder.output()))
+            ours.spawnProcess(recorder, "/bin/sh", ["sh", "-c", "wc -c"], {})
+
+        failing = Recorder(lambda transport: transport.write(data))
+        failing.exited.addCallback(another)
+        launch(ours, ["/nonexistent/program"], failing)
+        assert int(await soon(count)) == len(data)
+        await soon(failing.ended)
+
+
+async def test_what_is_no_signal_is_refused_at_once(ours: Spawner) -> None:
+    recorder = Recorder(close_stdin)
+    one = launch(ours, ["/bin/sleep", "1000"], recorder)
+    for wrong in (999, -1, "NOPE"):
+        with pytest.raises(ValueError, match="no such signal"):
+            one.signalGroup(wrong)
+    one.signalGroup("KILL")
+    assert (await soon(recorder.ended)).signal == signal.SIGKILL
+
+
+async def test_what_is_no_environment_leaves_nothing(ours: Spawner) -> None:
+    await launched(ours, ["/bin/true"])
+    before = descriptors()
+    for args, env in ((["x"], None), (None, {}), (["x"], 5)):
+        with pytest.raises(TypeError):
+            ours.launch(Recorder(), "/bin/true", args, env)  # type: ignore[arg-type]
+    # A kind of text that the launcher does not understand is started without it.
+    recorder = Recorder(close_stdin)
+    ours.launch(recorder, Path("/bin/true"), [Path("/bin/true")], {})  # type: ignore[arg-type,list-item]
+    assert (await soon(recorder.ended)).exitCode == 0
+    await until(lambda: ours.alive == 0)
+    assert {one for one in descriptors() if "memfd" not in one and "pidfd" not in one} <= before
+
+
+async def test_stop_while_it_works(ours: Spawner) -> None:
+    recorders = [Recorder(close_stdin) for _ in range(20)]
+    for recorder in recorders:
+        launch(ours, ["/bin/sleep", "1000"], recorder)
+    stopped = ours.stop()
+    # No new one comes meanwhile.
+    late = Recorder(close_stdin)
+    launch(ours, ["/bin/true"], late)
+    await soon(stopped)
+    for recorder in recorders:
+        await soon(recorder.ended)
+    assert (await soon(late.ended)).exitCode == 0
+    assert ours.launcher_pid is None
 
 
 async def test_many_at_once(ours: Spawner) -> None:

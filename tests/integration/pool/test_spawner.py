@@ -932,8 +932,11 @@ class Job(ProcessProtocol):
 spawner = Spawner(reactor=reactor)
 
 def begin():
-    if sys.argv[1] == "launching":
+    if sys.argv[1] in ("launching", "frozen"):
         module.CROWDED = 0
+        if sys.argv[1] == "frozen":
+            spawner.launch(Job(), "/bin/true", ["true"], {})
+            os.kill(spawner.launcher_pid, signal.SIGSTOP)
         for _ in range(int(sys.argv[3])):
             spawner.launch(Job(), "/bin/sh", ["sh", "-c", sys.argv[2]], os.environ)
         os.write(1, b"guardian %d\\n" % spawner.launcher_pid)
@@ -1018,6 +1021,18 @@ def test_death_of_the_daemon_while_it_starts_one(tmp_path: Path) -> None:
     # The janitor looks for any other that lives on.
 
 
+def test_what_a_dead_daemon_had_asked_for_is_not_started(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    # Few enough for its buffer.
+    with daemon("frozen", f"touch {mark}", "5") as process:
+        (theirs,) = read_pids(process, 0)
+        process.kill()
+        process.wait()
+        os.kill(theirs, signal.SIGCONT)
+        all_die([theirs])
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("way", ["", "launching"])
 def test_guardian_outlives_what_ends_others(way: str) -> None:
     with daemon(way, STUBBORN, "1") as process:
@@ -1095,7 +1110,7 @@ def test_holders_of_a_pipe() -> None:
     reads, writes = os.pipe()
     try:
         child = subprocess.Popen(["/bin/sleep", "1000"], stdin=reads)
-        found = set(guardian.holders(os.fstat(reads).st_ino))
+        found = {pid for pid, _ in guardian.holders((os.fstat(reads).st_ino,))}
         assert found == {os.getpid(), child.pid}
         child.kill()
         child.wait()

@@ -1,5 +1,6 @@
 """Descriptors watched by an epoll within the reactor's, on real pipes."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ import pytest
 from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 
+from queuerelay.pool import watch as watch_module
 from queuerelay.pool.watch import Watch
 from tests.janitor import LoggedFailures
 
@@ -31,8 +33,7 @@ class Pipe:
         watch.add(self.fd, self)
 
     def ready(self) -> None:
-        if self.fd == -1:
-            return
+        assert self.fd != -1
         data = os.read(self.fd, 100)
         self.got.append(data)
         self.on_data(data)
@@ -84,19 +85,71 @@ async def test_what_comes_is_told(pipes: list[Pipe]) -> None:
     assert pipes[0].got[0] == b""
 
 
+def epolls() -> int:
+    """How many the reactor reads."""
+    return sum(type(reader).__module__ == watch_module.__name__ for reader in reactor.getReaders())
+
+
 async def test_the_reactor_has_it_while_there_is_something_to_watch(pipes: list[Pipe]) -> None:
     watch = Watch(reactor)
-    before = len(os.listdir("/proc/self/fd"))
-    assert watch.fileno() == -1
+    before, others = len(os.listdir("/proc/self/fd")), epolls()
     pipes.append(Pipe(watch))
-    assert any(reader.fileno() == watch.fileno() for reader in reactor.getReaders())
+    assert epolls() == others + 1
     pipes[0].close()
-    assert watch.fileno() == -1
+    assert epolls() == others
     assert len(os.listdir("/proc/self/fd")) == before
     # And again.
     pipes.append(Pipe(watch))
     os.write(pipes[1].writer, b"y")
     await soon(pipes[1].came)
+
+
+async def test_what_the_reactor_refuses_is_not_kept(
+    pipes: list[Pipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(reactor)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def full(reader: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(reactor, "addReader", full)
+    reads, writes = os.pipe()
+    with pytest.raises(OSError, match="full"):
+        watch.add(reads, object())  # type: ignore[arg-type]
+    os.close(reads)
+    os.close(writes)
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before
+    pipes.append(Pipe(watch))
+    os.write(pipes[0].writer, b"y")
+    await soon(pipes[0].came)
+
+
+async def test_what_is_watched_may_be_added_again(pipes: list[Pipe]) -> None:
+    watch = Watch(reactor)
+    pipes.append(Pipe(watch))
+    watch.add(pipes[0].fd, pipes[0])
+    os.write(pipes[0].writer, b"y")
+    await soon(pipes[0].came)
+    # Somebody else's is not taken over.
+    with pytest.raises(FileExistsError):
+        watch.add(pipes[0].fd, object())  # type: ignore[arg-type]
+    pipes[0].came = Deferred()
+    os.write(pipes[0].writer, b"z")
+    await soon(pipes[0].came)
+    assert pipes[0].got == [b"y", b"z"]
+
+
+async def test_one_that_is_forgotten_in_the_same_turn_hears_nothing(pipes: list[Pipe]) -> None:
+    watch = Watch(reactor)
+    pipes.append(Pipe(watch, on_data=lambda data: watch.forget(pipes[1].fd)))
+    pipes.append(Pipe(watch))
+    os.write(pipes[0].writer, b"1")
+    os.write(pipes[1].writer, b"2")
+    await soon(pipes[0].came)
+    await a_turn()
+    assert pipes[1].got == []
 
 
 async def test_events_of_one_that_was_closed_do_not_reach_who_has_its_number(
@@ -182,7 +235,9 @@ async def test_all_of_a_turn_is_within_one_together(pipes: list[Pipe]) -> None:
 async def test_when_the_reactor_stops_all_are_told(pipes: list[Pipe]) -> None:
     watch = Watch(reactor)
     pipes += [Pipe(watch), Pipe(watch)]
-    (reader,) = (one for one in reactor.getReaders() if one.fileno() == watch.fileno())
+    (reader,) = (
+        one for one in reactor.getReaders() if type(one).__module__ == watch_module.__name__
+    )
     reader.connectionLost(None)
     assert [pipe.lost_times for pipe in pipes] == [1, 1]
-    assert watch.fileno() == -1
+    assert epolls() == 0

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -36,8 +36,9 @@ class Kills:
             raise ProcessLookupError
         return self.groups[pid]
 
-    def _holders(self, inode: int) -> Iterator[int]:
-        yield from self.holders[inode]
+    def _holders(self, inodes: Iterable[int]) -> Iterator[tuple[int, int]]:
+        for inode in inodes:
+            yield from ((pid, inode) for pid in self.holders[inode])
 
 
 @pytest.fixture
