@@ -35,12 +35,12 @@ from queuerelay.pool.exits import (
     Stopped,
     next_step,
 )
+from queuerelay.pool.interfaces import ILauncher
 from queuerelay.pool.output import Capture, Lines
 from queuerelay.pool.rest import FIRST_REST, LONGEST_REST, PROOF, Rest
 from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.snapshot import Tally, exit_snapshot
-from queuerelay.pool.transport import ILauncher
 from queuerelay.pool.work import Work, Workshop
 from queuerelay.wire.message import Attempt, with_attempt
 from queuerelay.wire.recovery import unreadable

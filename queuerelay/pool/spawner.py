@@ -42,15 +42,10 @@ from zope.interface import classImplements, implementer
 
 from queuerelay.pool.ends import STANDARD, Ends
 from queuerelay.pool.groups import Groups
+from queuerelay.pool.interfaces import IGroupTransport, ILauncher, ISpawnReactor
 from queuerelay.pool.launching import Launchers
-from queuerelay.pool.transport import (
-    IGroupTransport,
-    ILauncher,
-    ISpawnReactor,
-    OwnChild,
-    SpawnedProcess,
-    signal_number,
-)
+from queuerelay.pool.ownchild import OwnChild
+from queuerelay.pool.transport import SpawnedProcess, signal_number
 from queuerelay.pool.watch import Watch
 
 #: Descriptors above which a process is started by the launcher: with so many open a start costs

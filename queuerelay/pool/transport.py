@@ -2,105 +2,32 @@
 
 It behaves as `twisted.internet.process.Process` does towards its `ProcessProtocol`, and more:
 
-1. `processExited` comes once, when a pidfd says that the process is gone; `processEnded` comes
-   once, after it, when every pipe is closed.
+1. `processExited` comes once, when it is known that the process is gone; `processEnded` comes once,
+   after it, when every pipe is closed.
 2. The process is reaped just before `processEnded` and not earlier. Until then the kernel keeps
    its number, so no signal to its group can ever reach a stranger's.
-3. An input that the reactor watches is closed in a later turn of it: closed earlier, its number
-   could be given to a new pipe, which would then get the events that still wait for the old one.
-   All else is watched by `watch`, which has no such trouble.
+3. Whose child it is, and how its end becomes known, is its `Handle`'s affair.
 """
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, AnyStr, Final, Protocol
+from typing import Any, Final, Protocol
 
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.error import (
-    ConnectionAborted,
-    ConnectionDone,
-    ProcessDone,
-    ProcessExitedAlready,
-    ProcessTerminated,
-)
-from twisted.internet.interfaces import (
-    IProcessProtocol,
-    IProcessTransport,
-    IProducer,
-    IReactorFDSet,
-    IReactorProcess,
-    IReactorTime,
-)
-from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import IProcessProtocol, IProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from queuerelay.pool.interfaces import IGroupTransport, ISpawnReactor
+from queuerelay.pool.pipes import Input, Output
 from queuerelay.pool.watch import Watch
-
-#: Bytes read from one pipe in one turn of the reactor; a pipe holds as much.
-READ_SIZE: Final = 65536
 
 _SIGNALS: Final = signal.valid_signals()
 
-_DONE: Final = Failure(ConnectionDone())
-_ABORTED: Final = Failure(ConnectionAborted())
-
 _log = Logger()
-
-
-class ISpawnReactor(IReactorProcess, IReactorFDSet, IReactorTime):
-    """A reactor that watches descriptors, starts processes and tells the time."""
-
-
-class ILauncher(IReactorProcess):
-    """Starts processes, and need not wait until they run."""
-
-    def launch(
-        protocol: IProcessProtocol,
-        executable: bytes | str,
-        args: Sequence[bytes | str],
-        env: Mapping[AnyStr, AnyStr],
-    ) -> IProcessTransport:
-        """`spawnProcess` with stdin, stdout and stderr piped, for many short processes.
-
-        The transport may have no pid at first, and what cannot be started may be told by
-        `processExited` and `processEnded`, with an `OSError` as their reason.
-        """
-
-
-class IGroupTransport(IProcessTransport):
-    """A process that is alone in its group with what it has started itself."""
-
-    def signalGroup(signalID: str | int) -> None:
-        """Send a signal to the process and to all that it started in its group.
-
-        `signalID` is a name (``"TERM"``) or a number. Possible until `processEnded`, so also in
-        and after `processExited`, for what the process left behind. Raises
-        `ProcessExitedAlready` after that and where nobody is left, `ValueError` for an unknown
-        name.
-        """
-
-    def closePipes() -> None:
-        """Close all pipes now, whatever is unread or unwritten.
-
-        For a process that has ended while a process of its own holds the pipes; `processEnded`
-        follows in one of the next turns of the reactor.
-        """
-
-    def pauseProducing() -> None:
-        """Read no output until `resumeProducing`."""
-
-    def resumeProducing() -> None:
-        """Read output again."""
-
-    def registerProducer(producer: IProducer, streaming: bool) -> None:
-        """Let `producer` write to stdin, as fast as the process reads."""
-
-    def unregisterProducer() -> None:
-        """The producer is done."""
 
 
 def signal_number(signal_id: str | int) -> int:
@@ -115,149 +42,6 @@ def signal_number(signal_id: str | int) -> int:
     elif f"SIG{signal_id}" in signal.Signals.__members__:
         return signal.Signals[f"SIG{signal_id}"]
     raise ValueError(f"no such signal: {signal_id!r}")
-
-
-class _Output:
-    """Our end of a pipe that the process writes to."""
-
-    def __init__(self, process: "SpawnedProcess", name: int, fd: int) -> None:
-        self._process = process
-        self._name = name
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def start(self) -> None:
-        if self._fd != -1:
-            self._process.watch.add(self._fd, self)
-
-    def stop(self) -> None:
-        if self._fd != -1:
-            self._process.watch.forget(self._fd)
-
-    def ready(self) -> None:
-        if self._fd == -1:
-            return
-        try:
-            data = os.read(self._fd, READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._process.received(self._name, data)
-        else:
-            self.lost()
-
-    def close(self) -> None:
-        """Close it in a later turn, as transports do; what is unread is lost."""
-        self.stop()
-        self._process.reactor.callLater(0, self.lost)
-
-    abort = close
-
-    def lost(self) -> None:
-        if self._fd != -1:
-            self.stop()
-            os.close(self._fd)
-            self._fd = -1
-            self._process.pipe_closed(self._name)
-
-
-class _Input(FileDescriptor):
-    """Our end of a pipe that the process reads from: buffered, for a producer if there is one."""
-
-    def __init__(self, process: "SpawnedProcess", name: int, fd: int) -> None:
-        super().__init__(process.reactor)
-        self._process = process
-        self._name = name
-        self._fd = fd
-        self._begun = False
-        self.connected = 1
-
-    def logPrefix(self) -> str:
-        return "process"
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def start(self) -> None:
-        """Watch for the process closing its end: a poller says so to readers too.
-
-        Mostly all is written and it is to be closed already; then the reactor never hears of it.
-        """
-        self._begun = True
-        if not self.disconnecting:
-            self.startReading()
-        elif self._idle:
-            self.connectionLost(_DONE)
-
-    def doRead(self) -> Exception:
-        # A pipe's writing end is never readable: this is how select(2) says that it broke.
-        return CONNECTION_LOST
-
-    @property
-    def _idle(self) -> bool:
-        """Whether nothing is left to be written, and nobody is about to give us more."""
-        return not self.dataBuffer and not self._tempDataLen and self.producer is None
-
-    def write(self, data: bytes) -> None:
-        """Write what the pipe takes at once, which is mostly all, and keep the rest."""
-        if data and self._idle and self.connected and not self.disconnecting:
-            try:
-                written = os.write(self._fd, data)
-            except BrokenPipeError:
-                # No error here: the event that tells of it closes it, and nobody will read this.
-                return
-            except OSError:
-                pass
-            else:
-                if written == len(data):
-                    return
-                # Not a slice: a body may have many megabytes.
-                self.dataBuffer, self.offset = data, written
-                self.startWriting()
-                return
-        super().write(data)
-
-    def writeSomeData(self, data: bytes) -> int | BaseException:
-        try:
-            return os.write(self._fd, data)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return CONNECTION_LOST
-
-    def close(self) -> None:
-        """Close it when all is written."""
-        if not self._idle:
-            self.loseConnection()
-        elif self.connected and not self.disconnecting:
-            self.disconnecting = 1
-            if self._begun:
-                self.stopReading()
-                self._process.reactor.callLater(0, self.connectionLost, _DONE)
-
-    def abort(self) -> None:
-        """Close it in a later turn; what is unwritten is lost."""
-        if self.connected:
-            self.disconnecting = 1
-            self.stopReading()
-            self.stopWriting()
-            self._process.reactor.callLater(0, self.connectionLost, _ABORTED)
-
-    def lost(self) -> None:
-        self.connectionLost(_ABORTED)
-
-    def connectionLost(self, reason: Failure) -> None:
-        if self._fd != -1:
-            super().connectionLost(reason)
-            os.close(self._fd)
-            self._fd = -1
-            self.dataBuffer = b""
-            self._tempDataBuffer.clear()
-            self._process.pipe_closed(self._name)
 
 
 class Handle(Protocol):
@@ -280,82 +64,6 @@ class Handle(Protocol):
 
     def discard(self) -> None:
         """Kill it, and `free`: nobody is to be told of it."""
-
-
-class OwnChild:
-    """A child of ours: a pidfd (pidfd_open(2)) tells of its end, and we reap it.
-
-    `before_reap` is called when its number is about to become free.
-    """
-
-    def __init__(self, pid: int, watch: Watch, before_reap: Callable[[], object]) -> None:
-        self.pid: int | None = pid
-        self._group = pid
-        self._watch = watch
-        self._before_reap = before_reap
-        self._fd = -1
-        self._process: SpawnedProcess | None = None
-
-    def begin(self, process: "SpawnedProcess") -> None:
-        self._process = process
-        self._fd = os.pidfd_open(self._group)
-        self._watch.add(self._fd, self)
-
-    def signal(self, number: int) -> None:
-        if self._fd == -1:
-            raise ProcessLookupError
-        # By its pidfd, so never to another one.
-        signal.pidfd_send_signal(self._fd, number)
-
-    def signal_group(self, number: int) -> None:
-        os.killpg(self._group, number)
-
-    def free(self) -> None:
-        self._before_reap()
-        with suppress(ChildProcessError):
-            os.waitpid(self._group, os.WNOHANG)
-
-    def discard(self) -> None:
-        self.lost()
-        with suppress(ProcessLookupError):
-            os.killpg(self._group, signal.SIGKILL)
-        self._before_reap()
-        with suppress(ChildProcessError):
-            os.waitpid(self._group, 0)
-
-    # What the watch says
-
-    def ready(self) -> None:
-        if self._fd == -1:
-            return
-        # WNOWAIT: it stays a zombie, see invariant 2.
-        options = os.WEXITED | os.WNOWAIT | os.WNOHANG
-        status: int | None = None
-        try:
-            result = os.waitid(os.P_PIDFD, self._fd, options)
-        except ChildProcessError:
-            # Someone else took it: a waitpid(-1) in the same process, or SIGCHLD is ignored.
-            pass
-        else:
-            if result is None:  # a debugger is told first
-                return
-            # As wait(2) puts it: a code in the second byte, or a signal and whether it left a core.
-            if result.si_code == os.CLD_EXITED:
-                status = result.si_status << 8
-            else:
-                status = result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
-        self.lost()
-        if status is None:
-            _log.error("process {pid} was reaped by someone else", pid=self._group)
-        process, self._process = self._process, None
-        assert process is not None
-        process.exited(status)
-
-    def lost(self) -> None:
-        if self._fd != -1:
-            self._watch.forget(self._fd)
-            os.close(self._fd)
-            self._fd = -1
 
 
 def _call(method: Callable[[Any], object], given: object) -> None:
@@ -405,9 +113,8 @@ class SpawnedProcess:
         # None when its number is free.
         self._handle: Handle | None = handle
         self._reason: Failure | None = None
-        self._pipes: dict[int, _Output | _Input] = {
-            name: (_Input if name in inputs else _Output)(self, name, fd)
-            for name, fd in ours.items()
+        self._pipes: dict[int, Output | Input] = {
+            name: (Input if name in inputs else Output)(self, name, fd) for name, fd in ours.items()
         }
 
     def __repr__(self) -> str:
@@ -432,7 +139,7 @@ class SpawnedProcess:
         try:
             handle.begin(self)
             for pipe in self._pipes.values():
-                if isinstance(pipe, _Output):
+                if isinstance(pipe, Output):
                     pipe.start()
         except BaseException:
             self._protocol = self._handle = None
@@ -442,7 +149,7 @@ class SpawnedProcess:
         _call(protocol.makeConnection, self)
         # Only now: mostly stdin has been written and closed already, and then nothing is to watch.
         for pipe in list(self._pipes.values()):
-            if isinstance(pipe, _Input):
+            if isinstance(pipe, Input):
                 try:
                     pipe.start()
                 except OSError:
@@ -450,7 +157,7 @@ class SpawnedProcess:
 
     def inodes(self) -> set[int]:
         """Of the pipes that it may still write to, by which whoever does can be found."""
-        outputs = [pipe for pipe in self._pipes.values() if isinstance(pipe, _Output)]
+        outputs = [pipe for pipe in self._pipes.values() if isinstance(pipe, Output)]
         return {os.fstat(pipe.fileno()).st_ino for pipe in outputs}
 
     def _close_pipes(self) -> None:
@@ -556,7 +263,7 @@ class SpawnedProcess:
     def writeToChild(self, childFD: int, data: bytes) -> None:
         """Write to one of the inputs. Raises `KeyError` if it is none, or closed."""
         pipe = self._pipes[childFD]
-        if not isinstance(pipe, _Input):
+        if not isinstance(pipe, Input):
             raise KeyError(childFD)
         pipe.write(data)
 
@@ -572,7 +279,7 @@ class SpawnedProcess:
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Let `producer` write to stdin; it is stopped at once if there is none."""
         pipe = self._pipes.get(0)
-        if isinstance(pipe, _Input):
+        if isinstance(pipe, Input):
             pipe.registerProducer(producer, streaming)
         else:
             producer.stopProducing()
@@ -580,19 +287,19 @@ class SpawnedProcess:
     def unregisterProducer(self) -> None:
         """The producer is done."""
         pipe = self._pipes.get(0)
-        if isinstance(pipe, _Input):
+        if isinstance(pipe, Input):
             pipe.unregisterProducer()
 
     def pauseProducing(self) -> None:
         """Read no output until `resumeProducing`."""
         for pipe in self._pipes.values():
-            if isinstance(pipe, _Output):
+            if isinstance(pipe, Output):
                 pipe.stop()
 
     def resumeProducing(self) -> None:
         """Read output again."""
         for pipe in self._pipes.values():
-            if isinstance(pipe, _Output):
+            if isinstance(pipe, Output):
                 pipe.start()
 
     def getHost(self) -> Any:

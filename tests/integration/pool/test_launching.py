@@ -17,6 +17,7 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 
+from queuerelay.pool import launched as launched_module
 from queuerelay.pool import launcher, launching, spawner
 from queuerelay.pool.spawner import Spawner, supported
 from tests.integration.pool.processes import (
@@ -294,7 +295,7 @@ async def test_a_stranger_with_the_number_of_a_script_lives_on(ours: Spawner) ->
 
 async def test_a_copy_of_ours_is_no_script(ours: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
     """An application that forks has our ends of all pipes in its children."""
-    monkeypatch.setattr(launching._Launched, "started", lambda self, pid: None)
+    monkeypatch.setattr(launched_module.Launched, "started", lambda self, pid: None)
     recorder = Recorder(close_stdin)
     launch(ours, sh("echo $$; sleep 1000"), recorder)
     await until(lambda: recorder.output().endswith(b"\n"))
@@ -312,7 +313,7 @@ async def test_a_copy_of_ours_is_no_script(ours: Spawner, monkeypatch: pytest.Mo
 async def test_what_it_had_started_without_telling_is_found(
     ours: Spawner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching._Launched, "started", lambda self, pid: None)
+    monkeypatch.setattr(launched_module.Launched, "started", lambda self, pid: None)
     recorder = Recorder(close_stdin)
     launch(ours, sh("echo $$; sleep 1000"), recorder)
     await until(lambda: recorder.output().endswith(b"\n"))

@@ -23,9 +23,9 @@ from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 from zope.interface.verify import verifyObject
 
-from queuerelay.pool import groups, guardian, spawner, transport
+from queuerelay.pool import groups, guardian, pipes, spawner
+from queuerelay.pool.interfaces import IGroupTransport
 from queuerelay.pool.spawner import Spawner, supported
-from queuerelay.pool.transport import IGroupTransport
 from tests.integration.pool.processes import (
     PATIENCE,
     Recorder,
@@ -368,7 +368,7 @@ async def test_much_output(processes: Any) -> None:
     recorder, _ = await run(processes, sh("head -c 10485760 /dev/zero; echo end"))
     assert len(recorder.output()) == 10 * MIB + 4
     assert recorder.output().endswith(b"\0end\n")
-    assert max(map(len, recorder.data[1])) <= transport.READ_SIZE
+    assert max(map(len, recorder.data[1])) <= pipes.READ_SIZE
 
 
 async def test_output_of_a_process_that_has_ended(processes: Any) -> None:

@@ -1,0 +1,89 @@
+"""A process whose parent we are, without SIGCHLD."""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from twisted.logger import Logger
+
+from queuerelay.pool.transport import SpawnedProcess
+from queuerelay.pool.watch import Watch
+
+_log = Logger()
+
+
+class OwnChild:
+    """A child of ours: a pidfd (pidfd_open(2)) tells of its end, and we reap it.
+
+    `before_reap` is called when its number is about to become free.
+    """
+
+    def __init__(self, pid: int, watch: Watch, before_reap: Callable[[], object]) -> None:
+        self.pid: int | None = pid
+        self._group = pid
+        self._watch = watch
+        self._before_reap = before_reap
+        self._fd = -1
+        self._process: SpawnedProcess | None = None
+
+    def begin(self, process: SpawnedProcess) -> None:
+        self._process = process
+        self._fd = os.pidfd_open(self._group)
+        self._watch.add(self._fd, self)
+
+    def signal(self, number: int) -> None:
+        if self._fd == -1:
+            raise ProcessLookupError
+        # By its pidfd, so never to another one.
+        signal.pidfd_send_signal(self._fd, number)
+
+    def signal_group(self, number: int) -> None:
+        os.killpg(self._group, number)
+
+    def free(self) -> None:
+        self._before_reap()
+        with suppress(ChildProcessError):
+            os.waitpid(self._group, os.WNOHANG)
+
+    def discard(self) -> None:
+        self.lost()
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, signal.SIGKILL)
+        self._before_reap()
+        with suppress(ChildProcessError):
+            os.waitpid(self._group, 0)
+
+    # What the watch says
+
+    def ready(self) -> None:
+        if self._fd == -1:
+            return
+        # WNOWAIT: it stays a zombie, see invariant 2.
+        options = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        status: int | None = None
+        try:
+            result = os.waitid(os.P_PIDFD, self._fd, options)
+        except ChildProcessError:
+            # Someone else took it: a waitpid(-1) in the same process, or SIGCHLD is ignored.
+            pass
+        else:
+            if result is None:  # a debugger is told first
+                return
+            # As wait(2) puts it: a code in the second byte, or a signal and whether it left a core.
+            if result.si_code == os.CLD_EXITED:
+                status = result.si_status << 8
+            else:
+                status = result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+        self.lost()
+        if status is None:
+            _log.error("process {pid} was reaped by someone else", pid=self._group)
+        process, self._process = self._process, None
+        assert process is not None
+        process.exited(status)
+
+    def lost(self) -> None:
+        if self._fd != -1:
+            self._watch.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1
