@@ -143,14 +143,10 @@ class Launcher:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if result is None:  # a debugger is told first
             return
-        if result.si_code == os.CLD_EXITED:
-            status = result.si_status << 8
-        else:
-            status = result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
         # Not by closing alone: a process that is being started has a copy for a moment.
         self._epoll.unregister(pidfd)
         os.close(pidfd)
-        self._news.append((self._running.pop(pidfd), EXITED, status))
+        self._news.append((self._running.pop(pidfd), EXITED, wait_status(result)))
 
     def _tell(self) -> None:
         while self._news or self._asked:
@@ -167,6 +163,15 @@ class Launcher:
             self._blocked = not self._blocked
             wanted = select.EPOLLIN | (select.EPOLLOUT if self._blocked else 0)
             self._epoll.modify(LINK, wanted)
+
+
+def wait_status(result: os.waitid_result) -> int:
+    """An end as wait(2) puts it: a code in the second byte, or a signal and whether it left a
+    core.
+    """
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status << 8
+    return result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
 
 
 def _reason(error: Exception) -> tuple[int, str]:

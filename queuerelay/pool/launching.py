@@ -5,8 +5,9 @@ Invariants:
 1. Nothing here waits. What the launcher cannot take at once (it is busy, the request is large, it
    has just died) is for the caller to start.
 2. Every script that the launcher took is heard of: started, failed, ended, or lost with it. While
-   it has scripts it is asked for a sign of life; one that says nothing for `BOUND` seconds, as on a
-   file system that hangs, is given up, and killed.
+   it has scripts it is looked at each `LOOK` seconds, and asked for a sign of life; one that owes
+   us a word at `LOOKS` of them, as on a file system that hangs, is given up, and killed. Looks are
+   counted, not seconds: both of us may have been frozen meanwhile.
 3. The number of a script stays its own until `free`: the launcher, its parent, reaps it only then.
    So signals are ours to send. When the launcher has died, that holds no more, and none are sent
    but to what has one of the script's pipes.
@@ -43,9 +44,9 @@ from queuerelay.pool.launched import Launched
 from queuerelay.pool.transport import SpawnedProcess
 from queuerelay.pool.watch import Watch
 
-#: Seconds for which a launcher may say nothing, and between two looks whether it does.
-BOUND: Final = 10.0
+#: Seconds between two looks whether a launcher says something, and at how many it may say nothing.
 LOOK: Final = 5.0
+LOOKS: Final = 3
 #: Longest time until another one is tried, in seconds.
 LONGEST_RETRY: Final = 60.0
 #: Seconds that a launcher has to go when it is no longer wanted.
@@ -176,8 +177,9 @@ class Launcher:
         #: Whether it has ever said anything.
         self.has_answered = False
         self._last = 0
-        #: Since when it has owed us a word, None where it does not.
-        self._silent_since: float | None = None
+        #: Whether it owes us a word, and at how many looks it has owed it.
+        self._owes = False
+        self._silent = 0
         self._reaped: list[int] = []
         self._telling: IDelayedCall | None = None
         self._looking: IDelayedCall | None = None
@@ -241,8 +243,7 @@ class Launcher:
             return None
         self._last = number
         self._reaped = []
-        if self._silent_since is None:
-            self._silent_since = self._clock.seconds()
+        self._owes = True
         if self._looking is None:
             self._looking = self._clock.callLater(LOOK, self._look)
         script = self.scripts[number] = Launched(self, number, executable)
@@ -278,22 +279,24 @@ class Launcher:
     def _look(self) -> None:
         """Whether it still says something."""
         self._looking = None
-        now = self._clock.seconds()
-        if self._silent_since is not None and now - self._silent_since >= BOUND:
+        if not self.scripts:
+            return
+        if not self._owes:
+            self._owes = True
+            # Where there is no room for it there is enough for it to answer.
+            with suppress(OSError):
+                self._link.send(marshal.dumps((_NOTHING, True)))
+        elif self._silent + 1 < LOOKS:
+            self._silent += 1
+        else:
             self._log.error(
-                "the launcher has said nothing for {bound:.0f} s; it is killed", bound=BOUND
+                "the launcher has said nothing for {seconds:.0f} s; it is killed",
+                seconds=LOOK * (LOOKS - 1),
             )
             self._kill()
             # Its end may not be seen: what it was about to start has copies of its descriptors.
             self.lost()
             return
-        if not self.scripts:
-            return
-        if self._silent_since is None:
-            self._silent_since = now
-            # Where there is no room for it there is enough for it to answer.
-            with suppress(OSError):
-                self._link.send(marshal.dumps((_NOTHING, True)))
         self._looking = self._clock.callLater(LOOK, self._look)
 
     def _end(self) -> None:
@@ -326,7 +329,7 @@ class Launcher:
         if not packet:
             self.lost()
             return False
-        self.has_answered, self._silent_since = True, None
+        self.has_answered, self._owes, self._silent = True, False, 0
         for number, what, value in marshal.loads(packet):
             try:
                 self._told(number, what, value)

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from twisted.logger import Logger
 
+from queuerelay.pool.launcher import wait_status
 from queuerelay.pool.transport import SpawnedProcess
 from queuerelay.pool.watch import Watch
 
@@ -70,11 +71,7 @@ class OwnChild:
         else:
             if result is None:  # a debugger is told first
                 return
-            # As wait(2) puts it: a code in the second byte, or a signal and whether it left a core.
-            if result.si_code == os.CLD_EXITED:
-                status = result.si_status << 8
-            else:
-                status = result.si_status | (0x80 if result.si_code == os.CLD_DUMPED else 0)
+            status = wait_status(result)
         self.lost()
         if status is None:
             _log.error("process {pid} was reaped by someone else", pid=self._group)

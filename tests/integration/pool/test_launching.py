@@ -330,7 +330,6 @@ async def test_one_that_hangs_is_killed(
     ours: Spawner, monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     """Whether it is asked for something, or only to tell of the end of what runs."""
-    monkeypatch.setattr(launching, "BOUND", 0.3)
     monkeypatch.setattr(launching, "LOOK", 0.1)
     recorder = Recorder(close_stdin)
     launch(ours, sh("trap '' TERM; echo $$; sleep 1000"), recorder)
@@ -350,7 +349,6 @@ async def test_one_that_lives_is_not_given_up(
     ours: Spawner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing happens it answers all the same."""
-    monkeypatch.setattr(launching, "BOUND", 0.5)
     monkeypatch.setattr(launching, "LOOK", 0.05)
     recorder = Recorder()
     launch(ours, ["/bin/cat"], recorder)
@@ -368,6 +366,36 @@ async def test_one_that_lives_is_not_given_up(
     recorder.transport.closeStdin()
     assert (await soon(recorder.ended)).exitCode == 0
     assert ours.launcher_pid == first
+
+
+@pytest.mark.parametrize("both", [False, True])
+async def test_one_is_not_given_up_because_we_were_frozen(
+    ours: Spawner, monkeypatch: pytest.MonkeyPatch, both: bool
+) -> None:
+    """We alone, and what it said was not read; or both of us, as on a machine that sleeps."""
+    monkeypatch.setattr(launching, "LOOK", 0.1)
+    recorder = Recorder()
+    launch(ours, ["/bin/cat"], recorder)
+    first = ours.launcher_pid
+    current = ours._launchers._current
+    assert first is not None
+    assert current is not None
+    await until(lambda: recorder.transport.pid is not None)
+    if both:
+        os.kill(first, signal.SIGSTOP)
+    # It is asked for a word.
+    await until(lambda: current._owes)
+    wait_without_the_reactor(1.0)
+    if both:
+        os.kill(first, signal.SIGCONT)
+    await until(lambda: not current._owes)
+    recorder.transport.closeStdin()
+    assert (await soon(recorder.ended)).exitCode == 0
+    assert ours.launcher_pid == first
+
+
+def wait_without_the_reactor(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 async def test_one_that_is_busy_is_not_waited_for(ours: Spawner) -> None:
