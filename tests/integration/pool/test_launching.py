@@ -492,19 +492,23 @@ async def test_script_that_cannot_be_watched_is_killed(
 async def test_a_failed_start_does_not_close_what_others_use(ours: Spawner) -> None:
     """Its stdin's number goes to the next pipe, and the reactor must not think that one broken."""
     data = b"x" * 2_000_000
+    await launched(ours, ["/bin/true"])
     for _ in range(5):
         count: Deferred[bytes] = Deferred()
 
         def another(_: object, count: Deferred[bytes] = count) -> None:
             recorder = Recorder(lambda transport: (transport.write(data), transport.closeStdin()))
             recorder.ended.addCallback(lambda _: count.callback(recorder.output()))
-            ours.spawnProcess(recorder, "/bin/sh", ["sh", "-c", "wc -c"], {})
+            # It does not read before the turn is over.
+            ours.spawnProcess(recorder, "/bin/sh", ["sh", "-c", "sleep 0.1; wc -c"], {})
 
         failing = Recorder(lambda transport: transport.write(data))
-        failing.exited.addCallback(another)
+        failing.ended.addCallback(another)
         launch(ours, ["/nonexistent/program"], failing)
+        # That it failed, and that its stdin is broken, is seen in one turn.
+        wait_for_news(ours, 1)
+        wait_without_the_reactor(0.02)
         assert int(await soon(count)) == len(data)
-        await soon(failing.ended)
 
 
 async def test_what_is_no_signal_is_refused_at_once(ours: Spawner) -> None:
