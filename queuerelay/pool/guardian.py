@@ -59,6 +59,14 @@ def holders(
                     yield int(entry), inode
 
 
+def kill(pid: int) -> None:
+    """Kill a process, with its group where it leads one: it may have none of its own yet, or be in
+    another's. Nothing where it is gone, or not ours to kill.
+    """
+    with suppress(OSError):
+        (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
+
+
 def kill_all(numbers: Iterable[int]) -> None:
     """Kill the groups of a table, and what was being started when the daemon died."""
     starting, *groups = numbers
@@ -68,9 +76,7 @@ def kill_all(numbers: Iterable[int]) -> None:
                 os.killpg(group, signal.SIGKILL)
     if starting:
         for pid in dict(holders((starting,))):
-            with suppress(OSError):
-                # One that has no group of its own yet is still in the daemon's.
-                (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
+            kill(pid)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from queuerelay.pool import guardian
 from queuerelay.pool.transport import SpawnedProcess
 
 
@@ -35,7 +36,6 @@ class Launched:
         self.found: set[int] = set()
         #: Whether somebody else is its parent, so that its number may be anybody's.
         self._adrift = False
-        self._discarded = False
         #: What to send as soon as it is there, as signals to it or to its group.
         self._waiting: list[tuple[Callable[[int, int], None], int]] = []
 
@@ -72,7 +72,7 @@ class Launched:
         process, self._process = self._process, None
         if process is not None:
             process.exited(status)
-        elif self._discarded:
+        else:
             self.free()
 
     def orphaned(self) -> None:
@@ -86,8 +86,7 @@ class Launched:
                 if os.getpgid(self.pid) == self.pid:
                     self.found.add(self.pid)
         for pid in self.found:
-            with suppress(OSError):
-                (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
+            guardian.kill(pid)
         if self.found or self._parent.has_answered:
             self.exited(None)
         else:
@@ -121,6 +120,6 @@ class Launched:
 
     def discard(self) -> None:
         """Kill it, and `free` when it is gone: nobody is to be told of it."""
-        self._process, self._discarded = None, True
+        self._process = None
         with suppress(ProcessLookupError):
             self.signal_group(signal.SIGKILL)

@@ -58,9 +58,7 @@ class OwnChild:
     # What the watch says
 
     def ready(self) -> None:
-        if self._fd == -1:
-            return
-        # WNOWAIT: it stays a zombie, see invariant 2.
+        # WNOWAIT: it stays a zombie, see invariant 2 of `transport`.
         options = os.WEXITED | os.WNOWAIT | os.WNOHANG
         status: int | None = None
         try:

@@ -55,8 +55,6 @@ class Output:
             self._process.watch.forget(self._fd)
 
     def ready(self) -> None:
-        if self._fd == -1:
-            return
         try:
             data = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
