@@ -34,11 +34,11 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 
-from queuerelay.broker import url
-from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
-from queuerelay.pool.spawner import Spawner
+from queuerelay.processes.spawner import Spawner
+from queuerelay.wire import url
 
 MESSAGE = b'{"class":"J","args":[{"id":12345,"file":"a.mp3"}],"queue":"q","id":"12345"}'
 

@@ -45,11 +45,11 @@ def host(address: str, size: int, number: int, command: list[str]) -> None:
     epollreactor.install()
     from twisted.internet import reactor
 
-    from queuerelay.broker import url
-    from queuerelay.broker.redis import RedisBroker
+    from queuerelay.broker.redis.broker import RedisBroker
     from queuerelay.config import PoolConfig
     from queuerelay.pool.pool import Pool
-    from queuerelay.pool.spawner import Spawner
+    from queuerelay.processes.spawner import Spawner
+    from queuerelay.wire import url
 
     broker = RedisBroker(url.parse(address), reactor=reactor)
     config = PoolConfig(

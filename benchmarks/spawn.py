@@ -41,7 +41,7 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 
-from queuerelay.pool.spawner import Spawner
+from queuerelay.processes.spawner import Spawner
 
 #: Processes at a time.
 WIDTH = 4

@@ -19,21 +19,21 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
 from queuerelay import __version__
-from queuerelay.broker import url
 from queuerelay.broker.backend import Backend, Given
 from queuerelay.broker.base import Broker
 from queuerelay.broker.embedded import find_server
 from queuerelay.config import Config, describe, load
+from queuerelay.http.connections import Limits
+from queuerelay.http.error_pages import load_pages
+from queuerelay.http.site import Site
 from queuerelay.pool.pools import Pools, check_command
-from queuerelay.relay.connections import Limits
-from queuerelay.relay.core import Relay
 from queuerelay.relay.listeners import Listeners, endpoints
-from queuerelay.relay.pages import load_pages
+from queuerelay.relay.relay import Relay
 from queuerelay.relay.resource import RelayResource
-from queuerelay.relay.site import Site
 from queuerelay.status.listener import StatusListener, endpoint_from
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import Status
+from queuerelay.wire import url
 
 _log = Logger()
 

@@ -10,6 +10,6 @@
 Brokers that share a `MemoryStore` are like processes that share a Redis.
 """
 
-from queuerelay.broker.memory import MemoryBroker, MemoryStore
+from queuerelay.broker.memory.broker import MemoryBroker, MemoryStore
 
 __all__ = ["MemoryBroker", "MemoryStore"]

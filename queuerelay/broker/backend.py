@@ -4,11 +4,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from queuerelay.broker import url
 from queuerelay.broker.base import Broker
 from queuerelay.broker.embedded import EmbeddedServer
-from queuerelay.broker.keys import Keys
-from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.redis.broker import RedisBroker
+from queuerelay.wire import url
+from queuerelay.wire.keys import Keys
 
 
 class Backend:

@@ -27,10 +27,10 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker.connection import pause
-from queuerelay.broker.outage import Seldom
-from queuerelay.broker.url import SOCKET_PATH_BOUND, RedisUrl
+from queuerelay.broker.redis.connection import pause
+from queuerelay.broker.redis.outage import Seldom
 from queuerelay.errors import ConfigError
+from queuerelay.wire.url import SOCKET_PATH_BOUND, RedisUrl
 
 #: File in the directory on which its server holds a lock.
 LOCK_NAME: Final = ".lock"

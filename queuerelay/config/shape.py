@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from queuerelay.http.forwarded import X_FORWARDED
 from queuerelay.pool.exits import Outcome
-from queuerelay.wire.forwarded import X_FORWARDED
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
@@ -179,7 +179,7 @@ class StatusConfig:
 class Config:
     """All of it."""
 
-    #: Where Redis is; see `queuerelay.broker.url.parse`. May contain a password.
+    #: Where Redis is; see `queuerelay.wire.url.parse`. May contain a password.
     redis: str = "redis://localhost:6379/0"
     #: Of our own keys in Redis.
     prefix: str = "queuerelay:"

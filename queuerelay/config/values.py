@@ -16,12 +16,12 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any, Final
 
-from queuerelay.broker import url
 from queuerelay.config.shape import OFF, ROLES
 from queuerelay.errors import ConfigError
+from queuerelay.http.forwarded import FORWARDED, UNIX, X_FORWARDED
 from queuerelay.pool.command import Template, split_command
 from queuerelay.pool.exits import CONFIGURABLE, Outcome
-from queuerelay.wire.forwarded import FORWARDED, UNIX, X_FORWARDED
+from queuerelay.wire import url
 from queuerelay.wire.headers import is_token
 
 #: From the value and its name to the value to keep.
@@ -75,7 +75,7 @@ def whole(unit: str, lowest: int, highest: int) -> Check:
 
 
 def redis(value: object, name: str) -> str:
-    """What `queuerelay.broker.url.parse` takes, kept as it is."""
+    """What `queuerelay.wire.url.parse` takes, kept as it is."""
     if not isinstance(value, str):
         raise ConfigError.of(name, value, "the address of a Redis server")
     url.parse(value, option=name)

@@ -23,14 +23,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Bell, Broker, Claim
-from queuerelay.broker.loop import Loop
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, NotConnected
+from queuerelay.loop import Loop
 from queuerelay.pool.autosize import AutoSize
 from queuerelay.pool.child import PIPES
 from queuerelay.pool.exits import Stopped
-from queuerelay.pool.presence import Presence
 from queuerelay.pool.priority import order
+from queuerelay.pool.resque_worker import Presence
 from queuerelay.pool.runner import Runner
 from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.sizing import INTERVAL

@@ -14,16 +14,16 @@ from twisted.logger import Logger
 
 from queuerelay import __version__
 from queuerelay.broker.base import BEAT_INTERVAL, Broker
-from queuerelay.broker.loop import Loop
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
-from queuerelay.pool.obey import obey
+from queuerelay.loop import Loop
+from queuerelay.pool.carry_out import obey
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.snapshot import PoolSnapshot
-from queuerelay.pool.spawner import Spawner
-from queuerelay.pool.work import Workshop
+from queuerelay.pool.task import Workshop
+from queuerelay.processes.spawner import Spawner
 from queuerelay.wire.order import decode_order, encode_report
 
 #: How many loops are published, those first that have been still for longest.
@@ -170,7 +170,7 @@ class Pools:
         return [*self._loops, *(loop for one in self._pools.values() for loop in one.loops())]
 
     def published(self) -> dict[str, Any]:
-        """What it tells others about itself; `queuerelay.status.nodes` reads it."""
+        """What it tells others about itself; `queuerelay.status.collect.nodes` reads it."""
         stillest = sorted(self.loops(), key=lambda loop: loop.limit - loop.still)
         return {
             "role": "pool",

@@ -20,14 +20,14 @@ from twisted.internet.interfaces import IReactorProcess, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from queuerelay.broker.loop import Loop
 from queuerelay.config import PoolConfig
 from queuerelay.errors import CannotStart
+from queuerelay.loop import Loop
 from queuerelay.pool.child import Child
 from queuerelay.pool.exits import Exit, Outcome, Stopped
 from queuerelay.pool.output import Lines
 from queuerelay.pool.snapshot import PoolSnapshot, SlotSnapshot, Tally, exit_snapshot
-from queuerelay.pool.work import Workshop
+from queuerelay.pool.task import Workshop
 
 #: First and longest pause before a process is started again, in seconds.
 FIRST_PAUSE: Final = 1.0

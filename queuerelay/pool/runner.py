@@ -23,8 +23,9 @@ from twisted.logger import Logger
 from queuerelay.broker.base import Broker
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BadRequest, BrokerError, CannotStart, MessageError, ReplyError
-from queuerelay.pool import work as working
+from queuerelay.pool import task as working
 from queuerelay.pool.child import Child
+from queuerelay.pool.cooldown import FIRST_REST, LONGEST_REST, PROOF, Rest
 from queuerelay.pool.exits import (
     Dead,
     Done,
@@ -35,13 +36,12 @@ from queuerelay.pool.exits import (
     Stopped,
     next_step,
 )
-from queuerelay.pool.interfaces import ILauncher
 from queuerelay.pool.output import Capture, Lines
-from queuerelay.pool.rest import FIRST_REST, LONGEST_REST, PROOF, Rest
 from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.snapshot import Tally, exit_snapshot
-from queuerelay.pool.work import Work, Workshop
+from queuerelay.pool.task import Work, Workshop
+from queuerelay.processes.interfaces import ILauncher
 from queuerelay.wire.message import Attempt, with_attempt
 from queuerelay.wire.recovery import unreadable
 

@@ -7,11 +7,11 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.loop import Loop
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.config import PoolConfig
+from queuerelay.loop import Loop
 from queuerelay.pool.exits import Stopped
-from queuerelay.pool.presence import Presence
+from queuerelay.pool.resque_worker import Presence
 from queuerelay.pool.slot import Slot
 
 #: Seconds between two looks for delayed messages that are due.

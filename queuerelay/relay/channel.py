@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from queuerelay.relay.hardened import HardenedChannel
-from queuerelay.relay.proxied import ProxiedConnection
+from queuerelay.http.channel import HardenedChannel
+from queuerelay.http.forwarded import Peer
+from queuerelay.http.head import Head
+from queuerelay.http.proxied import ProxiedConnection
 from queuerelay.relay.request import FrontRequest
-from queuerelay.wire.forwarded import Peer
-from queuerelay.wire.request_head import Head
 
 if TYPE_CHECKING:
     from queuerelay.relay.front import Front

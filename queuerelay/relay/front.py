@@ -13,11 +13,11 @@ from twisted.internet.protocol import Protocol
 from twisted.web import http
 from zope.interface import implementer
 
-from queuerelay.relay.accesslog import AccessLog
+from queuerelay.http.accesslog import AccessLog
+from queuerelay.http.connections import Connections, Limits
+from queuerelay.http.error_pages import Pages
 from queuerelay.relay.channel import FrontChannel
-from queuerelay.relay.connections import Connections, Limits
-from queuerelay.relay.core import Relay
-from queuerelay.relay.pages import Pages
+from queuerelay.relay.relay import Relay
 from queuerelay.relay.response import Fields, reason_phrase
 
 

@@ -7,17 +7,17 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IStreamServerEndpoint
 from twisted.logger import Logger
 
-from queuerelay import listening
-from queuerelay.broker.loop import Loop
 from queuerelay.config import RelayConfig
 from queuerelay.errors import ConfigError
-from queuerelay.listening import Listener
-from queuerelay.relay.accesslog import AccessLog
-from queuerelay.relay.connections import Limits
-from queuerelay.relay.core import Relay
+from queuerelay.http import listening
+from queuerelay.http.accesslog import AccessLog
+from queuerelay.http.connections import Limits
+from queuerelay.http.error_pages import load_pages
+from queuerelay.http.listening import Listener
+from queuerelay.http.proxied import PREFIX, ProxiedFactory
+from queuerelay.loop import Loop
 from queuerelay.relay.front import Front
-from queuerelay.relay.pages import load_pages
-from queuerelay.relay.proxied import PREFIX, ProxiedFactory
+from queuerelay.relay.relay import Relay
 
 #: Seconds that the last answers get at least to reach their clients, where the drain time is over.
 LAST_ANSWERS = 1.0

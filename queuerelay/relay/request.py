@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker import eager
+from queuerelay import eager
 from queuerelay.errors import InternalError, Refusal, TooManyHeld
-from queuerelay.relay.accesslog import Entry
+from queuerelay.http.accesslog import Entry
+from queuerelay.http.request_id import request_id
+from queuerelay.http.sender import Sender
 from queuerelay.relay.framing import Framing, has_body, without_body
 from queuerelay.relay.held import Held, State
-from queuerelay.relay.request_id import request_id
 from queuerelay.relay.response import Fields, for_refusal, for_reply
-from queuerelay.relay.sender import Sender
 from queuerelay.relay.stream import Break
 from queuerelay.wire.reply import Reply
 

@@ -11,13 +11,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from queuerelay.errors import BodyTooLarge, InternalError, Refusal, TooManyHeld
-from queuerelay.relay.core import Relay
+from queuerelay.http.error_pages import Pages
+from queuerelay.http.request_id import request_id
+from queuerelay.http.sender import PIECE, Sender
 from queuerelay.relay.framing import Framing, has_body, without_body
 from queuerelay.relay.held import Held
-from queuerelay.relay.pages import Pages
-from queuerelay.relay.request_id import request_id
+from queuerelay.relay.relay import Relay
 from queuerelay.relay.response import Fields, for_refusal, for_reply, reason_phrase
-from queuerelay.relay.sender import PIECE, Sender
 from queuerelay.relay.stream import Break
 from queuerelay.wire.reply import Reply
 

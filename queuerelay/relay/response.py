@@ -10,8 +10,8 @@ from typing import Final
 import orjson
 
 from queuerelay.errors import Refusal
-from queuerelay.relay.accept import Form, form
-from queuerelay.relay.pages import Pages
+from queuerelay.http.error_pages import Pages
+from queuerelay.http.negotiate import Form, form
 from queuerelay.wire.reply import NO_BODY_STATUSES, Reply
 
 Fields = Sequence[tuple[bytes, bytes]]

@@ -10,8 +10,8 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
-from queuerelay import listening
-from queuerelay.listening import Listener
+from queuerelay.http import listening
+from queuerelay.http.listening import Listener
 from queuerelay.status.resource import MAX_BODY
 
 #: Seconds that a connection may be idle, and that it may last: nobody keeps one by sending slowly.

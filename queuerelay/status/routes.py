@@ -1,8 +1,9 @@
 """Everything that the status listener answers, in one list."""
 
-from queuerelay.status import actions, document, metrics, openapi, page, probes, stats
+from queuerelay.status.actions import actions
 from queuerelay.status.route import Route
 from queuerelay.status.status import Status
+from queuerelay.status.views import document, metrics, openapi, page, probes, stats
 
 
 def routes(status: Status) -> list[Route]:

@@ -7,12 +7,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.loop import Loop
-from queuerelay.status.collect import Collector, Local
+from queuerelay.loop import Loop
+from queuerelay.relay.probe import Deep, Holder
+from queuerelay.status.collect.collector import Collector, Local
+from queuerelay.status.collect.snapshot import Snapshot
 from queuerelay.status.credentials import Credentials
-from queuerelay.status.deep import Deep, Holder
 from queuerelay.status.guard import Guard
-from queuerelay.status.snapshot import Snapshot
 
 #: What a part of this process does again and again.
 Loops = Callable[[], Sequence[Loop]]

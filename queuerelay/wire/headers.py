@@ -7,7 +7,7 @@ Invariants:
 2. The framing of a message is ours: ``Content-Length`` and ``Transfer-Encoding`` never cross.
 3. Text here is ISO-8859-1, one character for one byte, so that any field value survives a trip
    through JSON unchanged (the same convention as WSGI's, PEP 3333).
-4. What tells who the client is comes from `queuerelay.wire.forwarded` alone.
+4. What tells who the client is comes from `queuerelay.http.forwarded` alone.
 """
 
 import re

@@ -13,8 +13,8 @@ import threading
 
 from redis.exceptions import RedisError
 
-from queuerelay.broker.keys import Keys
-from queuerelay.worker.commands import is_paused, peek
+from queuerelay.wire.commands import is_paused, peek
+from queuerelay.wire.keys import Keys
 from queuerelay.worker.link import Link
 
 #: Seconds for which the server holds a peek.

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from queuerelay.wire.commands import Command, Commands
 from queuerelay.wire.recovery import Drop, Fail, Retry, recover
-from queuerelay.worker.commands import Command, Commands
 from queuerelay.worker.link import LONGEST_DELAY, Link
 
 log = logging.getLogger(__name__)

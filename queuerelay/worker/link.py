@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from queuerelay.worker.commands import Command, load
+from queuerelay.wire.commands import Command, load
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from wsgiref.types import WSGIApplication
 from redis.exceptions import RedisError, ResponseError
 
 from queuerelay.errors import MessageError
+from queuerelay.wire.commands import Command, Commands
 from queuerelay.wire.message import Message, Request, decode_message
 from queuerelay.wire.recovery import failed, unreadable
 from queuerelay.wire.reply import encode_reply
 from queuerelay.worker import wsgi
-from queuerelay.worker.commands import Command, Commands
 from queuerelay.worker.doorbell import Doorbell
 from queuerelay.worker.lease import Keeper
 from queuerelay.worker.link import Link

@@ -14,10 +14,10 @@ from typing import Any, Final, NoReturn
 from wsgiref.types import WSGIApplication
 
 from queuerelay import __version__
-from queuerelay.broker.keys import Keys
-from queuerelay.broker.url import RedisUrl, parse
 from queuerelay.errors import ConfigError
-from queuerelay.worker.commands import Commands
+from queuerelay.wire.commands import Commands
+from queuerelay.wire.keys import Keys
+from queuerelay.wire.url import RedisUrl, parse
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from queuerelay.errors import QueuerelayError
+from queuerelay.wire.commands import Commands
 from queuerelay.wire.message import Request
 from queuerelay.wire.reply import encode_frame, encode_reply
-from queuerelay.worker.commands import Commands
 from queuerelay.worker.link import Link
 
 log = logging.getLogger(__name__)

@@ -87,11 +87,11 @@ def modules() -> set[str]:
 
 def test_wheel_has_all_that_runs_and_nothing_else(wheel):
     inside = {name for name in names(wheel) if ".dist-info/" not in name}
-    scripts = (ROOT / "queuerelay/broker/lua").glob("*.lua")
+    scripts = (ROOT / "queuerelay/wire/lua").glob("*.lua")
     page = (
         one for kind in ("html", "css", "js") for one in (ROOT / "queuerelay").rglob(f"*.{kind}")
     )
-    expected = modules() | {f"queuerelay/broker/lua/{script.name}" for script in scripts}
+    expected = modules() | {f"queuerelay/wire/lua/{script.name}" for script in scripts}
     expected |= {str(one.relative_to(ROOT)) for one in page}
     assert any(name.endswith("page.js") for name in inside)
     assert any(name.endswith("claim.lua") for name in inside)
@@ -126,7 +126,7 @@ def test_sdist_has_what_tests_and_readers_need(sdist):
         "tests/conftest.py",
         "tests/unit/wire/test_message.py",
         "twisted/plugins/queuerelay_plugin.py",
-        "queuerelay/broker/lua/claim.lua",
+        "queuerelay/wire/lua/claim.lua",
     }
     assert ours <= inside
     unwanted = ("node_modules", "__pycache__", "dropin.cache", ".venv", ".git/")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from queuerelay.broker.keys import Keys
+from queuerelay.wire.commands import Commands
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import encode_request
 from queuerelay.wire.reply import decode_reply
-from queuerelay.worker.commands import Commands
 from queuerelay.worker.doorbell import LONGEST_WAIT, Doorbell
 from queuerelay.worker.lease import Keeper
 from queuerelay.worker.link import Link, Outage

@@ -4,8 +4,8 @@ import pytest
 
 from queuerelay.config import Config, RelayConfig, describe, load
 from queuerelay.errors import ConfigError
-from queuerelay.relay.connections import Limits
-from queuerelay.wire.request_head import HeadLimits
+from queuerelay.http.connections import Limits
+from queuerelay.http.head import HeadLimits
 
 
 def test_they_arrive_at_the_front():

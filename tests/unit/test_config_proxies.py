@@ -4,7 +4,7 @@ import pytest
 
 from queuerelay.config import OPTIONS, load
 from queuerelay.errors import ConfigError
-from queuerelay.wire.forwarded import Trust
+from queuerelay.http.forwarded import Trust
 
 
 def refused(**options):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from queuerelay.broker import url
-from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.redis.broker import RedisBroker
+from queuerelay.wire import url
 from tests.unit.broker.contract import KEYS, Bench
 from tests.valkey import ValkeyServer
 

@@ -5,7 +5,7 @@ import pytest_twisted
 
 from tests.integration.broker.bench import RedisBench
 from tests.integration.broker.doubles import FakeServer, Proxy
-from tests.unit.broker.conftest import said  # noqa: F401
+from tests.unit.conftest import said  # noqa: F401
 
 
 @pytest.fixture

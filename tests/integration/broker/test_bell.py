@@ -5,7 +5,7 @@ happens to the server.
 import pytest
 import pytest_twisted
 
-from queuerelay.broker import bell as bell_module
+from queuerelay.broker.redis import bell as bell_module
 from queuerelay.errors import BrokerError
 from tests.integration.broker.bench import RedisBench
 from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, eventually, turns

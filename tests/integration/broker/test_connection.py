@@ -6,11 +6,12 @@ import socket
 import pytest
 import pytest_twisted
 
-from queuerelay.broker import connection, url
-from queuerelay.broker.connection import RedisConnection
-from queuerelay.broker.outage import OutageLog
-from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.redis import connection
+from queuerelay.broker.redis.broker import RedisBroker
+from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
+from queuerelay.wire import url
 from tests.integration.broker.doubles import fired
 from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, eventually, raises, turns, within
 from tests.valkey import free_port

@@ -12,10 +12,11 @@ import pytest_twisted
 import redis
 from twisted.internet.defer import Deferred
 
-from queuerelay.broker import embedded, url
+from queuerelay.broker import embedded
 from queuerelay.broker.embedded import EmbeddedServer, find_server
-from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.errors import ConfigError
+from queuerelay.wire import url
 from tests.integration.broker.doubles import fired
 from tests.janitor import alive
 from tests.unit.broker.contract import LONG, ONE, eventually, turns, within

@@ -5,8 +5,9 @@ import pytest_twisted
 import redis
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 
-from queuerelay.broker import connection, url
-from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.redis import connection
+from queuerelay.broker.redis.broker import RedisBroker
+from queuerelay.wire import url
 from tests.integration.broker.certificates import Authority
 from tests.integration.broker.doubles import Proxy
 from tests.unit.broker.contract import KEYS, ONE, eventually, turns, within

@@ -6,9 +6,9 @@ import time
 import pytest
 import pytest_twisted
 
-from queuerelay.broker import bell as bell_module
 from queuerelay.broker.base import Gate
-from queuerelay.broker.gate import decode_gate
+from queuerelay.broker.redis import bell as bell_module
+from queuerelay.broker.redis.gate import decode_gate
 from queuerelay.errors import Refused
 from tests.integration.broker.bench import RedisBench
 from tests.unit.broker import contract_pool

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from queuerelay.broker import connection, inbox
+from queuerelay.broker.redis import connection, inbox
 from queuerelay.errors import NotConnected
 from tests.integration.broker.doubles import between
 from tests.unit.broker.contract import KEYS, eventually, turns

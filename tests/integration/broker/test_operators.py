@@ -6,9 +6,9 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
-from queuerelay.broker.redis import RedisBroker
-from queuerelay.broker.url import parse
+from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.errors import BrokerError, Refused
+from queuerelay.wire.url import parse
 from tests.integration.broker.bench import RedisBench
 from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, raises, turns
 from tests.unit.broker.contract_pool import WORKER, letter

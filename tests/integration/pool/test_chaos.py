@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from queuerelay.pool.spawner import supported
+from queuerelay.processes.spawner import supported
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 

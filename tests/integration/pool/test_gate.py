@@ -7,9 +7,9 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from queuerelay.broker import url
-from queuerelay.broker.redis import RedisBroker
-from queuerelay.pool.spawner import supported
+from queuerelay.broker.redis.broker import RedisBroker
+from queuerelay.processes.spawner import supported
+from queuerelay.wire import url
 from tests.integration.pool.test_pool import KEYS, Bench
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")

@@ -16,14 +16,14 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
-from queuerelay.broker import url
-from queuerelay.broker.keys import Keys
-from queuerelay.broker.redis import RedisBroker
+from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.config import PoolConfig
-from queuerelay.pool import spawner
 from queuerelay.pool.exits import Outcome
 from queuerelay.pool.pool import Pool
-from queuerelay.pool.spawner import Spawner, supported
+from queuerelay.processes import spawner
+from queuerelay.processes.spawner import Spawner, supported
+from queuerelay.wire import url
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import encode_request
 from tests.janitor import alive
 

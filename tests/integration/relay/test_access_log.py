@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.relay import daemon as harness
 from tests.integration.relay.daemon import ROOT, Worker, eventually
-from tests.unit.relay.log_line import lines
+from tests.unit.http.log_line import lines
 from tests.unit.relay.strict import request
 from tests.valkey import PATIENCE
 

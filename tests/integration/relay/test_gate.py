@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from queuerelay.broker.keys import Keys
-from queuerelay.broker.scripts import source
+from queuerelay.wire.keys import Keys
+from queuerelay.wire.scripts import source
 from tests.integration import test_worker
 from tests.integration.relay.daemon import eventually
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from queuerelay.relay.connections import SURPLUS
+from queuerelay.http.connections import SURPLUS
 from tests.integration.broker.certificates import Authority
 from tests.integration.relay.daemon import Client, eventually, listens
 from tests.unit.relay.strict import read, request

@@ -6,9 +6,9 @@ import schemathesis
 from hypothesis import HealthCheck
 from schemathesis.checks import not_a_server_error
 
-from queuerelay.status import actions
-from queuerelay.status.openapi import openapi
+from queuerelay.status.actions import actions
 from queuerelay.status.status import Status
+from queuerelay.status.views.openapi import openapi
 from queuerelay.testing import MemoryBroker
 from tests.integration.relay.test_actions import TOKEN, Place
 

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from queuerelay.broker.base import NODE_SILENCE, REPLY_LIFE, SNAPSHOT_LIFE, QueueDepth
-from queuerelay.broker.keys import Keys
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.wire.keys import Keys
 
 KEYS = Keys()
 #: Looks at something that must come true; each waits 5 ms.

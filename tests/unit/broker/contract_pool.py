@@ -53,7 +53,7 @@ class PoolBench(Bench):
 @pytest.fixture
 def only_rings(monkeypatch):
     """Let nobody be woken by the clock."""
-    for module in ("bell", "memory_pool"):
+    for module in ("redis.bell", "memory.pool"):
         monkeypatch.setattr(f"queuerelay.broker.{module}.BELL_WAIT", LONG)
 
 
@@ -348,7 +348,7 @@ class PoolContract:
         assert second.called
 
     async def test_a_bell_tells_after_a_while_in_any_case(self, bench, monkeypatch):
-        for module in ("bell", "memory_pool"):
+        for module in ("redis.bell", "memory.pool"):
             monkeypatch.setattr(f"queuerelay.broker.{module}.BELL_WAIT", 0.05)
         broker = await bench.up()
         await broker.bell(["q"]).wait()
@@ -441,7 +441,7 @@ class PoolContract:
         assert await page(count=-1) == []
 
     async def test_large_failures_end_a_page_early(self, bench, monkeypatch):
-        for module in ("failures", "memory_pool"):
+        for module in ("redis.failures", "memory.pool"):
             monkeypatch.setattr(f"queuerelay.broker.{module}.PAGE_BYTES", 100)
         broker = await bench.up()
         bench.put(KEYS.failed, b"x" * 500, *(b"y" * 30 for _ in range(5)), b"z" * 500)

@@ -8,7 +8,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.memory import POLL
+from queuerelay.broker.memory.broker import POLL
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.testing import MemoryBroker, MemoryStore
 from tests.unit.broker.contract import KEYS, ONE, TWO, Bench, BrokerContract

@@ -5,7 +5,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from queuerelay.broker.base import ORDER_LIFE
-from queuerelay.broker.memory_orders import OrderStore
+from queuerelay.broker.memory.orders import OrderStore
 from tests.unit.broker.contract_orders import OrdersContract
 from tests.unit.broker.test_memory import MemoryBench
 

@@ -3,9 +3,9 @@
 import pytest
 from twisted.internet.task import Clock
 
-from queuerelay.broker import connection
-from queuerelay.broker.connection import check_role, check_version, pause
-from queuerelay.broker.outage import TELL_EVERY, OutageLog, Seldom
+from queuerelay.broker.redis import connection
+from queuerelay.broker.redis.connection import check_role, check_version, pause
+from queuerelay.broker.redis.outage import TELL_EVERY, OutageLog, Seldom
 from queuerelay.errors import Unusable
 
 

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from queuerelay.broker.protocol import CLOSE_BOUND, COMMAND_BOUND, SLOWEST, RedisProtocol
+from queuerelay.broker.redis.protocol import CLOSE_BOUND, COMMAND_BOUND, SLOWEST, RedisProtocol
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 
 

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queuerelay.config import PoolConfig
-from queuerelay.pool.interfaces import IGroupTransport
 from queuerelay.pool.pool import Pool
+from queuerelay.processes.interfaces import IGroupTransport
 from queuerelay.testing import MemoryBroker, MemoryStore
 from queuerelay.wire.message import encode_request
 

@@ -19,8 +19,8 @@ from zope.interface.verify import verifyObject
 
 from queuerelay.pool import pool as pool_module
 from queuerelay.pool.exits import Outcome
-from queuerelay.pool.interfaces import IGroupTransport
-from queuerelay.pool.presence import PRUNE_IN
+from queuerelay.pool.resque_worker import PRUNE_IN
+from queuerelay.processes.interfaces import IGroupTransport
 from tests.unit.pool.stage import EPOCH, LEASE, REPLY_TO, FakeProcess, FakeProcesses, Stage
 
 MiB = 1024 * 1024

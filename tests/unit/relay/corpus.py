@@ -7,7 +7,7 @@ that are none, bytes behind the last chunk, what is wrong behind what is right.
 
 from dataclasses import dataclass, field
 
-from queuerelay.wire.request_head import EMPTY_LINES, HeadLimits
+from queuerelay.http.head import EMPTY_LINES, HeadLimits
 
 #: What stands behind each case: never seen where the case is refused, the next request otherwise.
 NEXT = b"GET /next HTTP/1.1\r\nHost: next\r\n\r\n"

@@ -12,7 +12,7 @@ from typing import Any
 import h11
 import httptools
 
-from queuerelay.relay.connections import Limits
+from queuerelay.http.connections import Limits
 from tests.unit.relay.corpus import CASES, NEXT
 from tests.unit.relay.recorder import feed, recording_front
 

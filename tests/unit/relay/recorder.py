@@ -10,10 +10,10 @@ from twisted.web.resource import Resource
 
 from queuerelay.config import RelayConfig
 from queuerelay.errors import Refusal
-from queuerelay.relay.connections import Limits
+from queuerelay.http.connections import Limits
+from queuerelay.http.forwarded import Trust
+from queuerelay.http.site import Site
 from queuerelay.relay.front import Front
-from queuerelay.relay.site import Site
-from queuerelay.wire.forwarded import Trust
 
 
 class Recorded(Refusal):

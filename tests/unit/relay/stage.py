@@ -15,11 +15,11 @@ from zope.interface import implementer
 
 from queuerelay.config import RelayConfig, Route
 from queuerelay.errors import Refusal
-from queuerelay.relay.accesslog import AccessLog
-from queuerelay.relay.connections import Limits
-from queuerelay.relay.core import Relay
+from queuerelay.http.accesslog import AccessLog
+from queuerelay.http.connections import Limits
 from queuerelay.relay.front import Front
 from queuerelay.relay.held import Held
+from queuerelay.relay.relay import Relay
 from queuerelay.testing import MemoryBroker, MemoryStore
 from queuerelay.wire.reply import Reply, encode_frame, encode_reply
 from tests.unit.relay.strict import Response, parse

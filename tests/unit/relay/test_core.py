@@ -411,21 +411,21 @@ def test_promise_4_a_bad_reply_costs_no_other_of_its_batch(stage, monkeypatch):
 
 
 def test_a_bug_in_decoding_costs_only_the_reply_that_has_it(stage, monkeypatch, logged_failures):
-    from queuerelay.relay import core
+    from queuerelay.relay import relay
 
     clients = [FakeClient(), FakeClient()]
     for client in clients:
         stage.hold(client)
     stage.turn()
     first, second = stage.take()["node_id"], stage.take()["node_id"]
-    decode = core.decode_reply
+    decode = relay.decode_reply
 
     def buggy(raw):
         if first.encode() in raw:
             raise KeyError("bug")
         return decode(raw)
 
-    monkeypatch.setattr(core, "decode_reply", buggy)
+    monkeypatch.setattr(relay, "decode_reply", buggy)
     stage.push_reply(encode_reply(node_id=first), encode_reply(node_id=second))
     assert [client.status for client in clients] == [502, 200]
     assert len(logged_failures.flush(KeyError)) == 1

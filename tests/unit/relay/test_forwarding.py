@@ -8,10 +8,10 @@ from twisted.internet.testing import MemoryReactor
 from twisted.web.server import Site
 
 from queuerelay.errors import ConfigError
-from queuerelay.listening import BACKLOG
-from queuerelay.relay.accesslog import AccessLog
+from queuerelay.http.accesslog import AccessLog
+from queuerelay.http.listening import BACKLOG
+from queuerelay.http.proxied import ProxiedFactory
 from queuerelay.relay.listeners import endpoint_from
-from queuerelay.relay.proxied import ProxiedFactory
 from queuerelay.relay.resource import RelayResource
 from tests.unit.relay.stage import Connection, to
 from tests.unit.relay.strict import request

@@ -3,8 +3,8 @@
 import pytest
 
 from queuerelay.errors import ReplyError
-from queuerelay.relay.connections import SWEEP
-from queuerelay.relay.hardened import LINGER
+from queuerelay.http.channel import LINGER
+from queuerelay.http.connections import SWEEP
 from queuerelay.wire.reply import encode_reply
 from tests.unit.relay.strict import CONTINUE, Malformed, chunked, parse, request
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from queuerelay.relay.connections import Limits
-from queuerelay.wire.request_head import HeadLimits
+from queuerelay.http.connections import Limits
+from queuerelay.http.head import HeadLimits
 from tests.unit.relay.corpus import CASES, NEXT
 from tests.unit.relay.recorder import feed, recording_front, recording_site
 from tests.unit.relay.strict import CONTINUE, parse

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from queuerelay.errors import BadReply, NoReply, Refusal, TooManyHeld
-from queuerelay.relay.request_id import request_id
+from queuerelay.http.request_id import request_id
 from queuerelay.relay.response import for_refusal, for_reply, reason_phrase
 from queuerelay.wire.reply import Reply
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from queuerelay.broker.base import Gate
-from queuerelay.status.snapshot import (
+from queuerelay.status.collect.snapshot import (
     Attempt,
     DeadLetter,
     Durations,

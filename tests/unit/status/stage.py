@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from queuerelay.status.collect.snapshot import Queue, Snapshot
 from queuerelay.status.listener import StatusSite
 from queuerelay.status.resource import StatusResource
-from queuerelay.status.snapshot import Queue, Snapshot
 from queuerelay.status.status import Status
 from queuerelay.testing import MemoryBroker
 from tests.unit.relay.stage import Connection

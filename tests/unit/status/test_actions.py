@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from queuerelay.status import actions
+from queuerelay.status.actions import actions
 from queuerelay.status.route import Ask, find
 from queuerelay.status.status import Status
 from queuerelay.testing import MemoryBroker

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from queuerelay.status.collect import PAGE, QUEUES
-from queuerelay.status.history import STEP
-from queuerelay.status.snapshot import Severity
+from queuerelay.status.collect.collector import PAGE, QUEUES
+from queuerelay.status.collect.history import STEP
+from queuerelay.status.collect.snapshot import Severity
 from queuerelay.wire.failure import encode_failure
 from queuerelay.wire.histogram import Histogram
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from queuerelay.status import snapshot as records
+from queuerelay.status.collect import snapshot as records
 from tests.unit.status.test_collect import failure, pool
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "status.schema.json").read_text())

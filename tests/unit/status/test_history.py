@@ -2,7 +2,7 @@
 
 import pytest
 
-from queuerelay.status.history import (
+from queuerelay.status.collect.history import (
     MARK,
     POINTS,
     QUEUES,

@@ -1,6 +1,6 @@
 """Sums over nodes that come and go."""
 
-from queuerelay.status.ledger import REMEMBERED, YOUNG, Counts, Ledger
+from queuerelay.status.collect.ledger import REMEMBERED, YOUNG, Counts, Ledger
 from queuerelay.wire.histogram import BUCKETS
 
 END = ("end", "answered")

@@ -11,9 +11,9 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from queuerelay.errors import BrokerError
-from queuerelay.status import page
+from queuerelay.status.collect.snapshot import Failures, Health, Reason, Severity, Snapshot
 from queuerelay.status.route import Answer, Ask, find
-from queuerelay.status.snapshot import Failures, Health, Reason, Severity, Snapshot
+from queuerelay.status.views import page
 from tests.unit.status.page_scene import NOW, empty, snapshot
 
 

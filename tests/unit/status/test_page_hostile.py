@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import html5lib
 import pytest
 
-from queuerelay.status import page, page_text, page_view
+from queuerelay.status.views import page, page_text, page_view
 from tests.unit.status.page_scene import NOW, Texts, plain, snapshot
 
 PAYLOADS = {

@@ -4,8 +4,8 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
-from queuerelay.status import page_text
-from queuerelay.status.page_plot import HEIGHT, WIDTH, Line, plot, plots
+from queuerelay.status.views import page_text
+from queuerelay.status.views.page_plot import HEIGHT, WIDTH, Line, plot, plots
 from tests.unit.status.page_scene import NOW, history
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.status import page_text
-from queuerelay.status.snapshot import Percentiles
+from queuerelay.status.collect.snapshot import Percentiles
+from queuerelay.status.views import page_text
 from tests.unit.status.page_scene import NOW
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from twisted.internet.defer import Deferred
 
-from queuerelay.status.deep import BOUND
+from queuerelay.relay.probe import BOUND
 
 
 def test_alive_and_ready(stage):

@@ -6,9 +6,9 @@ import time
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from queuerelay.broker.keys import Keys
+from queuerelay.wire.commands import Commands, _sha
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import encode_request
-from queuerelay.worker.commands import Commands, _sha
 from queuerelay.worker.lease import Keeper
 from tests.unit.worker.requests import NODE_ID
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from queuerelay.broker.keys import Keys
-from queuerelay.broker.url import parse
 from queuerelay.errors import ConfigError
+from queuerelay.wire.commands import Commands
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.recovery import Drop, Fail, Retry
-from queuerelay.worker.commands import Commands
+from queuerelay.wire.url import parse
 from queuerelay.worker.main import _address, _parser, load_application, main
 
 ROOT = Path(__file__).parents[3]

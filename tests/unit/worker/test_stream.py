@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from queuerelay.broker.keys import Keys
+from queuerelay.wire.commands import Commands
+from queuerelay.wire.keys import Keys
 from queuerelay.worker import stream as module
-from queuerelay.worker.commands import Commands
 from queuerelay.worker.stream import FRAME, PATIENCE, WINDOW, Stopped, Stream
 from tests.unit.worker.requests import NODE_ID, request
 

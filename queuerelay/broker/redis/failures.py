@@ -1,0 +1,166 @@
+"""Dead letters on Redis: pages of them, and putting them back or away.
+
+Invariants:
+
+1. An entry is named by its bytes, never by its place: places change whenever somebody takes one
+   out. Of two processes that retry the same entry, one finds it.
+2. An entry is in the list or its message is on its queue, never both and never neither.
+3. The list is only appended to, and taken from one by one; it is never trimmed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from queuerelay.broker.base import Failure, FailurePage
+from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.wire import dead_letter
+from queuerelay.wire.keys import Keys
+
+#: Bytes of a page, its last entry apart.
+PAGE_BYTES: Final = 4 * 1024 * 1024
+#: Entries handled in one round trip: taking one out may walk the whole list.
+BATCH: Final = 100
+#: How often the list is walked for an entry that others' retries may have moved out of sight.
+_WALKS: Final = 3
+
+#: Does something with the entry of these bytes; fires with whether it was there. None where there
+#: is nothing to do with it.
+_Act = Callable[[bytes], Deferred[bool] | None]
+
+
+class Failures:
+    """What an operator does with ``resque:failed``."""
+
+    def __init__(self, commands: RedisConnection, keys: Keys) -> None:
+        self._commands = commands
+        self._keys = keys
+
+    def page(self, *, start: int, count: int, newest: bool) -> Deferred[FailurePage]:
+        """See `Broker.failures`."""
+        start = max(0, start)
+
+        def page(answer: list[Any]) -> FailurePage:
+            total, raws = answer[0], answer[1:]
+            return FailurePage(
+                total=total,
+                items=[
+                    Failure.of(raw, total - 1 - start - i if newest else start + i)
+                    for i, raw in enumerate(raws)
+                ],
+            )
+
+        return self._read(start, max(0, count), newest=newest).addCallback(page)
+
+    def _read(self, start: int, count: int, *, newest: bool) -> Deferred[list[Any]]:
+        """The length of the list, and entries."""
+        return self._commands.script(
+            "failures", [self._keys.failed], [start, count, int(newest), PAGE_BYTES]
+        )
+
+    # One
+
+    def retry(self, which: str | bytes) -> Deferred[bool]:
+        """See `Broker.retry_failure`."""
+        return Deferred.fromCoroutine(self._some([which], self._retry)).addCallback(bool)
+
+    def drop(self, which: str | bytes) -> Deferred[bool]:
+        """See `Broker.drop_failure`."""
+        return Deferred.fromCoroutine(self._some([which], self._drop)).addCallback(bool)
+
+    def _retry(self, raw: bytes) -> Deferred[bool] | None:
+        back = dead_letter.requeue(raw)
+        if back is None:
+            return None
+        keys = self._keys
+        return self._commands.script(
+            "requeue",
+            [keys.failed, keys.queue(back.queue), keys.queues],
+            [raw, back.message, back.queue],
+        ).addCallback(_held)
+
+    def _drop(self, raw: bytes) -> Deferred[bool]:
+        return self._commands.script("requeue", [self._keys.failed], [raw]).addCallback(_held)
+
+    # Many
+
+    def retry_many(self, which: Sequence[str | bytes] | None) -> Deferred[int]:
+        """See `Broker.retry_failures`."""
+        if which is None:
+            return Deferred.fromCoroutine(
+                self._all(lambda raw: None if dead_letter.was_retried(raw) else self._retry(raw))
+            )
+        return Deferred.fromCoroutine(self._some(which, self._retry))
+
+    def drop_many(self, which: Sequence[str | bytes] | None) -> Deferred[int]:
+        """See `Broker.drop_failures`."""
+        if which is None:
+            return Deferred.fromCoroutine(self._all(self._drop))
+        return Deferred.fromCoroutine(self._some(which, self._drop))
+
+    async def _some(self, which: Sequence[str | bytes], act: _Act) -> int:
+        names = {one for one in which if isinstance(one, str)}
+        found = await self._find(names) if names else {}
+        raws = [one if isinstance(one, bytes) else found.get(one) for one in which]
+        done = 0
+        for start in range(0, len(raws), BATCH):
+            batch = raws[start : start + BATCH]
+            done += await _true([act(raw) for raw in batch if raw is not None])
+        return done
+
+    async def _find(self, names: set[str]) -> dict[str, bytes]:
+        """The bytes of the newest entry of each id or message."""
+        found: dict[str, bytes] = {}
+        missing = set(names)
+        for _ in range(_WALKS):
+            start, length = 0, None
+            while missing:
+                total, *raws = await self._read(start, BATCH, newest=True)
+                length = total if length is None else length
+                for raw in raws:
+                    for name in dead_letter.names_of(raw, missing):
+                        found[name] = raw
+                        missing.remove(name)
+                start += len(raws)
+                if not raws:
+                    break
+            else:
+                return found
+            if total >= length:
+                # Nobody took entries out under us, which moves others across our place.
+                return found
+        return found
+
+    async def _all(self, act: _Act) -> int:
+        """`act` on all entries that there are now, from the oldest on, in batches.
+
+        Not on those that come in the meantime: what fails again at once would never end.
+        """
+        done = kept = 0
+        left = (await self._read(0, 0, newest=False))[0]
+        while left > 0:
+            _, *raws = await self._read(kept, min(BATCH, left), newest=False)
+            if not raws:
+                break
+            left -= len(raws)
+            acts = [act(raw) for raw in raws]
+            kept += acts.count(None)
+            done += await _true(acts)
+        return done
+
+
+async def _true(acts: Sequence[Deferred[bool] | None]) -> int:
+    """How many are true, or the first failure, when all have ended."""
+    done = 0
+    pending = DeferredList([act for act in acts if act is not None], consumeErrors=True)
+    results: list[tuple[bool, Any]] = await pending
+    for success, result in results:
+        if not success:
+            result.raiseException()
+        done += result
+    return done
+
+
+def _held(answer: Any) -> bool:
+    return bool(answer == 1)

@@ -1,0 +1,192 @@
+"""The inbox: replies are read in batches, in one round trip each, and none is ever lost.
+
+Invariants:
+
+1. An item leaves the list only after its batch was handed over: a connection that drops in between
+   shows the same items again on the next one, never none.
+2. Only this reader takes from the head of its list; everybody else appends at the tail. There is
+   one run of it at a time, and each run belongs to one connection.
+3. Waiting costs nothing: ``BLMOVE list list LEFT LEFT`` blocks until there is an item and leaves it
+   where it is.
+4. A batch is bounded in count and in bytes.
+5. Nothing is cancelled: a run that is over finds out when it is answered.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from queuerelay.broker.base import InboxHandler
+from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.outage import Seldom
+from queuerelay.broker.redis.protocol import COMMAND_BOUND
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+
+#: Most items of a batch.
+BATCH: Final = 256
+#: Bytes of a batch, its first two items apart: they may be of any size.
+BATCH_BYTES: Final = 4 * 1024 * 1024
+#: Seconds that Redis waits for an item before it answers "none".
+BLOCK: Final = 2
+#: Seconds between two looks where Redis refuses to block (at maxmemory).
+POLL: Final = 0.05
+#: Seconds until the next try where it refuses for another reason, or something went wrong here.
+PAUSE: Final = 1.0
+
+
+class InboxReader:
+    """Reads one list, on a connection of its own, and hands every batch to `handler`.
+
+    With `source`, items are first moved from that list, which many readers share, to this one.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        *,
+        key: str,
+        handler: InboxHandler,
+        clock: IReactorTime,
+        source: str | None = None,
+    ) -> None:
+        self._connection = connection
+        self._key = key
+        self._handler = handler
+        self._clock = clock
+        self._source = source
+        self._seldom = Seldom(clock)
+        #: Counts the runs; one that is not the latest is over.
+        self._run = 0
+        self._pause: Deferred[None] | None = None
+        #: Items at the head of the list that have been handed over.
+        self._done = 0
+        #: Whether the list was empty when last seen.
+        self._empty = False
+        #: Clock seconds of the last turn; a stale one means that replies do not come in.
+        self.last_turn = clock.seconds()
+
+    def connected(self) -> None:
+        """The connection is ready: read on it until it is lost."""
+        self.stop()
+        reading = Deferred.fromCoroutine(self._read(self._run))
+        reading.addErrback(lambda failure: self._log.failure("the inbox is not read", failure))
+
+    def stop(self) -> None:
+        """Read no more; what is in the list stays there."""
+        self._run += 1
+        if self._pause is not None:
+            self._pause.cancel()
+
+    async def _read(self, run: int) -> None:
+        """Turn after turn, until the connection is lost."""
+        self._done, self._empty = 0, False
+        refused = False
+        while run == self._run:
+            self.last_turn = self._clock.seconds()
+            try:
+                items = await (self._look() if refused else self._wait())
+                refused = False
+                # Not where it was stopped while it waited.
+                if items and run == self._run:
+                    await self._hand_over(run, items)
+            except (ConnectionDropped, NotConnected):
+                # `connected` begins again on the next connection.
+                return
+            except Refused as error:
+                refused = True
+                await self._refused(run, str(error.args[0]))
+            except Exception:
+                # Nothing that happens here may end the reading for good, or lose an item.
+                self._log.failure("reading replies failed; it starts over")
+                self._done = 0
+                await self._sleep(run, PAUSE)
+
+    async def _wait(self) -> Sequence[bytes]:
+        """Drop what has been handed over, wait for more, and fetch it."""
+        commands: list[Sequence[object]] = []
+        done = self._done
+        if done:
+            commands.append(("LTRIM", self._key, done, -1))
+        if self._source is None:
+            # The item that BLMOVE gives is the head of the list: it need not come twice.
+            commands.append(("BLMOVE", self._key, self._key, "LEFT", "LEFT", BLOCK))
+            commands.append(self._script("peek", [self._key], [1, BATCH - 1, BATCH_BYTES]))
+        else:
+            # Not while there is something to do, or to take: others read the shared list too.
+            if self._empty:
+                commands.append(("BLMOVE", self._source, self._key, "LEFT", "RIGHT", BLOCK))
+                commands.append(self._script("move", [self._source, self._key], [BATCH]))
+            commands.append(self._script("peek", [self._key], [0, BATCH, BATCH_BYTES]))
+        answers = await self._connection.pipeline(*commands, bound=BLOCK + COMMAND_BOUND)
+        if done:
+            _checked(answers.pop(0))
+            self._done -= done
+        for answer in answers:
+            _checked(answer)
+        first, items = answers[0], answers[-1]
+        if self._source is None:
+            # Without a first, what came in the meantime is not ours to count.
+            return [] if first is None else [first, *items]
+        self._empty = not items
+        return cast(Sequence[bytes], items)
+
+    async def _look(self) -> Sequence[bytes]:
+        """The same without blocking, and one by one: some of it is refused, at maxmemory BLMOVE."""
+        call = self._connection
+        if self._done:
+            (trimmed,) = await call.pipeline(("LTRIM", self._key, self._done, -1))
+            if not isinstance(trimmed, BrokerError):
+                self._done = 0
+            elif not isinstance(trimmed, Refused):
+                raise trimmed
+        if self._source is not None and self._empty:
+            await call.script("move", [self._source, self._key], [BATCH])
+        items = await call.script("peek", [self._key], [self._done, BATCH, BATCH_BYTES])
+        self._empty = not items
+        return cast(Sequence[bytes], items)
+
+    async def _hand_over(self, run: int, items: Sequence[bytes]) -> None:
+        try:
+            await maybeDeferred(self._handler, items)
+        except BrokerError:
+            # The handler could not pass them on yet; they are still in the list.
+            await self._sleep(run, POLL)
+            return
+        except Exception:
+            self._log.failure("a batch of replies was not handled; it is dropped")
+        if run == self._run:
+            self._done += len(items)
+
+    async def _refused(self, run: int, reason: str) -> None:
+        if reason.startswith("NOSCRIPT"):
+            # Somebody ran SCRIPT FLUSH; `_look` repairs it.
+            return
+        if self._seldom.due(reason):
+            self._log.warn("Redis refuses what reading replies needs: {reason}", reason=reason)
+        await self._sleep(run, POLL if reason.startswith("OOM") else PAUSE)
+
+    async def _sleep(self, run: int, seconds: float) -> None:
+        if run != self._run:
+            return
+        self._pause = deferLater(self._clock, seconds)
+        try:
+            await self._pause
+        except CancelledError:
+            pass
+        finally:
+            self._pause = None
+
+    def _script(self, name: str, keys: Sequence[str], args: Sequence[object]) -> Sequence[object]:
+        return self._connection.script_call(name, keys, args)
+
+
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, BrokerError):
+        raise answer
+    return answer

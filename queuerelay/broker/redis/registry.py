@@ -1,0 +1,157 @@
+"""What others may see of a pool on Redis: Resque's list of workers, its counters, and the clients
+that have left.
+
+Invariant: a job never waits for its registration. What is said in one turn of the reactor goes out
+in one write, and what becomes of it is told to the log alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure as TwistedFailure
+
+from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.outage import Seldom
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.wire.keys import Keys
+from queuerelay.wire.working import encode_working, iso_8601
+
+
+class Registry:
+    """Says who works on what, in the words of Ruby Resque's `Resque::Worker`."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        commands: RedisConnection,
+        keys: Keys,
+        *,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._seldom = Seldom(clock)
+        #: What is said in this turn, and who is to hear that it was.
+        self._said: list[Sequence[object]] = []
+        self._waiting: list[Deferred[None]] = []
+        self._turn: IDelayedCall | None = None
+
+    def register(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
+        """See `Broker.register_worker`."""
+        keys = self._keys
+        started = iso_8601(self._wall_clock())
+        said: list[Sequence[object]] = [
+            ("SADD", keys.workers, worker_id),
+            ("SET", keys.worker_started(worker_id), started),
+        ]
+        if queues:
+            said.append(("SADD", keys.queues, *queues))
+        return self._say(*said)
+
+    def unregister(self, worker_id: str) -> Deferred[None]:
+        """See `Broker.unregister_worker`."""
+        keys = self._keys
+        return self._say(
+            ("SREM", keys.workers, worker_id),
+            (
+                "DEL",
+                keys.worker(worker_id),
+                keys.worker_started(worker_id),
+                keys.stat("processed", worker_id),
+                keys.stat("failed", worker_id),
+            ),
+        )
+
+    def working_on(self, worker_id: str, queue: str, message: bytes | None) -> Deferred[None]:
+        """See `Broker.working_on`."""
+        key = self._keys.worker(worker_id)
+        if message is None:
+            return self._say(("DEL", key))
+        now = self._wall_clock()
+        return self._say(("SET", key, encode_working(worker_id, queue, message, run_at=now)))
+
+    def count(self, worker_id: str | None, *, processed: int, failed: int) -> Deferred[None]:
+        """See `Broker.count`."""
+        return self._say(
+            *(
+                ("INCRBY", self._keys.stat(name, whose), by)
+                for name, by in (("processed", processed), ("failed", failed))
+                for whose in dict.fromkeys((None, worker_id))
+                if by
+            )
+        )
+
+    def all_paused(self) -> Deferred[bool]:
+        """See `Broker.all_paused`."""
+        return self._commands.call("GET", self._keys.pause_all).addCallback(
+            lambda value: value == b"true"
+        )
+
+    def _say(self, *commands: Sequence[object]) -> Deferred[None]:
+        if self._turn is None:
+            self._turn = self._clock.callLater(0, self.flush)
+        self._said.extend(commands)
+        heard: Deferred[None] = Deferred()
+        self._waiting.append(heard)
+        return heard
+
+    def flush(self) -> None:
+        """Send what is left to say."""
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        if turn.active():
+            turn.cancel()
+        said, self._said = self._said, []
+        waiting, self._waiting = self._waiting, []
+
+        def told(answers: Sequence[Any]) -> None:
+            for answer in answers:
+                if isinstance(answer, Refused) and self._seldom.due(reason := str(answer.args[0])):
+                    self._log.warn(
+                        "Redis refuses what it is told of workers: {reason}", reason=reason
+                    )
+            for heard in waiting:
+                heard.callback(None)
+
+        def lost(failure: TwistedFailure) -> Sequence[Any]:
+            # Whoever keeps the connection tells of that.
+            failure.trap(NotConnected, ConnectionDropped)
+            return ()
+
+        sent = self._commands.pipeline(*said)
+        sent.addErrback(lost).addCallback(told)
+        sent.addErrback(lambda failure: self._log.failure("registration failed", failure))
+
+    # Clients that have left
+
+    async def mark_gone(self, ids: Sequence[str], life: float) -> None:
+        """See `Broker.mark_gone`."""
+        await self._set({self._keys.gone(one): b"1" for one in ids}, life)
+
+    async def tell_taken(self, taken: Mapping[str, int], life: float) -> None:
+        """See `Broker.tell_taken`."""
+        await self._set({self._keys.taken(id): b"%d" % count for id, count in taken.items()}, life)
+
+    async def _set(self, values: Mapping[str, bytes], life: float) -> None:
+        term = max(1, int(life * 1000))
+        answers = await self._commands.pipeline(
+            *(("SET", key, value, "PX", term) for key, value in values.items())
+        )
+        for answer in answers:
+            if isinstance(answer, BrokerError):
+                raise answer
+
+    async def which_gone(self, ids: Sequence[str]) -> set[str]:
+        """See `Broker.which_gone`."""
+        if not ids:
+            return set()
+        values = await self._commands.call("MGET", *map(self._keys.gone, ids))
+        return {one for one, value in zip(ids, values, strict=True) if value is not None}

@@ -1,0 +1,157 @@
+"""The clients that are connected now: how many there may be, and when the time of each is over.
+
+Invariants:
+
+1. Deadlines cost a comparison each, twice a second, and one timer for all of them; a request that
+   arrives in one piece sets none until its answer is out.
+2. At `Limits.max_connections` a new client is answered 503, and beyond `SURPLUS` more of them
+   closed at once: whoever is connected keeps what is left of the process's open files.
+"""
+
+import resource
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+
+from queuerelay.config import RelayConfig
+from queuerelay.http.head import HeadLimits
+
+if TYPE_CHECKING:
+    from queuerelay.http.channel import HardenedChannel
+
+#: Seconds between two looks at the deadlines, which may be so much late.
+SWEEP: Final = 0.5
+#: Open files that clients leave to everything else: Redis, listeners, logs, worker scripts.
+RESERVE: Final = 128
+#: Most clients that the number of open files alone allows; some systems have no limit for these.
+MOST: Final = 65_536
+#: Clients above the limit that are told so.
+SURPLUS: Final = 32
+
+
+def open_files_allow() -> int:
+    """How many clients the process's open files allow."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST
+    # A process with few files has fewer scripts to run, too.
+    return max(1, min(MOST, soft - min(RESERVE, soft // 2)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may take. Durations are seconds."""
+
+    #: How large request line and header section may be.
+    head: HeadLimits = field(default_factory=HeadLimits)
+    #: Bytes of one request's body.
+    max_body: int = 16 * 1024 * 1024
+    #: From the first byte of a request to the end of its header section.
+    header_time: float = 10.0
+    #: In which a body must get on, see `hardened.LEAST_RATE`.
+    body_time: float = 30.0
+    #: Between two requests.
+    idle: float = 60.0
+    #: Clients at a time; None for what the open files allow.
+    max_connections: int | None = None
+
+    @classmethod
+    def of(cls, config: RelayConfig) -> "Limits":
+        """The limits that `config` sets."""
+        return cls(
+            head=HeadLimits(
+                max_line=config.max_line,
+                max_header=config.max_header,
+                max_fields=config.max_fields,
+            ),
+            max_body=config.max_body,
+            header_time=config.header_time,
+            body_time=config.body_time,
+            idle=config.idle,
+            max_connections=config.max_connections,
+        )
+
+
+class Connections:
+    """All clients of one front."""
+
+    _log = Logger()
+
+    def __init__(self, limits: Limits, *, clock: IReactorTime) -> None:
+        self.limits = limits
+        self.channels: set[HardenedChannel] = set()
+        self.seconds = clock.seconds
+        self._clock = clock
+        self._sweep_call: IDelayedCall | None = None
+        self._closed: Deferred[None] | None = None
+        self._most = limits.max_connections or MOST
+
+    def settle(self) -> int:
+        """Find out how many clients there may be, now that the process has its limits."""
+        self._most = self.limits.max_connections or open_files_allow()
+        return self._most
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more clients than there may be."""
+        return len(self.channels) > self._most
+
+    def channel_for(self, channel: "HardenedChannel") -> "HardenedChannel | Protocol":
+        """`channel` for a new client, or what closes its connection at once."""
+        return channel if len(self.channels) < self._most + SURPLUS else _Closed()
+
+    def add(self, channel: "HardenedChannel") -> None:
+        """A client has connected."""
+        self.channels.add(channel)
+        if self._sweep_call is None:
+            self._sweep_call = self._clock.callLater(SWEEP, self._sweep)
+
+    def left(self, channel: "HardenedChannel") -> None:
+        """A client has left, or was sent away."""
+        self.channels.discard(channel)
+        if self.channels:
+            return
+        if self._sweep_call is not None:
+            self._sweep_call.cancel()
+            self._sweep_call = None
+        if self._closed is not None and not self._closed.called:
+            self._closed.callback(None)
+
+    def closed(self) -> Deferred[None]:
+        """Fires when no client is connected any more; to be asked once."""
+        self._closed = Deferred()
+        if not self.channels:
+            self._closed.callback(None)
+        return self._closed
+
+    def abort(self) -> None:
+        """Close every connection at once."""
+        for channel in list(self.channels):
+            channel.abort()
+
+    def _sweep(self) -> None:
+        self._sweep_call = self._clock.callLater(SWEEP, self._sweep)
+        now = self.seconds()
+        for channel in [channel for channel in self.channels if channel.due <= now]:
+            # Until somebody says otherwise: a failure must not come again with each sweep.
+            channel.due = inf
+            try:
+                channel.expire(now)
+            except Exception:
+                self._log.failure("a client whose time was over could not be sent away")
+                channel.abort()
+
+
+class _Closed(Protocol):
+    """A connection that is not wanted. A factory that gives None instead is an error under TLS."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        """Close it."""
+        self.transport.abortConnection()

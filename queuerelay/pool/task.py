@@ -1,0 +1,254 @@
+"""One message in a pool: what its script is given, and what is made of what the script did.
+
+Plain values in and out; the pool starts the processes and talks to the broker.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from queuerelay.broker.base import Claim
+from queuerelay.config import PoolConfig
+from queuerelay.errors import ReplyError
+from queuerelay.pool.command import Template, base_environment, find_program, message_environment
+from queuerelay.pool.exits import Exit, ExitRules, Outcome, decide
+from queuerelay.pool.output import Capture
+from queuerelay.processes.confine import Limits, prefix
+from queuerelay.wire import exact
+from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
+from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.message import Attempt, Message, Request, decode_message
+from queuerelay.wire.reply import NO_BODY_STATUSES, encode_reply
+
+#: May be an integer that orjson would make a float of.
+_LONG: Final = re.compile(rb"[0-9]{19}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A message that a script is to work on."""
+
+    claim: Claim
+    message: Message
+    #: From 1.
+    attempt: int
+    #: ``args[0]``, with its integers as they are; None where there is none.
+    argument: Any
+
+    @property
+    def id(self) -> str:
+        """The message's id; its token where it has none."""
+        if self.message.request is not None:
+            return self.message.request.node_id
+        return self.message.id or self.claim.token
+
+    @property
+    def wants_output(self) -> bool:
+        """Whether stdout is somebody's answer."""
+        return self.message.reply_to is not None
+
+    def stdin(self) -> bytes:
+        """What the script reads: the request's body, or ``args[0]`` as JSON.
+
+        Raises `MessageError` where that cannot be written again.
+        """
+        if self.message.request is not None:
+            return self.message.request.body
+        try:
+            return orjson.dumps(self.argument)
+        except TypeError:
+            # orjson reads deeper than it writes, and writes no integer past 64 bits.
+            return exact.dump(self.argument)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A reply, and the list that takes it."""
+
+    reply_to: str
+    reply: bytes
+
+
+def read(claim: Claim) -> Work:
+    """The work in a claimed message; `MessageError` where it has none."""
+    message = decode_message(claim.message)
+    argument: Any = message.args[0] if message.args else None
+    if message.request is None and message.args and _LONG.search(claim.message):
+        argument = exact.load(claim.message)["args"][0]
+    return Work(claim=claim, message=message, attempt=len(message.attempts) + 1, argument=argument)
+
+
+class Workshop:
+    """How one pool's scripts are called, and how their exits are read."""
+
+    def __init__(self, config: PoolConfig, *, inherited: Mapping[bytes, bytes]) -> None:
+        self._config = config
+        self._template = Template(
+            config.command, option=f"pool {config.name}: command", fields=not config.resident
+        )
+        #: What every script of the pool has in its environment.
+        self.base = base_environment(inherited, env=config.env, pass_env=config.pass_env)
+        self._rules = ExitRules(exits=config.exits, stdout=config.status == "stdout")
+        self._limits = Limits(
+            address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
+        )
+        self._prefix: list[bytes] | None = None
+        #: The program, and how its file was when it was looked at.
+        self._found: tuple[str, tuple[int, ...] | None] | None = None
+
+    def argv(self, work: Work) -> list[bytes]:
+        """The command line for `work`.
+
+        Raises `MessageError` where the message lacks a field, and `CannotStart` where the program
+        is not there: looked up each time, as scripts are replaced while the pool runs.
+        """
+        return self._located(self._template.expand(work.argument))
+
+    def resident_argv(self) -> list[bytes]:
+        """The command line of a process without a message; raises `CannotStart`."""
+        return self._located(self._template.expand(None))
+
+    def check(self) -> None:
+        """Raises `CannotStart` or `ValueError` where the program could not be started now."""
+        self._located([b""])
+
+    def _located(self, argv: list[bytes]) -> list[bytes]:
+        program = self._program()
+        argv[0] = os.fsencode(program)
+        if self._prefix is None:
+            found = prefix(program, directory=self._config.cwd, limits=self._limits)
+            self._prefix = [os.fsencode(part) for part in found]
+        return [*self._prefix, *argv]
+
+    def _program(self) -> str:
+        """Where the program is now; `CannotStart` where it is not.
+
+        The whole search costs a twentieth of a short job, so it is left out while the file that
+        it found is the very same. What it would find besides, as a missing interpreter, the start
+        itself says, but not through a prefix: then it is made each time.
+        """
+        if self._found is not None and not self._prefix:
+            program, signature = self._found
+            if _signature(program) == signature:
+                return program
+        path = self.base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
+        program = find_program(self._template.program, path=path, cwd=self._config.cwd)
+        self._found = program, _signature(program)
+        return program
+
+    def environment(self, work: Work) -> dict[bytes, bytes]:
+        """Its environment; raises `BadRequest` for a request that no environment can carry."""
+        request = work.message.request
+        own = message_environment(
+            message_id=work.id,
+            queue=work.claim.queue,
+            attempt=work.attempt,
+            deadline=request.deadline if request is not None else None,
+        )
+        if request is None:
+            return {**self.base, **own}
+        extra: dict[bytes, bytes] = {}
+        if self._config.script_filename is not None:
+            # php-cgi refuses to run without both.
+            extra[b"SCRIPT_FILENAME"] = os.fsencode(self._config.script_filename)
+            extra[b"REDIRECT_STATUS"] = b"200"
+        meta = cgi_environment(request, script_name=self._config.script_name, extra=extra)
+        return {**self.base, **meta, **own}
+
+    def outcome(self, work: Work, exit: Exit, output: Capture) -> Outcome:
+        """What `exit` means for `work`."""
+        printed = self._rules.stdout and work.message.request is None
+        return decide(exit, self._rules, stdout=output.excerpt() if printed else None)
+
+
+def _signature(path: str) -> tuple[int, ...] | None:
+    """Changes with the file's place, content and rights; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer | None:
+    """The answer that a script's stdout is, if anybody waits for one.
+
+    Raises `ReplyError` where it is none: no CGI header block, or output of which some is missing.
+    """
+    message = work.message
+    if message.reply_to is None:
+        return None
+    try:
+        printed = output.value()
+    except ValueError as error:
+        raise ReplyError(f"too much output: {error}") from error
+    timing = {"wait": max(0.0, wait), "run": run}
+    if message.request is None:
+        reply = encode_reply(node_id=_node_id(work), body=printed, timing=timing)
+    else:
+        parsed = parse_cgi_output(printed)
+        if len(parsed.body) < (parsed.declared or 0) and not _without_body(message.request, parsed):
+            raise ReplyError(
+                f"Content-Length says {parsed.declared} bytes, and {len(parsed.body)} were printed"
+            )
+        reply = encode_reply(
+            node_id=message.request.node_id,
+            status=parsed.status,
+            headers=parsed.headers,
+            body=parsed.body,
+            timing=timing,
+        )
+    return Answer(reply_to=message.reply_to, reply=reply)
+
+
+def _without_body(request: Request, answer: CgiReply) -> bool:
+    """Whether a length stands for a body that is not sent (RFC 9110 8.6)."""
+    return request.method == "HEAD" or answer.status in NO_BODY_STATUSES
+
+
+#: What the relay is to make of a status of ours.
+_PROBLEMS: Final = {502: "worker-failed", 504: "worker-timeout"}
+
+
+def refusal(work: Work, status: int, text: str) -> Answer | None:
+    """The answer to whoever waits for a message that came to nothing, if anybody does."""
+    reply_to = work.message.reply_to
+    if reply_to is None:
+        return None
+    return Answer(
+        reply_to=reply_to,
+        reply=encode_reply(
+            node_id=_node_id(work),
+            status=status,
+            headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
+            body=f"{text}\n".encode(),
+            problem=_PROBLEMS.get(status),
+        ),
+    )
+
+
+def _node_id(work: Work) -> str:
+    """What the one who waits calls it; of a job that does not say, its id."""
+    if work.message.request is not None:
+        return work.message.request.node_id
+    node_id = work.message.args[0].get("node_id")
+    return node_id if isinstance(node_id, str) and node_id else work.id
+
+
+def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: float) -> bytes:
+    """The entry for ``resque:failed``; `worker` is ``queuerelay.<host>:<pid>:<queues>``."""
+    attempts = (*work.message.attempts, *((last,) if last is not None else ()))
+    return encode_failure(
+        raw=work.claim.message,
+        queue=work.claim.queue,
+        worker=worker,
+        exception="JobFailed",
+        error=f"{last.error}; {reason}" if last is not None else reason,
+        failed_at=now,
+        backtrace=last.stderr.splitlines() if last is not None else (),
+        attempts=attempts,
+    )

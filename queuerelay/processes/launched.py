@@ -1,0 +1,125 @@
+"""A process whose parent is the launcher."""
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from queuerelay.processes import guardian
+from queuerelay.processes.transport import SpawnedProcess
+
+
+class Parent(Protocol):
+    """Its launcher, as a script sees it."""
+
+    #: Whether it has ever said anything.
+    has_answered: bool
+
+    def free(self, number: int, *, started: bool) -> None:
+        """Nothing is to be heard of this one any more, and it may be reaped."""
+
+
+class Launched:
+    """The `Handle` of a script whose parent is the launcher."""
+
+    def __init__(self, parent: Parent, number: int, executable: bytes | str) -> None:
+        self._parent = parent
+        self._number = number
+        self.executable = executable
+        self._process: SpawnedProcess | None = None
+        self.pid: int | None = None
+        #: Whether its end has been told.
+        self.over = False
+        #: Where its launcher is gone: who has one of its pipes.
+        self.found: set[int] = set()
+        #: Whether somebody else is its parent, so that its number may be anybody's.
+        self._adrift = False
+        #: What to send as soon as it is there, as signals to it or to its group.
+        self._waiting: list[tuple[Callable[[int, int], None], int]] = []
+
+    def inodes(self) -> set[int]:
+        """Of the pipes that it writes to."""
+        return self._process.inodes() if self._process is not None else set()
+
+    # What its launcher says
+
+    def started(self, pid: int) -> None:
+        """It runs."""
+        self.pid = pid
+        waiting, self._waiting = self._waiting, []
+        for send, number in waiting:
+            with suppress(OSError):
+                send(pid, number)
+
+    def forget_signals(self) -> None:
+        """Its launcher is dead: the number that is told next may be anybody's."""
+        self._waiting.clear()
+
+    def failed(self, error: OSError) -> None:
+        """It could not be started."""
+        self.over = True
+        process, self._process = self._process, None
+        if process is not None:
+            process.not_started(error)
+        else:
+            self.free()
+
+    def exited(self, status: int | None) -> None:
+        """It is gone; None where nobody knows how."""
+        self.over = True
+        process, self._process = self._process, None
+        if process is not None:
+            process.exited(status)
+        else:
+            self.free()
+
+    def orphaned(self) -> None:
+        """Its launcher is gone."""
+        self._adrift = True
+        if self.over:
+            return
+        if self.pid is not None and not self.inodes():
+            # It has closed them itself: that it leads a group must do.
+            with suppress(OSError):
+                if os.getpgid(self.pid) == self.pid:
+                    self.found.add(self.pid)
+        for pid in self.found:
+            guardian.kill(pid)
+        if self.found or self._parent.has_answered:
+            self.exited(None)
+        else:
+            self.failed(OSError(errno.ESRCH, "its launcher does not start", self.executable))
+
+    # Handle
+
+    def begin(self, process: SpawnedProcess) -> None:
+        """Tell `process` of its end."""
+        self._process = process
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it alone, as soon as it is there."""
+        self._send(os.kill, number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to its group, as soon as it is there."""
+        self._send(os.killpg, number)
+
+    def _send(self, send: Callable[[int, int], None], number: int) -> None:
+        if self._adrift:
+            raise ProcessLookupError
+        if self.pid is None:
+            self._waiting.append((send, number))
+        else:
+            send(self.pid, number)
+
+    def free(self) -> None:
+        """Its number may go to somebody else."""
+        self._parent.free(self._number, started=self.pid is not None)
+
+    def discard(self) -> None:
+        """Kill it, and `free` when it is gone: nobody is to be told of it."""
+        self._process = None
+        with suppress(ProcessLookupError):
+            self.signal_group(signal.SIGKILL)

@@ -1,0 +1,209 @@
+"""Gathers the snapshot, once a second, for everybody who asks.
+
+Invariants:
+
+1. Whoever asks for the snapshot gets the last one, at once: no request leads to work on Redis but
+   `Collector.failures`, which is bounded in size and in how many are under way.
+2. A snapshot is made each second, also while Redis is away: then with what was last known of it,
+   and what this process knows of itself.
+3. What is shown is bounded: `QUEUES`, and the bounds of `nodes` and `broker.survey`.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from queuerelay import __version__
+from queuerelay.broker.base import Broker, FailurePage, Gate, QueueDepth, Survey
+from queuerelay.broker.redis.outage import Seldom
+from queuerelay.errors import BrokerError
+from queuerelay.loop import Loop
+from queuerelay.status.collect import dead_letters, nodes
+from queuerelay.status.collect.assemble import Seen, assemble
+from queuerelay.status.collect.history import Hour, Rates, Recent
+from queuerelay.status.collect.ledger import Ledger
+from queuerelay.status.collect.snapshot import Failures, Snapshot
+
+#: Seconds between two looks.
+INTERVAL: Final = 1.0
+#: How many queues are looked at.
+QUEUES: Final = 200
+#: Dead letters on a page, and the most of one that is asked for.
+PAGE: Final = 20
+LONGEST_PAGE: Final = 50
+#: Seconds between two looks at the dead letters while their number stays.
+FAILURES_INTERVAL: Final = 10.0
+#: Pages of dead letters that are read at a time.
+READERS: Final = 2
+
+#: What a part of this process publishes, now.
+Local = Callable[[], Mapping[str, Any]]
+
+
+class Collector:
+    """Collects for one process; `start` and `stop` once each.
+
+    `local` are the nodes in this process, which need no Redis to be seen. `address` is where Redis
+    is, for people, without password.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        local: Sequence[Local],
+        address: str,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._broker = broker
+        self._local = local
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._seldom = Seldom(clock)
+        self._readers = DeferredSemaphore(READERS)
+        self._heard: float | None = None
+        self._failures_at = -FAILURES_INTERVAL
+        self._seen = Seen(address=address, since=wall_clock(), ledger=Ledger())
+        self._rates, self._recent, self._hour = Rates(), Recent(), Hour()
+        self._loop = Loop("collect", INTERVAL, self._turn, clock=clock)
+        self._snapshot: Snapshot | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._seen.since = self._wall_clock()
+        self._loop.start()
+
+    def stop(self) -> Deferred[None]:
+        """Fires when nothing is under way."""
+        return self._loop.stop()
+
+    @property
+    def loop(self) -> Loop:
+        """What looks."""
+        return self._loop
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The last one; its `at` says when it was made."""
+        if self._snapshot is None:
+            # Asked before the first look.
+            self._make()
+        assert self._snapshot is not None
+        return self._snapshot
+
+    @property
+    def age(self) -> float:
+        """Seconds since the snapshot was made."""
+        return max(0.0, self._wall_clock() - self.snapshot.at)
+
+    def failures(self, start: int, count: int) -> Deferred[Failures]:
+        """A page of dead letters, newest first, leaving out the first `start`: read now. Fails
+        with `BrokerError`.
+        """
+        count = max(1, min(LONGEST_PAGE, count))
+        reading: Deferred[FailurePage] = self._readers.run(
+            self._broker.failures, start=start, count=count
+        )
+        return reading.addCallback(dead_letters.failures, start)
+
+    # Looking
+
+    def _turn(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._look())
+
+    async def _look(self) -> None:
+        try:
+            survey = await self._broker.survey()
+            self._told(survey)
+            gates = await self._broker.gates()
+            names = self._queue_names({*survey.queues, *gates})
+            depths = await self._broker.depths(names)
+            await self._look_at_failures(survey)
+        except BrokerError:
+            # Whose outage is told elsewhere.
+            self._seen.up = False
+        else:
+            self._heard = self._clock.seconds()
+            self._saw(survey, dict(zip(names, depths, strict=True)), gates)
+        self._make()
+
+    def _saw(
+        self, survey: Survey, depths: Mapping[str, QueueDepth], gates: Mapping[str, Gate]
+    ) -> None:
+        seen = self._seen
+        seen.up, seen.survey, seen.depths, seen.gates = True, survey, depths, gates
+
+    async def _look_at_failures(self, survey: Survey) -> None:
+        now, seen = self._clock.seconds(), self._seen
+        due = self._failures_at + FAILURES_INTERVAL <= now
+        if due or survey.failures != seen.failures.total:
+            page = await self._broker.failures(start=0, count=PAGE)
+            seen.failures = dead_letters.failures(page, 0)
+            self._failures_at = now
+
+    def _told(self, survey: Survey) -> None:
+        """Read what the nodes have published; only what has changed."""
+        told: dict[str, nodes.Told] = {}
+        for id, beat in survey.nodes.items():
+            if beat.snapshot is None:
+                told[id] = nodes.silent(id, beat.age)
+                continue
+            try:
+                told[id] = nodes.decode(beat.snapshot, id=id, beat_age=beat.age)
+            except nodes.Unreadable as error:
+                told[id] = nodes.silent(id, beat.age)
+                if self._seldom.due(id):
+                    self._log.warn(
+                        "the snapshot of node {node} cannot be read: {reason}",
+                        node=id,
+                        reason=str(error),
+                    )
+        self._seen.told = told
+
+    def _queue_names(self, known: set[str]) -> list[str]:
+        """Those of the nodes first, then others that are `known`."""
+        ours = {queue for one in self._everybody().values() for queue in one.queues}
+        theirs = known - ours
+        names = [*sorted(ours), *sorted(theirs)]
+        self._seen.left_out = max(0, len(names) - QUEUES)
+        return names[:QUEUES]
+
+    def _everybody(self) -> dict[str, nodes.Told]:
+        """What the nodes say, those of this process as they are now."""
+        told = dict(self._seen.told)
+        for local in self._local:
+            one = local()
+            id = str(one["id"])
+            # As it would come from Redis.
+            told[id] = nodes.decode(orjson.dumps(one), id=id, beat_age=0.0, local=True)
+        return told
+
+    # Making
+
+    def _make(self) -> None:
+        now, seen = self._clock.seconds(), self._seen
+        everybody = self._everybody()
+        seen.configured = {queue for one in everybody.values() for queue in one.queues}
+        seen.silent = None if self._heard is None else now - self._heard
+        if not seen.up and self._heard is not None:
+            # Nobody can be heard of.
+            everybody = {id: nodes.aged(one, now - self._heard) for id, one in everybody.items()}
+        seen.ledger.update({id: one.counts for id, one in everybody.items()})
+        self._snapshot = assemble(
+            seen,
+            everybody,
+            at=self._wall_clock(),
+            now=now,
+            rates=self._rates,
+            recent=self._recent,
+            hour=self._hour,
+            version=__version__,
+        )

@@ -1,0 +1,120 @@
+"""Whether all is well, and what is not: rules on what was collected, no more."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from queuerelay.status.collect.snapshot import (
+    Health,
+    Held,
+    Node,
+    Pool,
+    Queue,
+    Reason,
+    Redis,
+    Resque,
+    Severity,
+)
+
+#: Seconds that a message may wait before somebody should look at it.
+OLD: Final = 60.0
+#: Share of a limit at which somebody should look at it.
+NEARLY: Final = 0.9
+#: What a pool says of itself that is nobody's trouble.
+_WANTED: Final = (
+    *("", "draining", "rolling restart"),
+    *("all workers are paused", "all its queues are paused"),
+)
+
+_ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
+
+
+def judge(
+    *,
+    redis: Redis,
+    nodes: Iterable[Node],
+    queues: Iterable[Queue],
+    held: Iterable[Held],
+    pools: Iterable[Pool],
+    resque: Resque,
+    new_failures: int,
+) -> Health:
+    """`new_failures` are the dead letters of the last minutes."""
+    reasons = [
+        *_redis(redis),
+        *(reason for node in nodes for reason in _node(node)),
+        *(reason for queue in queues for reason in _queue(queue)),
+        *(reason for one in held for reason in _held(one)),
+        *(reason for pool in pools for reason in _pool(pool)),
+    ]
+    if resque.paused:
+        reasons.append(_warn("workers-paused", "", "all workers are paused"))
+    if new_failures > 0:
+        reasons.append(_warn("dead-letters", "", f"{new_failures} new dead letters in 10 minutes"))
+    reasons.sort(key=lambda reason: _ORDER.index(reason.severity))
+    return Health(
+        severity=reasons[0].severity if reasons else Severity.OK,
+        reasons=tuple(reasons),
+    )
+
+
+def _warn(code: str, subject: str, text: str) -> Reason:
+    return Reason(severity=Severity.WARNING, code=code, subject=subject, text=text)
+
+
+def _alarm(code: str, subject: str, text: str) -> Reason:
+    return Reason(severity=Severity.CRITICAL, code=code, subject=subject, text=text)
+
+
+def _redis(redis: Redis) -> Iterable[Reason]:
+    if not redis.up:
+        yield _alarm("redis-down", redis.address, "Redis does not answer")
+    elif redis.memory_max and redis.memory_used is not None:
+        share = redis.memory_used / redis.memory_max
+        if share >= NEARLY:
+            yield _warn(
+                "redis-memory", redis.address, f"Redis has {share:.0%} of its memory in use"
+            )
+
+
+def _node(node: Node) -> Iterable[Reason]:
+    name = f"{node.role or 'node'} {node.id}"
+    if node.stale:
+        yield _warn("node-stale", node.id, f"{name} has been silent for {node.beat_age or 0:.0f} s")
+        return
+    for loop in node.loops:
+        if loop.stale:
+            yield _alarm(
+                "loop-stale",
+                node.id,
+                f"the loop {loop.name} of {name} has not turned for {loop.age:.0f} s",
+            )
+
+
+def _queue(queue: Queue) -> Iterable[Reason]:
+    if queue.gate is not None:
+        yield _warn("paused", queue.name, f"queue {queue.name} is paused")
+        return
+    if not queue.served and (queue.depth or queue.held):
+        yield _alarm("no-worker", queue.name, f"nobody works on queue {queue.name}")
+    elif queue.oldest_age >= OLD:
+        yield _warn(
+            "old-message",
+            queue.name,
+            f"the oldest message of queue {queue.name} waits for {queue.oldest_age:.0f} s",
+        )
+
+
+def _held(held: Held) -> Iterable[Reason]:
+    for count, most in ((held.count, held.max_count), (held.bytes, held.max_bytes)):
+        if most and count >= NEARLY * most:
+            text = f"relay {held.node} holds {count / most:.0%} of what it may"
+            alarm = count >= most
+            yield (_alarm if alarm else _warn)("held-limit", held.node, text)
+
+
+def _pool(pool: Pool) -> Iterable[Reason]:
+    if pool.looping:
+        text = f"{pool.looping} processes of pool {pool.name} do not stay up"
+        yield _alarm("crash-loop", pool.name, text)
+    elif pool.resting not in _WANTED:
+        yield _warn("pool-resting", pool.name, f"pool {pool.name} takes no work: {pool.resting}")

@@ -1,0 +1,54 @@
+"""``/healthz``, ``/readyz`` and ``/healthz/deep``: for probes, about this very process.
+
+- ``/healthz`` is red when one of the loops of this process turns no more: start it anew. That Redis
+  is away is no reason to.
+- ``/readyz`` is red while Redis is away or the process drains: send it nobody.
+- ``/healthz/deep`` sends a request through a queue and a worker and waits for the answer: is
+  anybody served?
+"""
+
+from dataclasses import asdict
+
+from twisted.internet.defer import Deferred
+
+from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.status import Status
+from queuerelay.status.views.document import json_answer
+
+
+def routes(status: Status) -> list[Route]:
+    """The routes of this representation."""
+    probes = _Probes(status)
+    return [
+        Route(path="healthz", handler=probes.alive),
+        Route(path="readyz", handler=probes.ready),
+        Route(path="healthz/deep", handler=probes.deep),
+    ]
+
+
+class _Probes:
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def alive(self, ask: Ask) -> Answer:
+        stuck = [
+            {"loop": loop.name, "age": round(loop.still, 3), "limit": loop.limit}
+            for loop in self._status.loops()
+            if loop.still > loop.limit
+        ]
+        return json_answer({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
+
+    def ready(self, ask: Ask) -> Answer:
+        why = []
+        if not self._status.broker.is_up:
+            why.append("redis-down")
+        if self._status.draining:
+            why.append("draining")
+        return json_answer({"ok": not why, "reasons": why}, 503 if why else 200)
+
+    def deep(self, ask: Ask) -> Answer | Deferred[Answer]:
+        if self._status.deep is None:
+            return json_answer({"ok": False, "reason": "no relay in this process"}, 501)
+        return self._status.deep.check().addCallback(
+            lambda result: json_answer(asdict(result), 200 if result.ok else 503)
+        )

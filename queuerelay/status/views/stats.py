@@ -1,0 +1,38 @@
+"""``/stats.txt`` as resque-web writes it, for tools that read that.
+
+``+=`` marks what only grows. As there, ``resque.failed`` is the number of dead letters, which goes
+down again where they are taken out.
+"""
+
+import re
+from typing import Final
+
+from queuerelay.status.collect.snapshot import Snapshot
+from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.status import Status
+
+#: What would begin another line, or end the name; anybody may name a queue on Redis.
+_BREAKS: Final = re.compile(r"[\s=\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def routes(status: Status) -> list[Route]:
+    """The routes of this representation."""
+
+    def stats(ask: Ask) -> Answer:
+        return Answer(body=stats_txt(status.snapshot).encode("utf-8", "replace"))
+
+    return [Route(path="stats.txt", handler=stats)]
+
+
+def stats_txt(snapshot: Snapshot) -> str:
+    """The lines."""
+    resque = snapshot.resque
+    lines = [
+        f"resque.pending={snapshot.depth}",
+        f"resque.processed+={resque.processed}",
+        f"resque.failed+={snapshot.failures.total}",
+        f"resque.workers={resque.workers}",
+        f"resque.working={resque.working}",
+        *(f"queues.{_BREAKS.sub('_', queue.name)}={queue.depth}" for queue in snapshot.queues),
+    ]
+    return "\n".join(lines) + "\n"
