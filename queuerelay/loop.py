@@ -1,18 +1,37 @@
 """Something done again and again, that no exception ends."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected
+from queuerelay.seldom import Seldom
 
 #: Seconds that a turn may take before the loop counts as stuck; commands are bounded by less.
 PATIENCE: Final = 15.0
+
+
+class Watched(Protocol):
+    """Something that goes on again and again, and must not stand still: a `Loop`, or a loop of
+    another kind that says the same of itself. Health turns red for one that is `still` for more
+    than its `limit`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What health calls it."""
+
+    @property
+    def still(self) -> float:
+        """Seconds since it last went on; waiting for work, or for Redis, is going on."""
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which it is stuck."""
 
 
 class Loop:
@@ -36,13 +55,8 @@ class Loop:
         #: What is waited for: the end of a turn, or the time of the next.
         self._step: Deferred[object] | None = None
         self._stopping = False
-        #: Of the last turn that succeeded, and of the last that ended in good order.
-        self._last = self._turned = clock.seconds()
-
-    @property
-    def age(self) -> float:
-        """Seconds since the last turn that succeeded, or since the start."""
-        return self._clock.seconds() - self._last
+        #: When the last turn ended in good order.
+        self._turned = clock.seconds()
 
     @property
     def still(self) -> float:
@@ -59,7 +73,7 @@ class Loop:
     def start(self) -> None:
         """Begin with the first turn."""
         self._stopping = False
-        self._last = self._turned = self._clock.seconds()
+        self._turned = self._clock.seconds()
         self._running = Deferred.fromCoroutine(self._run())
 
     def stop(self) -> Deferred[None]:
@@ -74,7 +88,7 @@ class Loop:
         while not self._stopping:
             try:
                 await self._until_stop(maybeDeferred(self._turn))
-                self._last = self._turned = self._clock.seconds()
+                self._turned = self._clock.seconds()
             except (CancelledError, ConnectionDropped, NotConnected):
                 self._turned = self._clock.seconds()
             except BrokerError as error:

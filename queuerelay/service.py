@@ -23,10 +23,10 @@ from queuerelay.broker.backend import Backend, Given
 from queuerelay.broker.base import Broker
 from queuerelay.broker.embedded import find_server
 from queuerelay.config import Config, describe, load
-from queuerelay.http.connections import Limits
 from queuerelay.http.error_pages import load_pages
 from queuerelay.http.site import Site
 from queuerelay.pool.pools import Pools, check_command
+from queuerelay.relay.limits import client_limits
 from queuerelay.relay.listeners import Listeners, endpoints
 from queuerelay.relay.relay import Relay
 from queuerelay.relay.resource import RelayResource
@@ -73,7 +73,7 @@ class RelayService(Service):
         relay = self._config.relay
         return Site(
             resource,
-            limits=Limits.of(relay),
+            limits=client_limits(relay),
             max_bodies=relay.max_held_bytes,
             reactor=self._reactor,
             **options,

@@ -28,8 +28,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.redis.connection import pause
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.errors import ConfigError
+from queuerelay.seldom import Seldom
 from queuerelay.wire.url import SOCKET_PATH_BOUND, RedisUrl
 
 #: File in the directory on which its server holds a lock.

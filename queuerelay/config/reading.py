@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from queuerelay.config.command import Template
 from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
 from queuerelay.config.shape import (
     DEFAULT_POOL,
@@ -29,7 +30,6 @@ from queuerelay.config.shape import (
     StatusConfig,
 )
 from queuerelay.errors import ConfigError
-from queuerelay.pool.command import Template
 
 
 def load(path: str | None = None, options: Mapping[str, object] | None = None) -> Config:

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from queuerelay.http.forwarded import X_FORWARDED
-from queuerelay.pool.exits import Outcome
+from queuerelay.wire.outcome import Outcome
+from queuerelay.wire.proxies import X_FORWARDED
 
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
@@ -110,7 +110,7 @@ class PoolConfig:
     name: str
     #: In the order of priority; may be empty for a resident pool.
     queues: tuple[str, ...]
-    #: argv, with ``{field}`` for a scalar of the message; see `queuerelay.pool.command`.
+    #: argv, with ``{field}`` for a scalar of the message; see `queuerelay.config.command`.
     command: tuple[str, ...]
     #: Slots at the start; `min` and `max` are the same unless the pool follows its backlog.
     size: int = 1

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any, Final
 
+from queuerelay.config.command import Template, split_command
 from queuerelay.config.shape import OFF, ROLES
 from queuerelay.errors import ConfigError
-from queuerelay.http.forwarded import FORWARDED, UNIX, X_FORWARDED
-from queuerelay.pool.command import Template, split_command
-from queuerelay.pool.exits import CONFIGURABLE, Outcome
 from queuerelay.wire import url
 from queuerelay.wire.headers import is_token
+from queuerelay.wire.outcome import CONFIGURABLE, Outcome
+from queuerelay.wire.proxies import FORWARDED, UNIX, X_FORWARDED
 
 #: From the value and its name to the value to keep.
 Check = Callable[[object, str], Any]

@@ -38,8 +38,8 @@ from queuerelay.http.head import Head, HeadReader, read
 LINGER: Final = 2.0
 #: Bytes that are read ahead while a request waits: to see the client leave, without keeping much.
 EAGER: Final = 16 * 1024
-#: Bytes a second that a body must come with, on an average of `Limits.body_time`: so that a large
-#: upload over a slow line succeeds, and single bytes keep nothing open.
+#: Bytes a second that a body must come with, on an average of `ClientLimits.body_time`: so that a
+#: large upload over a slow line succeeds, and single bytes keep nothing open.
 LEAST_RATE: Final = 1024
 
 _UNKNOWN: Final = (b"-", b"-", b"-")

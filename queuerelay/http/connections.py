@@ -4,7 +4,7 @@ Invariants:
 
 1. Deadlines cost a comparison each, twice a second, and one timer for all of them; a request that
    arrives in one piece sets none until its answer is out.
-2. At `Limits.max_connections` a new client is answered 503, and beyond `SURPLUS` more of them
+2. At `ClientLimits.max_connections` a new client is answered 503, and beyond `SURPLUS` more of them
    closed at once: whoever is connected keeps what is left of the process's open files.
 """
 
@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
-from queuerelay.config import RelayConfig
 from queuerelay.http.head import HeadLimits
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def open_files_allow() -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ClientLimits:
     """What a client may take. Durations are seconds."""
 
     #: How large request line and header section may be.
@@ -60,29 +59,13 @@ class Limits:
     #: Clients at a time; None for what the open files allow.
     max_connections: int | None = None
 
-    @classmethod
-    def of(cls, config: RelayConfig) -> "Limits":
-        """The limits that `config` sets."""
-        return cls(
-            head=HeadLimits(
-                max_line=config.max_line,
-                max_header=config.max_header,
-                max_fields=config.max_fields,
-            ),
-            max_body=config.max_body,
-            header_time=config.header_time,
-            body_time=config.body_time,
-            idle=config.idle,
-            max_connections=config.max_connections,
-        )
-
 
 class Connections:
     """All clients of one front."""
 
     _log = Logger()
 
-    def __init__(self, limits: Limits, *, clock: IReactorTime) -> None:
+    def __init__(self, limits: ClientLimits, *, clock: IReactorTime) -> None:
         self.limits = limits
         self.channels: set[HardenedChannel] = set()
         self.seconds = clock.seconds

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from queuerelay.wire.headers import request_headers
+from queuerelay.wire.proxies import FORWARDED, UNIX, X_FORWARDED
 from queuerelay.wire.target import DEFAULT_PORTS, split_target
 
 Fields = Sequence[tuple[bytes, Sequence[bytes]]]
@@ -25,18 +26,6 @@ Headers = list[tuple[str, str]]
 #: Fields of a request by which a proxy says who the client is: lower-case names with their values.
 Said = tuple[tuple[bytes, tuple[bytes, ...]], ...]
 _Address = IPv4Address | IPv6Address
-
-#: RFC 7239; its element has everything about one hop.
-FORWARDED: Final = "forwarded"
-#: One value for each hop in each of them; de facto.
-X_FORWARDED: Final = (
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-)
-#: Stands among networks for all peers on Unix sockets.
-UNIX: Final = "unix"
 
 #: Hops that are looked at; real chains have fewer than ten.
 _HOPS: Final = 64

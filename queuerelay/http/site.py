@@ -15,10 +15,10 @@ from twisted.web.resource import IResource
 
 from queuerelay.errors import Refusal, TooManyHeld
 from queuerelay.http.channel import HardenedChannel
-from queuerelay.http.connections import Connections, Limits
+from queuerelay.http.connections import ClientLimits, Connections
 from queuerelay.http.head import Head
+from queuerelay.http.problems import for_refusal, reason_phrase
 from queuerelay.http.request_id import request_id
-from queuerelay.relay.response import for_refusal, reason_phrase
 
 #: Bytes of bodies that are in memory at a time.
 MAX_BODIES: Final = 256 * 1024 * 1024
@@ -122,13 +122,13 @@ class Site(server.Site):
         self,
         resource: IResource,
         *args: Any,
-        limits: Limits | None = None,
+        limits: ClientLimits | None = None,
         max_bodies: int = MAX_BODIES,
         parsePOSTFormSubmission: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(resource, *args, parsePOSTFormSubmission=parsePOSTFormSubmission, **kwargs)
-        self.connections = Connections(limits or Limits(), clock=self.reactor)
+        self.connections = Connections(limits or ClientLimits(), clock=self.reactor)
         self.max_bodies = max_bodies
         #: Bytes of bodies whose requests are not answered yet.
         self.receiving = 0

@@ -23,34 +23,13 @@ from enum import StrEnum
 from typing import Final
 
 from queuerelay.wire.message import Message
+from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import TRIES
 
 #: Seconds before the second try, the factor for each further one, and the longest, before jitter.
 BACK_OFF: Final = 1.0
 BACK_OFF_FACTOR: Final = 4.0
 BACK_OFF_LONGEST: Final = 60.0
-
-
-class Outcome(StrEnum):
-    """How an attempt ended; the words of logs, the status page and the ``exits`` option."""
-
-    SUCCESS = "success"
-    TRANSIENT = "transient"
-    CRITICAL = "critical"
-    CRASH = "crash"
-    MISCONFIGURED = "misconfigured"
-    INTERRUPTED = "interrupted"
-    ABANDONED = "abandoned"
-
-
-#: Outcomes that ``exits`` may give to an exit status; the others are ours to find.
-CONFIGURABLE: Final = (
-    Outcome.SUCCESS,
-    Outcome.TRANSIENT,
-    Outcome.CRITICAL,
-    Outcome.CRASH,
-    Outcome.MISCONFIGURED,
-)
 
 
 class Stopped(StrEnum):

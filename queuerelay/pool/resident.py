@@ -24,10 +24,11 @@ from queuerelay.config import PoolConfig
 from queuerelay.errors import CannotStart
 from queuerelay.loop import Loop
 from queuerelay.pool.child import Child
-from queuerelay.pool.exits import Exit, Outcome, Stopped
+from queuerelay.pool.exits import Exit, Stopped
 from queuerelay.pool.output import Lines
 from queuerelay.pool.snapshot import PoolSnapshot, SlotSnapshot, Tally, exit_snapshot
 from queuerelay.pool.task import Workshop
+from queuerelay.wire.outcome import Outcome
 
 #: First and longest pause before a process is started again, in seconds.
 FIRST_PAUSE: Final = 1.0

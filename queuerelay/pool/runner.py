@@ -26,16 +26,7 @@ from queuerelay.errors import BadRequest, BrokerError, CannotStart, MessageError
 from queuerelay.pool import task as working
 from queuerelay.pool.child import Child
 from queuerelay.pool.cooldown import FIRST_REST, LONGEST_REST, PROOF, Rest
-from queuerelay.pool.exits import (
-    Dead,
-    Done,
-    Exit,
-    Outcome,
-    PutBack,
-    RetryAt,
-    Stopped,
-    next_step,
-)
+from queuerelay.pool.exits import Dead, Done, Exit, PutBack, RetryAt, Stopped, next_step
 from queuerelay.pool.output import Capture, Lines
 from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.slot import Slot
@@ -43,6 +34,7 @@ from queuerelay.pool.snapshot import Tally, exit_snapshot
 from queuerelay.pool.task import Work, Workshop
 from queuerelay.processes.interfaces import ILauncher
 from queuerelay.wire.message import Attempt, with_attempt
+from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import unreadable
 
 #: Seconds before a message that we ourselves failed on gives up its slot.

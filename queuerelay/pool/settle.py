@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker, Claim
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.errors import NotConnected, QueuerelayError, Refused
 from queuerelay.pool.task import Answer
+from queuerelay.seldom import Seldom
 
 #: First and longest pause before what Redis refused is asked again, in seconds.
 FIRST_PAUSE: Final = 0.5

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from queuerelay.pool.exits import Exit, Outcome
+from queuerelay.pool.exits import Exit
 from queuerelay.wire.histogram import Histogram
+from queuerelay.wire.outcome import Outcome
 
 #: How many exits are remembered.
 EXITS: Final = 200

@@ -13,15 +13,18 @@ import orjson
 
 from queuerelay.broker.base import Claim
 from queuerelay.config import PoolConfig
+from queuerelay.config.command import Template
 from queuerelay.errors import ReplyError
-from queuerelay.pool.command import Template, base_environment, find_program, message_environment
-from queuerelay.pool.exits import Exit, ExitRules, Outcome, decide
+from queuerelay.pool.environment import base_environment, message_environment
+from queuerelay.pool.exits import Exit, ExitRules, decide
 from queuerelay.pool.output import Capture
+from queuerelay.pool.program import find_program
 from queuerelay.processes.confine import Limits, prefix
 from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
 from queuerelay.wire.failure import encode_failure
 from queuerelay.wire.message import Attempt, Message, Request, decode_message
+from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.reply import NO_BODY_STATUSES, encode_reply
 
 #: May be an integer that orjson would make a float of.

@@ -14,11 +14,11 @@ from twisted.web import http
 from zope.interface import implementer
 
 from queuerelay.http.accesslog import AccessLog
-from queuerelay.http.connections import Connections, Limits
+from queuerelay.http.connections import ClientLimits, Connections
 from queuerelay.http.error_pages import Pages
+from queuerelay.http.problems import Fields, reason_phrase
 from queuerelay.relay.channel import FrontChannel
 from queuerelay.relay.relay import Relay
-from queuerelay.relay.response import Fields, reason_phrase
 
 
 @cache
@@ -36,7 +36,7 @@ class Front(http.HTTPFactory):
         self,
         relay: Relay,
         *,
-        limits: Limits,
+        limits: ClientLimits,
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         access_log: AccessLog | None = None,

@@ -11,12 +11,12 @@ from queuerelay.config import RelayConfig
 from queuerelay.errors import ConfigError
 from queuerelay.http import listening
 from queuerelay.http.accesslog import AccessLog
-from queuerelay.http.connections import Limits
 from queuerelay.http.error_pages import load_pages
 from queuerelay.http.listening import Listener
 from queuerelay.http.proxied import PREFIX, ProxiedFactory
 from queuerelay.loop import Loop
 from queuerelay.relay.front import Front
+from queuerelay.relay.limits import client_limits
 from queuerelay.relay.relay import Relay
 
 #: Seconds that the last answers get at least to reach their clients, where the drain time is over.
@@ -55,7 +55,7 @@ class Listeners:
         self.max_connections: int | None = None
         self._front = Front(
             relay,
-            limits=Limits.of(config),
+            limits=client_limits(config),
             clock=reactor,
             wall_clock=wall_clock,
             access_log=self._access_log,

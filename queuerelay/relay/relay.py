@@ -30,7 +30,6 @@ from twisted.python.failure import Failure
 from queuerelay import __version__
 from queuerelay.broker.base import BEAT_INTERVAL, Broker, Gate, QueueDepth
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BadReply,
@@ -56,6 +55,7 @@ from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.refusals import RefusalLog
 from queuerelay.relay.routes import Routes
 from queuerelay.relay.stream import Break, Streams
+from queuerelay.seldom import Seldom
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.reply import (
     Failed,

@@ -17,11 +17,12 @@ from twisted.python.failure import Failure
 from queuerelay import eager
 from queuerelay.errors import InternalError, Refusal, TooManyHeld
 from queuerelay.http.accesslog import Entry
+from queuerelay.http.problems import Fields, for_refusal
 from queuerelay.http.request_id import request_id
 from queuerelay.http.sender import Sender
 from queuerelay.relay.framing import Framing, has_body, without_body
 from queuerelay.relay.held import Held, State
-from queuerelay.relay.response import Fields, for_refusal, for_reply
+from queuerelay.relay.response import for_reply
 from queuerelay.relay.stream import Break
 from queuerelay.wire.reply import Reply
 

@@ -12,12 +12,13 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from queuerelay.errors import BodyTooLarge, InternalError, Refusal, TooManyHeld
 from queuerelay.http.error_pages import Pages
+from queuerelay.http.problems import Fields, for_refusal, reason_phrase
 from queuerelay.http.request_id import request_id
 from queuerelay.http.sender import PIECE, Sender
 from queuerelay.relay.framing import Framing, has_body, without_body
 from queuerelay.relay.held import Held
 from queuerelay.relay.relay import Relay
-from queuerelay.relay.response import Fields, for_refusal, for_reply, reason_phrase
+from queuerelay.relay.response import for_reply
 from queuerelay.relay.stream import Break
 from queuerelay.wire.reply import Reply
 

@@ -4,8 +4,9 @@ import pytest
 
 from queuerelay.config import Config, RelayConfig, describe, load
 from queuerelay.errors import ConfigError
-from queuerelay.http.connections import Limits
+from queuerelay.http.connections import ClientLimits
 from queuerelay.http.head import HeadLimits
+from queuerelay.relay.limits import client_limits
 
 
 def test_they_arrive_at_the_front():
@@ -19,7 +20,7 @@ def test_they_arrive_at_the_front():
         "idle": "4",
         "max-body": "6",
     }
-    assert Limits.of(load(None, given).relay) == Limits(
+    assert client_limits(load(None, given).relay) == ClientLimits(
         head=HeadLimits(max_line=300, max_header=400, max_fields=5),
         max_body=6,
         header_time=2.0,
@@ -30,7 +31,7 @@ def test_they_arrive_at_the_front():
 
 
 def test_both_have_the_same_defaults():
-    assert Limits.of(RelayConfig()) == Limits()
+    assert client_limits(RelayConfig()) == ClientLimits()
 
 
 @pytest.mark.parametrize(

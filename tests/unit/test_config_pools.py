@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from queuerelay.config import Config, PoolConfig, load
 from queuerelay.errors import ConfigError
-from queuerelay.pool.exits import Outcome
+from queuerelay.wire.outcome import Outcome
 from tests.unit.test_config import refused
 
 POOL = "[[pool]]\nname = 'p'\nqueues = ['a', 'b']\ncommand = ['x']\n"

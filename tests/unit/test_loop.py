@@ -25,7 +25,7 @@ def test_turns(clock):
     for _ in range(12):
         clock.advance(1)
     assert turns == [0, 5, 10]
-    assert loop.age == 2
+    assert loop.still == 2
     stopped = loop.stop()
     assert stopped.called
     assert clock.getDelayedCalls() == []
@@ -41,9 +41,9 @@ def test_the_interval_begins_when_a_turn_has_ended(clock):
     loop = looping(clock, turn)
     clock.advance(60)
     assert len(gates) == 1
-    assert loop.age == 60
+    assert loop.still == 60
     gates[0].callback(None)
-    assert loop.age == 0
+    assert loop.still == 0
     clock.advance(4)
     assert len(gates) == 1
     clock.advance(1)
@@ -89,7 +89,7 @@ def test_it_survives_every_exception(clock, later, logged_failures, said):
     for _ in range(60):
         clock.advance(1)
     assert len(turns) > 6
-    assert loop.age < 5
+    assert loop.still < 5
     assert [level for level, _ in said] == ["warn", "critical"]
     assert "NOPERM no" in said[0][1]
     assert len(logged_failures.flush(ValueError)) == 1
@@ -104,7 +104,7 @@ def test_what_is_refused_each_time_is_told_now_and_then(clock, said):
     for _ in range(59):
         clock.advance(1)
     assert len(said) == 2
-    assert loop.age == 59
+    assert loop.still == 4
     loop.stop()
 
 

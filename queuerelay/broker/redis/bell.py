@@ -20,9 +20,9 @@ from twisted.logger import Logger
 
 from queuerelay.broker.base import BELL_WAIT
 from queuerelay.broker.redis.connection import RedisConnection
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.broker.redis.protocol import COMMAND_BOUND, Answer
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
+from queuerelay.seldom import Seldom
 from queuerelay.wire.keys import Keys
 
 #: Seconds that Redis waits for a message before it answers "none".

@@ -22,9 +22,9 @@ from twisted.logger import Logger
 
 from queuerelay.broker.base import InboxHandler
 from queuerelay.broker.redis.connection import RedisConnection
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.broker.redis.protocol import COMMAND_BOUND
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.seldom import Seldom
 
 #: Most items of a batch.
 BATCH: Final = 256

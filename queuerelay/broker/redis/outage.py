@@ -1,31 +1,9 @@
-"""Saying that Redis is away or says no: at once, and then only now and then."""
-
-from typing import Final
+"""Saying that Redis is away: at once, and then only now and then."""
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-#: Seconds between two lines in the log about the same thing.
-TELL_EVERY: Final = 30.0
-#: Most different things that are told in that time.
-_MOST: Final = 16
-
-
-class Seldom:
-    """Whether something is to be told now: each text at most every `TELL_EVERY` seconds."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._told: dict[str, float] = {}
-
-    def due(self, text: str) -> bool:
-        """True at the first time, and not again before its time."""
-        now = self._clock.seconds()
-        self._told = {one: at for one, at in self._told.items() if now - at < TELL_EVERY}
-        if text in self._told or len(self._told) >= _MOST:
-            return False
-        self._told[text] = now
-        return True
+from queuerelay.seldom import Seldom
 
 
 class OutageLog:

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from queuerelay.broker.redis.connection import RedisConnection
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.seldom import Seldom
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.working import encode_working, iso_8601
 

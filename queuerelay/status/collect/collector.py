@@ -20,9 +20,9 @@ from twisted.logger import Logger
 
 from queuerelay import __version__
 from queuerelay.broker.base import Broker, FailurePage, Gate, QueueDepth, Survey
-from queuerelay.broker.redis.outage import Seldom
 from queuerelay.errors import BrokerError
 from queuerelay.loop import Loop
+from queuerelay.seldom import Seldom
 from queuerelay.status.collect import dead_letters, nodes
 from queuerelay.status.collect.assemble import Seen, assemble
 from queuerelay.status.collect.history import Hour, Rates, Recent

@@ -18,13 +18,13 @@ from twisted.internet.task import deferLater
 
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.config import PoolConfig
-from queuerelay.pool.exits import Outcome
 from queuerelay.pool.pool import Pool
 from queuerelay.processes import spawner
 from queuerelay.processes.spawner import Spawner, supported
 from queuerelay.wire import url
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import encode_request
+from queuerelay.wire.outcome import Outcome
 from tests.janitor import alive
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")

@@ -5,8 +5,9 @@ from twisted.internet.task import Clock
 
 from queuerelay.broker.redis import connection
 from queuerelay.broker.redis.connection import check_role, check_version, pause
-from queuerelay.broker.redis.outage import TELL_EVERY, OutageLog, Seldom
+from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.errors import Unusable
+from queuerelay.seldom import TELL_EVERY, Seldom
 
 
 @pytest.mark.parametrize(("chance", "part"), [(0.0, 0.5), (0.5, 0.75), (1.0, 1.0)])

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuerelay.http import forwarded
-from queuerelay.http.forwarded import FORWARDED, X_FORWARDED, Trust, forwarded_elements, is_host
+from queuerelay.http.forwarded import Trust, forwarded_elements, is_host
 from queuerelay.wire.cgi import cgi_environment
 from queuerelay.wire.message import Request
+from queuerelay.wire.proxies import FORWARDED, X_FORWARDED
 from queuerelay.worker.environ import environ_of
 
 OURS = ("127.0.0.1", "10.0.0.0/8", "2001:db8:aa::/48")

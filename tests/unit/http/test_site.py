@@ -9,8 +9,9 @@ from twisted.web.server import NOT_DONE_YET
 
 from queuerelay.config import Config, RelayConfig
 from queuerelay.http.channel import LINGER
-from queuerelay.http.connections import SURPLUS, SWEEP, Limits
+from queuerelay.http.connections import SURPLUS, SWEEP, ClientLimits
 from queuerelay.http.site import Site
+from queuerelay.relay.limits import client_limits
 from queuerelay.relay.resource import RelayResource
 from queuerelay.service import RelayService
 from queuerelay.testing import MemoryBroker
@@ -93,7 +94,7 @@ def test_a_body_is_in_memory_however_large(connect, echo, monkeypatch, coding):
 
 def test_a_body_too_large_is_refused_before_it_comes(connect, echo):
     fields = [("Content-Length", "11"), ("Expect", "100-continue"), ("Accept", "application/json")]
-    connection = connect(limits=Limits(max_body=10)).send(request("POST", "/", *fields))
+    connection = connect(limits=ClientLimits(max_body=10)).send(request("POST", "/", *fields))
     response = connection.response("POST")
     assert (response.status, response.closes) == (413, True)
     assert response.get("content-type") == b"application/problem+json"
@@ -115,7 +116,7 @@ def test_bodies_together_are_bounded_until_their_answers(connect, stage):
 
 
 def test_slow_and_idle_clients_are_sent_away(connect, stage):
-    limits = Limits(header_time=10.0, body_time=30.0, idle=60.0)
+    limits = ClientLimits(header_time=10.0, body_time=30.0, idle=60.0)
     head = connect(limits=limits).send(b"GET / HT")
     body, idle, never = (connect(head.site) for _ in range(3))
     body.send(request("POST", "/", ("Content-Length", "9")))
@@ -131,7 +132,7 @@ def test_slow_and_idle_clients_are_sent_away(connect, stage):
 
 
 def test_beyond_the_limit_clients_are_told_and_then_closed(connect):
-    served = connect(limits=Limits(max_connections=1))
+    served = connect(limits=ClientLimits(max_connections=1))
     told = [connect(served.site) for _ in range(SURPLUS)]
     assert {one.response().status for one in told} == {503}
     closed = connect(served.site)
@@ -218,7 +219,7 @@ def test_a_service_makes_one_by_its_options(stage, echo):
         Config(relay=relay), reactor=stage.clock, broker=MemoryBroker(clock=stage.clock)
     )
     site = service.site(echo, parsePOSTFormSubmission=True)
-    assert site.connections.limits == Limits.of(relay)
+    assert site.connections.limits == client_limits(relay)
     assert site.connections.settle() == 7
     assert site.max_bodies == 100
     assert site.resource is echo

@@ -7,15 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queuerelay.config.command import ARGUMENT_BOUND, Template, split_command
 from queuerelay.errors import CannotStart, ConfigError, MessageError
-from queuerelay.pool.command import (
-    ARGUMENT_BOUND,
-    Template,
-    base_environment,
-    find_program,
-    message_environment,
-    split_command,
-)
+from queuerelay.pool.environment import base_environment, message_environment
+from queuerelay.pool.program import find_program
 
 
 def template(*command, fields=True):

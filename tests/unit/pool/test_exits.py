@@ -6,12 +6,10 @@ from hypothesis import strategies as st
 
 from queuerelay.pool.exits import (
     BACK_OFF_LONGEST,
-    CONFIGURABLE,
     Dead,
     Done,
     Exit,
     ExitRules,
-    Outcome,
     PutBack,
     RetryAt,
     Stopped,
@@ -21,6 +19,7 @@ from queuerelay.pool.exits import (
     signal_name,
 )
 from queuerelay.wire.message import Message, Request
+from queuerelay.wire.outcome import CONFIGURABLE, Outcome
 
 RULES = ExitRules()
 STDOUT = ExitRules(stdout=True)

@@ -18,9 +18,9 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from queuerelay.pool import pool as pool_module
-from queuerelay.pool.exits import Outcome
 from queuerelay.pool.resque_worker import PRUNE_IN
 from queuerelay.processes.interfaces import IGroupTransport
+from queuerelay.wire.outcome import Outcome
 from tests.unit.pool.stage import EPOCH, LEASE, REPLY_TO, FakeProcess, FakeProcesses, Stage
 
 MiB = 1024 * 1024

@@ -5,9 +5,10 @@ import json
 import orjson
 import pytest
 
-from queuerelay.pool.exits import Exit, Outcome
+from queuerelay.pool.exits import Exit
 from queuerelay.pool.publish import published
 from queuerelay.pool.snapshot import PoolSnapshot, SlotSnapshot, exit_snapshot
+from queuerelay.wire.outcome import Outcome
 
 
 def snapshot(exits=1, slots=1, text="x", size=1, at=1.5):

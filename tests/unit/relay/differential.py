@@ -12,7 +12,7 @@ from typing import Any
 import h11
 import httptools
 
-from queuerelay.http.connections import Limits
+from queuerelay.http.connections import ClientLimits
 from tests.unit.relay.corpus import CASES, NEXT
 from tests.unit.relay.recorder import feed, recording_front
 
@@ -28,7 +28,7 @@ class Reading:
     why: str
 
 
-_front, _relay = recording_front(Limits())
+_front, _relay = recording_front(ClientLimits())
 
 
 def by_us(data: bytes) -> Reading:

@@ -10,7 +10,7 @@ from twisted.web.resource import Resource
 
 from queuerelay.config import RelayConfig
 from queuerelay.errors import Refusal
-from queuerelay.http.connections import Limits
+from queuerelay.http.connections import ClientLimits
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.site import Site
 from queuerelay.relay.front import Front
@@ -118,14 +118,14 @@ class _Wire(StringTransport):
         self.ended = True
 
 
-def recording_front(limits: Limits) -> tuple[Front, RecordingRelay]:
+def recording_front(limits: ClientLimits) -> tuple[Front, RecordingRelay]:
     """A front that notes what it accepts."""
     relay: Any = RecordingRelay()
     clock = Clock()
     return Front(relay, limits=limits, clock=clock, wall_clock=clock.seconds), relay
 
 
-def recording_site(limits: Limits) -> tuple[Site, RecordingResource]:
+def recording_site(limits: ClientLimits) -> tuple[Site, RecordingResource]:
     """A Site that notes what it accepts."""
     resource = RecordingResource()
     return Site(resource, limits=limits, reactor=Clock()), resource

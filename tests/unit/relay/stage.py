@@ -16,9 +16,9 @@ from zope.interface import implementer
 from queuerelay.config import RelayConfig, Route
 from queuerelay.errors import Refusal
 from queuerelay.http.accesslog import AccessLog
-from queuerelay.http.connections import Limits
 from queuerelay.relay.front import Front
 from queuerelay.relay.held import Held
+from queuerelay.relay.limits import client_limits
 from queuerelay.relay.relay import Relay
 from queuerelay.testing import MemoryBroker, MemoryStore
 from queuerelay.wire.reply import Reply, encode_frame, encode_reply
@@ -186,7 +186,7 @@ class Stage:
         )
         self.front = Front(
             self.relay,
-            limits=Limits.of(self.config),
+            limits=client_limits(self.config),
             clock=self.clock,
             wall_clock=self.clock.seconds,
             access_log=access_log,

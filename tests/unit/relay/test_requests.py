@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from queuerelay.http.connections import Limits
+from queuerelay.http.connections import ClientLimits
 from queuerelay.http.head import HeadLimits
 from tests.unit.relay.corpus import CASES, NEXT
 from tests.unit.relay.recorder import feed, recording_front, recording_site
@@ -16,7 +16,7 @@ _VARIABLE = re.compile(rb"(x-request-id|date): [^\r]*\r\n", re.IGNORECASE)
 
 
 def _limits(case):
-    return Limits(head=case.limits or HeadLimits(), max_body=case.max_body)
+    return ClientLimits(head=case.limits or HeadLimits(), max_body=case.max_body)
 
 
 def _answers(verdict, case):

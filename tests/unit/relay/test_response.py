@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 
 from queuerelay.errors import BadReply, NoReply, Refusal, TooManyHeld
+from queuerelay.http.problems import for_refusal, reason_phrase
 from queuerelay.http.request_id import request_id
-from queuerelay.relay.response import for_refusal, for_reply, reason_phrase
+from queuerelay.relay.response import for_reply
 from queuerelay.wire.reply import Reply
 
 ID = "3f9c21aa-" + "0" * 32

@@ -1,4 +1,5 @@
-"""Command lines of scripts: templates, programs, environments. Never a shell.
+"""Command lines of pools, as the operator writes them: a program, arguments, and places for what a
+message says. Never a shell.
 
 Invariants:
 
@@ -8,15 +9,13 @@ Invariants:
 3. Nothing that a template cannot mean is guessed at: it is refused at start, with its name.
 """
 
-import os
 import re
 import shlex
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from queuerelay.errors import CannotStart, ConfigError, MessageError
+from queuerelay.errors import ConfigError, MessageError
 
 #: Longest element of argv, in bytes: Linux refuses a longer one to `execve` (E2BIG).
 ARGUMENT_BOUND: Final = 128 * 1024 - 1
@@ -26,17 +25,6 @@ _PIECE: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_-]*)\}|\{[^{}]*\}?
 _SYNTAX: Final = (
     "placeholders such as '{id}', of letters, digits, '_' and '-', and '{{' or '}}' for a brace"
 )
-
-#: Variables that every script gets, where the daemon has them; ``LC_*`` too.
-INHERITED: Final = ("PATH", "HOME", "LANG", "TZ")
-#: PATH where the daemon has none.
-DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
-
-#: Longest first line of a script in which an interpreter is looked for (Linux: BINPRM_BUF_SIZE).
-_SHEBANG_BOUND: Final = 256
-
-
-# --- Templates -----------------------------------------------------------------------------------
 
 
 def split_command(text: str, *, option: str) -> tuple[str, ...]:
@@ -106,7 +94,7 @@ class Template:
             )
             if options and given.startswith("-") and _could_be_option(element, argument):
                 raise MessageError(f"{_names(element)}: a text that begins with '-' is an option")
-            encoded = _encode(given)
+            encoded = encode_text(given)
             if len(encoded) > ARGUMENT_BOUND:
                 raise MessageError(
                     f"{_names(element)}: {len(encoded)} bytes are too many for an argument; "
@@ -176,118 +164,11 @@ def _parse(element: str, option: str) -> _Element:
     return tuple(piece for piece in pieces if piece != "")
 
 
-def _encode(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
+    """`text` as an operating system has it."""
     # Our own text may have bytes of the command line that are not UTF-8 (PEP 383), a message's
     # may have halves of characters, which are not bytes of anything.
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace")
-
-
-# --- Programs ------------------------------------------------------------------------------------
-
-
-def find_program(program: str, *, path: str, cwd: str | None = None) -> str:
-    """The absolute path of `program`, checked: it is there, a file, and may be executed.
-
-    Without a ``/`` it is looked for in `path` (as in PATH); a relative one is relative to `cwd`,
-    the directory that the script will run in, None for ours. Looked up before a child is started,
-    because a child cannot say why it could not be.
-
-    Raises `CannotStart` with the reason, in one line.
-    """
-    directory = os.path.abspath(cwd or ".")
-    if not os.path.isdir(directory):
-        why = "is not a directory" if os.path.lexists(directory) else "does not exist"
-        raise CannotStart(f"the directory {directory} {why}")
-    if not os.access(directory, os.X_OK):
-        raise CannotStart(f"the directory {directory} may not be entered")
-    if "/" in program:
-        found = os.path.normpath(os.path.join(directory, program))
-        _check(found)
-        return found
-    reason = f"{program} is not in the PATH {path}"
-    for entry in path.split(":"):
-        # An empty entry would mean the current directory: nobody wants a program from there.
-        candidate = os.path.join(directory, entry, program)
-        if not entry or not os.path.lexists(candidate):
-            continue
-        try:
-            _check(candidate)
-        except CannotStart as error:
-            # As a shell does: a later entry may have one that can be executed.
-            reason = str(error.args[0])
-        else:
-            return candidate
-    raise CannotStart(reason)
-
-
-def _check(path: str) -> None:
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise CannotStart(f"{path}: {why}") from error
-    if not stat.S_ISREG(mode):
-        raise CannotStart(f"{path} is {'a directory' if stat.S_ISDIR(mode) else 'no file'}")
-    if not os.access(path, os.X_OK):
-        raise CannotStart(f"{path} is not executable; chmod +x may help")
-    interpreter = _interpreter(path)
-    if interpreter is not None and not os.path.exists(interpreter):
-        # execve says "No such file" of the script itself.
-        shown = interpreter if interpreter.isprintable() else ascii(interpreter)
-        raise CannotStart(f"{path}: its interpreter {shown} does not exist")
-
-
-def _interpreter(path: str) -> str | None:
-    """The program in the first line of a script, None where there is none or it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_SHEBANG_BOUND)
-    except OSError:
-        return None
-    if not start.startswith(b"#!"):
-        return None
-    # A carriage return is part of the name, for the kernel as well.
-    words = start[2:].split(b"\n", 1)[0].strip(b" \t").replace(b"\t", b" ").split(b" ", 1)
-    return os.fsdecode(words[0]) if words[0] else None
-
-
-# --- Environments --------------------------------------------------------------------------------
-
-
-def base_environment(
-    inherited: Mapping[bytes, bytes], *, env: Mapping[str, str], pass_env: Sequence[str]
-) -> dict[bytes, bytes]:
-    """What every script of a pool gets: of the daemon's own variables `INHERITED`, ``LC_*`` and
-    those that `pass_env` names, and `env` over them. No password of the daemon's is among them
-    unless asked for.
-    """
-    wanted = {os.fsencode(name) for name in (*INHERITED, *pass_env)}
-    environment = {
-        name: value
-        for name, value in inherited.items()
-        if name in wanted or name.startswith(b"LC_")
-    }
-    environment.setdefault(b"PATH", DEFAULT_PATH.encode())
-    environment.update((os.fsencode(name), os.fsencode(value)) for name, value in env.items())
-    return environment
-
-
-def message_environment(
-    *, message_id: str, queue: str, attempt: int, deadline: float | None
-) -> dict[bytes, bytes]:
-    """What a script gets about its message: ``QUEUERELAY_ID``, ``QUEUERELAY_QUEUE``,
-    ``QUEUERELAY_ATTEMPT`` (from 1), ``QUEUERELAY_DEADLINE`` (Unix seconds, left out for None).
-
-    An id is other people's text: what no environment can carry is taken out of it.
-    """
-    environment = {
-        b"QUEUERELAY_ID": _encode(message_id.replace("\0", "")[:1024]),
-        b"QUEUERELAY_QUEUE": _encode(queue),
-        b"QUEUERELAY_ATTEMPT": b"%d" % attempt,
-    }
-    if deadline is not None and deadline != float("inf"):
-        environment[b"QUEUERELAY_DEADLINE"] = b"%.3f" % deadline
-    return environment

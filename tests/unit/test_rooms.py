@@ -1,0 +1,163 @@
+"""The folder tree is the architecture: which room may use which, and nothing goes in circles."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "queuerelay"
+
+#: Modules at the top that any room may use; workers only those without Twisted.
+BASE = ("errors", "seldom", "eager", "backoff", "waiters", "loop")
+#: Each room or module at the top, and the rooms that it may import from. A name ends at a dot: that
+#: of a room stands for all in it.
+MAY_USE = {
+    "errors": (),
+    "seldom": (),
+    "eager": (),
+    "backoff": (),
+    "waiters": (),
+    "loop": ("errors", "seldom"),
+    "wire": ("errors",),
+    "http": (*BASE, "wire"),
+    "processes": BASE,
+    "broker": (*BASE, "wire"),
+    "config": ("errors", "wire"),
+    "worker": ("errors", "backoff", "wire"),
+    "relay": (*BASE, "wire", "http", "broker", "config"),
+    "pool": (*BASE, "wire", "processes", "broker", "config"),
+    "status": (*BASE, "wire", "http", "broker", "config"),
+    "testing": ("broker",),
+    "service": (
+        *BASE,
+        *("wire", "http", "processes", "broker", "config", "relay", "pool", "status"),
+    ),
+    "tap": ("errors", "config", "service"),
+    "terminal": (),
+    "client": (),
+    "cli": ("client", "terminal"),
+}
+
+
+def modules() -> dict[str, Path]:
+    """All modules and packages, by their dotted names."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path, *, typing: bool = True) -> Iterator[str]:
+    """What the module at `path` imports of ours, inside functions too; without `typing` less what
+    only type checkers see.
+    """
+    tree = ast.parse(path.read_text("utf-8"))
+    hidden = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if not typing and id(node) in hidden:
+            continue
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+#: By module, those of ours that it imports.
+GRAPH = {
+    name: sorted({one for one in imports(path) if one in MODULES}) for name, path in MODULES.items()
+}
+
+
+def room(module: str) -> str:
+    """The room of a module, "" for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_room_has_its_place():
+    assert {room(name) for name in MODULES} - {""} == set(MAY_USE)
+
+
+def test_the_table_goes_one_way():
+    for name, used in MAY_USE.items():
+        for other in used:
+            assert name not in MAY_USE[other]
+            assert set(MAY_USE[other]) <= {*MAY_USE}
+    order = list(MAY_USE)
+    assert all(order.index(other) < order.index(name) for name in order for other in MAY_USE[name])
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_one_way(name):
+    here = room(name)
+    used = {room(other) for other in GRAPH[name]} - {here, ""}
+    assert used <= set(MAY_USE.get(here, ())), f"{name} imports from {used}"
+
+
+def test_no_circle():
+    left = {name: set(used) - {name} for name, used in GRAPH.items()}
+    while ready := [name for name, used in left.items() if not used]:
+        for name in ready:
+            del left[name]
+        for used in left.values():
+            used.difference_update(ready)
+    assert not left
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) == "worker"))
+def test_workers_import_no_twisted(name):
+    reached, look = set(), [name]
+    while look:
+        module = look.pop()
+        reached.add(module)
+        look += [one for one in GRAPH[module] if one not in reached]
+    foreign = {one.split(".")[0] for module in reached for one in imports(MODULES[module])}
+    assert not foreign & {"twisted", "txredisapi", "zope"}
+
+
+def test_txredisapi_is_the_brokers():
+    users = {room(name) for name, path in MODULES.items() if "txredisapi" in {*imports(path)}}
+    assert users <= {"broker"}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_constructor_takes_no_more_than_six_arguments(name):
+    tree = ast.parse(MODULES[name].read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            arguments = node.args
+            given = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+            names = {one.arg for one in given} - {"self"}
+            assert len(names) <= 6 or names <= kept(node), f"line {node.lineno}: {names}"
+
+
+def kept(constructor: ast.FunctionDef) -> set[str]:
+    """The arguments that it keeps under their own names. A record, made often and without the cost
+    of a dataclass, keeps all.
+    """
+    return {
+        node.value.id
+        for node in ast.walk(constructor)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and isinstance(node.value, ast.Name)
+        and isinstance(target := getattr(node, "target", None) or node.targets[0], ast.Attribute)
+        and target.attr == node.value.id
+    }
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_fits_in_ones_head(name):
+    assert len(MODULES[name].read_text("utf-8").splitlines()) <= 400
