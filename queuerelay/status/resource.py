@@ -23,7 +23,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from queuerelay.errors import BrokerError
-from queuerelay.status.route import READ, Answer, Ask, Route, find
+from queuerelay.status.route import READ, StatusRequest, StatusResponse, StatusRoute, find
 from queuerelay.status.routes import routes
 from queuerelay.status.status import Status
 
@@ -60,13 +60,13 @@ class StatusResource(Resource):
 
     def __init__(self, status: Status, *, hosts: Collection[str] | None = ()) -> None:
         super().__init__()
-        self._routes: list[Route] = routes(status)
+        self._routes: list[StatusRoute] = routes(status)
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._clock: IReactorTime = status.clock
 
     def render(self, request: Request) -> int:
         """Answer now or later."""
-        answering: Deferred[Answer] = Deferred.fromCoroutine(self._answered(request))
+        answering: Deferred[StatusResponse] = Deferred.fromCoroutine(self._answered(request))
         answering.addTimeout(BOUND, self._clock)
         answering.addErrback(self._failed)
         left: list[object] = []
@@ -75,11 +75,11 @@ class StatusResource(Resource):
         answering.addErrback(self._unsent)
         return NOT_DONE_YET
 
-    async def _answered(self, request: Request) -> Answer:
+    async def _answered(self, request: Request) -> StatusResponse:
         answer = self._answer(request)
         return await answer if isinstance(answer, Deferred) else answer
 
-    def _answer(self, request: Request) -> Answer | Deferred[Answer]:
+    def _answer(self, request: Request) -> StatusResponse | Deferred[StatusResponse]:
         hosts = request.requestHeaders.getRawHeaders(b"host") or []
         host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
         if self._hosts is not None and not self._allowed(host):
@@ -89,7 +89,7 @@ class StatusResource(Resource):
             return _text(404, "not found")
         root = "".join(f"/{quote(one, safe='')}" for one in request.prepath or () if one) + "/"
         if not segments:
-            return Answer(status=308, headers={"Location": root})
+            return StatusResponse(status=308, headers={"Location": root})
         method = request.method.decode("latin-1")
         route, params, allowed = find(self._routes, method, segments)
         if route is None:
@@ -101,7 +101,7 @@ class StatusResource(Resource):
         if len(body) > MAX_BODY:
             return _text(413, "content too large")
         return route.handler(
-            Ask(
+            StatusRequest(
                 method=method,
                 segments=tuple(segments),
                 params=params,
@@ -117,7 +117,7 @@ class StatusResource(Resource):
         assert self._hosts is not None
         return _ADDRESS.fullmatch(host) is not None or _PORT.sub("", host).lower() in self._hosts
 
-    def _failed(self, failure: Failure) -> Answer:
+    def _failed(self, failure: Failure) -> StatusResponse:
         if failure.check(BrokerError):
             return _text(503, "Redis does not answer", **{"Retry-After": "5"})
         if failure.check(TimeoutError):
@@ -130,11 +130,11 @@ class StatusResource(Resource):
             self._log.failure("an answer of the status listener could not be sent", failure)
 
 
-def _text(status: int, text: str, **headers: str) -> Answer:
-    return Answer(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
+def _text(status: int, text: str, **headers: str) -> StatusResponse:
+    return StatusResponse(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
 
 
-def _send(request: Request, answer: Answer) -> None:
+def _send(request: Request, answer: StatusResponse) -> None:
     request.setResponseCode(answer.status, RESPONSES.get(answer.status, b"Status"))
     fields = {**_HEADERS, "Content-Type": answer.content_type, **answer.headers}
     for name, value in fields.items():

@@ -1,7 +1,7 @@
 """What is asked of the status listener and what it answers, whatever carries it.
 
-A representation (the page, JSON, an action) is a list of `Route`s. It gets an `Ask` and gives an
-`Answer`; it knows nothing of twisted.web, and nothing here does.
+A representation (the page, JSON, an action) is a list of `StatusRoute`s. Its handlers get a
+`StatusRequest` and give a `StatusResponse`; nothing here knows of twisted.web.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ READ: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class StatusRequest:
     """One request."""
 
     method: str
@@ -43,7 +43,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class StatusResponse:
     """One response."""
 
     status: int = 200
@@ -54,11 +54,11 @@ class Answer:
 
 
 #: Makes an answer, now or later.
-Handler = Callable[[Ask], Answer | Deferred[Answer]]
+Handler = Callable[[StatusRequest], StatusResponse | Deferred[StatusResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class StatusRoute:
     """A path, and who answers there."""
 
     #: Without the first ``/``; ``{name}`` stands for one segment that is not empty.
@@ -83,8 +83,8 @@ class Route:
 
 
 def find(
-    routes: Iterable[Route], method: str, segments: Sequence[str]
-) -> tuple[Route | None, dict[str, str], tuple[str, ...]]:
+    routes: Iterable[StatusRoute], method: str, segments: Sequence[str]
+) -> tuple[StatusRoute | None, dict[str, str], tuple[str, ...]]:
     """The first route for it, with its params; or None, and the methods that the path takes (none
     where there is no such path).
     """

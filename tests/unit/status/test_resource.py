@@ -8,7 +8,7 @@ from twisted.web.resource import Resource
 
 from queuerelay.errors import NotConnected
 from queuerelay.status.listener import CONNECTIONS, LIFE
-from queuerelay.status.route import Answer, Route
+from queuerelay.status.route import StatusResponse, StatusRoute
 from tests.unit.relay.stage import Connection
 
 PATHS = [
@@ -120,7 +120,7 @@ def test_mounted_below_a_site(stage):
 
 
 def answer_with(stage, handler):
-    stage.resource._routes.insert(0, Route(path="test", handler=handler))
+    stage.resource._routes.insert(0, StatusRoute(path="test", handler=handler))
     return stage.ask("/test")
 
 
@@ -140,7 +140,7 @@ def test_redis_away_says_when_to_come_back(stage):
 
 
 def test_an_answer_that_never_comes_ends(stage):
-    stage.resource._routes.insert(0, Route(path="test", handler=lambda ask: Deferred()))
+    stage.resource._routes.insert(0, StatusRoute(path="test", handler=lambda ask: Deferred()))
     asked = Connection(stage, stage.site.buildProtocol(None))
     stage.connections.append(asked)
     asked.send(b"GET /test HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -151,11 +151,11 @@ def test_an_answer_that_never_comes_ends(stage):
 
 def test_a_client_that_leaves_before_its_answer(stage, log_lines):
     later = Deferred()
-    stage.resource._routes.insert(0, Route(path="test", handler=lambda ask: later))
+    stage.resource._routes.insert(0, StatusRoute(path="test", handler=lambda ask: later))
     asked = Connection(stage, stage.site.buildProtocol(None))
     asked.send(b"GET /test HTTP/1.1\r\nHost: localhost\r\n\r\n")
     asked.leave()
-    later.callback(Answer())
+    later.callback(StatusResponse())
     stage.turn(1.0)
     assert log_lines() == []
 
@@ -165,9 +165,9 @@ def test_an_ask_has_what_was_asked(stage):
 
     def note(ask):
         asked.append(ask)
-        return Answer(status=201, body=b"x", headers={"Cache-Control": "private"})
+        return StatusResponse(status=201, body=b"x", headers={"Cache-Control": "private"})
 
-    stage.resource._routes.insert(0, Route(path="a/{b}/c", handler=note))
+    stage.resource._routes.insert(0, StatusRoute(path="a/{b}/c", handler=note))
     response = stage.ask("/a/%C3%A9%2F/c?x=1&x=2&y=%20z", "GET", ("X-Test", "1"))
     assert (response.status, response.get("cache-control")) == (201, b"private")
     (ask,) = asked
