@@ -45,7 +45,7 @@ LEAST_RATE: Final = 1024
 _UNKNOWN: Final = (b"-", b"-", b"-")
 
 
-class HardenedChannel(http.HTTPChannel):
+class StrictChannel(http.HTTPChannel):
     """One connection of a client; `factory.connections` has its limits."""
 
     # Whatever the endpoint makes; twisted.web's annotations know a few methods of it only.

@@ -14,7 +14,7 @@ from twisted.web import http, server
 from twisted.web.resource import IResource
 
 from queuerelay.errors import Refusal, TooManyHeld
-from queuerelay.http.channel import HardenedChannel
+from queuerelay.http.channel import StrictChannel
 from queuerelay.http.connections import ClientLimits, Connections
 from queuerelay.http.head import Head
 from queuerelay.http.problems import for_refusal, reason_phrase
@@ -33,7 +33,7 @@ class SiteRequest(server.Request):
         super().render(resrc)
 
 
-class SiteChannel(HardenedChannel):
+class SiteChannel(StrictChannel):
     """One connection of a client of a `Site`."""
 
     factory: "Site"
