@@ -84,6 +84,10 @@ class StrictChannel(http.HTTPChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive
 
+    def begin_request(self, request: Any, head: Head) -> None:
+        """The head is complete and valid, the body is to come; it may be answered early."""
+        request.gotLength(head.length)
+
     def take_body(self, request: Any, part: bytes) -> None:
         """A part of the body has come."""
         request.handleContentChunk(part)
@@ -186,7 +190,7 @@ class StrictChannel(http.HTTPChannel):
             return
         length = head.length
         if length == 0:
-            request.gotLength(0)
+            self.begin_request(request, head)
             if not self.deaf:
                 self._complete(head)
             return
@@ -199,7 +203,7 @@ class StrictChannel(http.HTTPChannel):
             return
         else:
             self._left = length
-        request.gotLength(length)
+        self.begin_request(request, head)
         if self.deaf:
             return
         self._excused = False
@@ -263,7 +267,11 @@ class StrictChannel(http.HTTPChannel):
 
     def answer_early(self, request: Any, refusal: Refusal) -> None:
         """Answer a request that is still being sent, and close once the client has heard of it."""
-        self.transport.write(self.early_answer(request, refusal))
+        self.close_with(self.early_answer(request, refusal))
+
+    def close_with(self, answer: bytes) -> None:
+        """Send `answer` in place of reading on, and close once the client has heard of it."""
+        self.transport.write(answer)
         # It may not have read the answer before this one.
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
 

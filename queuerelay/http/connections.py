@@ -4,8 +4,9 @@ Invariants:
 
 1. Deadlines cost a comparison each, twice a second, and one timer for all of them; a request that
    arrives in one piece sets none until its answer is out.
-2. At `ClientLimits.max_connections` a new client is answered 503, and beyond `SURPLUS` more of them
-   closed at once: whoever is connected keeps what is left of the process's open files.
+2. At `ClientLimits.max_connections`, and those to spare, a new client is answered 503, and beyond
+   `SURPLUS` more of them closed at once: whoever is connected keeps what is left of the process's
+   open files.
 """
 
 import resource
@@ -55,6 +56,10 @@ class ClientLimits:
     idle: float = 60.0
     #: Clients at a time; None for what the open files allow.
     max_connections: int | None = None
+    #: Clients beyond these that a `Site` lets ask for one of `spare_paths`, so that probes are
+    #: answered when others have taken every place.
+    spare: int = 0
+    spare_paths: frozenset[bytes] = frozenset()
 
 
 class ClientConnection(Protocol):
@@ -68,6 +73,9 @@ class ClientConnection(Protocol):
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""
+
+    def loseConnection(self) -> None:
+        """Close once everything that was written has been sent."""
 
     def abort(self) -> None:
         """Close at once, whatever has not been sent."""
@@ -95,11 +103,17 @@ class Connections:
     @property
     def full(self) -> bool:
         """Whether there are more clients than there may be."""
+        return len(self.channels) > self._most + self.limits.spare
+
+    @property
+    def to_spare(self) -> bool:
+        """Whether the last client has one of the places to spare."""
         return len(self.channels) > self._most
 
     def channel_for(self, channel: TwistedProtocol) -> TwistedProtocol:
         """`channel` for a new client, or what closes its connection at once."""
-        return channel if len(self.channels) < self._most + SURPLUS else _Closed()
+        most = self._most + self.limits.spare + SURPLUS
+        return channel if len(self.channels) < most else _Closed()
 
     def add(self, client: ClientConnection) -> None:
         """A client has connected."""
@@ -129,6 +143,11 @@ class Connections:
         """Close every connection on which no request is being read or answered."""
         for client in list(self.channels):
             client.close_if_idle()
+
+    def close(self) -> None:
+        """Close every connection once it has sent what was written."""
+        for client in list(self.channels):
+            client.loseConnection()
 
     def abort(self) -> None:
         """Close every connection at once."""

@@ -29,7 +29,7 @@ class StatusRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: At most `resource.MAX_BODY` bytes.
     body: bytes = b""
-    #: Address of the client, "" where it has none.
+    #: Address of the client, without controls; "" where it has none.
     client: str = ""
     #: Where the listener's root is, ending in ``/``: ``/`` by itself, else as it was mounted.
     root: str = "/"
@@ -65,6 +65,9 @@ class StatusRoute:
     path: str
     handler: Handler
     methods: tuple[str, ...] = READ
+    #: Gives the answer to a request that may not ask for it, before its body is read, and None for
+    #: one that may; the handler asks again. None where anybody may.
+    deny: Callable[[StatusRequest], StatusResponse | None] | None = None
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
         """What its ``{name}`` stand for, None where it is another path."""
