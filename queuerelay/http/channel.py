@@ -1,5 +1,4 @@
-"""A channel of twisted.web's kind that leaves nothing of HTTP/1.1 open: for our own front, and for
-anybody's Site.
+"""One connection of a client: a channel of twisted.web's that refuses what HTTP/1.1 leaves open.
 
 twisted.web's own parser is not used: heads are `queuerelay.http.head`'s, chunked bodies
 `queuerelay.http.chunked`'s. What stays is its interface to requests and to the transport.
@@ -32,7 +31,7 @@ from queuerelay.errors import (
 )
 from queuerelay.http.chunked import ChunkedDecoder
 from queuerelay.http.connections import Connections
-from queuerelay.http.head import Head, HeadReader, read
+from queuerelay.http.head import Head, HeadReader, read_head
 
 #: Seconds for which a client is still read from after an early answer, so that the answer arrives.
 LINGER: Final = 2.0
@@ -117,7 +116,7 @@ class StrictChannel(http.HTTPChannel):
         self.factory.connections.left(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the client's."""
+        """The client has sent `data`."""
         if self.deaf:
             return
         self._pending = self._pending + data if self._pending else data
@@ -159,7 +158,7 @@ class StrictChannel(http.HTTPChannel):
         limits = connections.limits
         reader = self._reader
         if reader is None:
-            whole = read(data, limits.head)
+            whole = read_head(data, limits.head)
             if whole is not None:
                 head, end = whole
                 self._begin(head, data[end:])

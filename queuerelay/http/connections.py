@@ -168,10 +168,10 @@ class Connections:
 
 
 class _Closed(TwistedProtocol):
-    """A connection that is not wanted. A factory that gives None instead is an error under TLS."""
+    """A connection beyond all limits. A factory that gives None instead is an error under TLS."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """Close it."""
+        """Close the connection at once."""
         self.transport.abortConnection()

@@ -1,4 +1,4 @@
-"""Endpoints of Twisted's, as operators write them: listened on, or refused in one line."""
+"""Twisted's endpoints as operators write them: listened on, or refused in one line."""
 
 from typing import Any, Final
 

@@ -49,7 +49,7 @@ class ProxiedConnection(ProtocolWrapper):
             self._refuse("its address is not in --trusted-proxies")
 
     def dataReceived(self, data: bytes) -> None:
-        """The line, or what comes after it."""
+        """The proxy has sent its line, or what comes after it."""
         if self._refused:
             return
         if self._line is None:

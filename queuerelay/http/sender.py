@@ -1,4 +1,4 @@
-"""Sending what does not go out in one write: large answers, and streamed ones.
+"""Answers that do not go out in one write: large ones, and streamed ones.
 
 twisted.web writes an answer as a whole and then gives its client the idle time of a connection to
 take it, 60 s and 15 s more, however well it reads (`http.HTTPChannel`, ``requestDone`` and
@@ -33,7 +33,7 @@ _LOOKS: Final = 12
 
 
 class Senders:
-    """All answers of one relay that are being sent.
+    """All answers of one server that are being sent.
 
     `stall` is for how many seconds a client may take nothing.
     """
@@ -140,7 +140,7 @@ class Sender:
         self._pump()
 
     def go_on(self, data: bytes, *, last: bool) -> None:
-        """Send `data`, if there is any, and after the `last` of it no more."""
+        """Send `data`, if there is any; nothing comes after the `last`."""
         if data:
             self.send(data)
         if last:

@@ -129,7 +129,7 @@ class SiteChannel(StrictChannel):
         super().connectionLost(reason)
 
     def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
-        """It is no HTTP from here on, and nobody tells us when it ends."""
+        """The connection is no HTTP from here on, and nobody tells us when it ends."""
         self._release()
         self.site.connections.left(self)
         super()._protocolUpgradeForWebsockets(protocol)
@@ -210,9 +210,9 @@ class Site(server.Site):
         return self.connections.channel_for(SiteChannel(self))
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What is spoken over TLS (RFC 7301); there is no HTTP/2 here."""
+        """The protocols over TLS (RFC 7301); there is no HTTP/2 here."""
         return [b"http/1.1"]
 
     def getContentFile(self, length: int | None) -> BinaryIO:
-        """Where a body goes: into memory, as it is bounded."""
+        """A file for a body: in memory, as the body is bounded."""
         return BytesIO()

@@ -216,7 +216,7 @@ def _query(uri: bytes) -> Mapping[str, str]:
 
 
 def _fields(fields: Iterable[tuple[bytes, Sequence[bytes]]]) -> Mapping[str, str]:
-    """By lower-case name, of each the first."""
+    """Header fields by lower-case name, of each the first value."""
     found: dict[str, str] = {}
     for name, values in fields:
         found.setdefault(name.decode("latin-1").lower(), values[0].decode("latin-1"))
