@@ -33,8 +33,8 @@ Invariants of the room; each module has its own at its top:
 
 1. Nothing here knows of relay, pool or status: what a request means is said by the subclass of
    `channel.StrictChannel`, or by the Resource.
-2. What could be read in two ways is refused and the connection closed; twisted.web's parser never
-   sees a byte of a client's.
+2. What could be read in two ways is refused and the connection closed; twisted.web's own parser
+   of requests sees nothing of a client's.
 3. Every wait for a client and every buffer for one is bounded, by `connections.ClientLimits` or by
    the stall time of `sender.Senders`.
 4. Nobody is believed who is not trusted: `forwarded.Trust` decides for PROXY lines and for fields.
