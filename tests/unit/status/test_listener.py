@@ -1,6 +1,7 @@
 """The status listener as an HTTP server: how many it serves, for how long, and what it reads."""
 
 import pytest
+from twisted.logger import globalLogPublisher
 from twisted.web import http
 
 from queuerelay.http.channel import LINGER
@@ -90,6 +91,20 @@ def test_a_place_to_spare_is_nobodys_for_long(connect, stage):
     stage.clock.pump([SWEEP] * int((LIMITS.header_time + 1) / SWEEP))
     assert all(one.wire.lost for one in idle)
     assert connect().send(local("GET", "/readyz")).response().status == 200
+
+
+def test_requests_are_not_logged_and_no_timer_runs_for_that(connect, stage):
+    before = stage.clock.getDelayedCalls()
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        stage.site.doStart()
+        assert stage.clock.getDelayedCalls() == before
+        assert connect().send(local("GET", "/readyz")).response().status == 200
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+        stage.site.doStop()
+    assert events == []
 
 
 # How long
