@@ -10,7 +10,7 @@ In this order, so that no answer tells more than the one before it:
    password instead sends an ``Origin``.
 3. Who has tried too many wrong credentials waits: 429. Who is an address, of IPv6 its /64: a host
    has all of that. Behind a proxy all have the proxy's, so one can make the others wait; with the
-   PROXY protocol (``haproxy:tcp:...``) each has its own.
+   PROXY protocol (``haproxy:tcp:...``) of a trusted proxy each has its own.
 4. Without valid credentials: 401.
 """
 
