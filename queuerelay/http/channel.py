@@ -84,7 +84,7 @@ class StrictChannel(http.HTTPChannel):
         return head.keep_alive
 
     def begin_request(self, request: Any, head: Head) -> None:
-        """The head is complete and valid, the body is to come; it may be answered early."""
+        """The head is complete and valid; from here on the request may be answered early."""
         request.gotLength(head.length)
 
     def take_body(self, request: Any, part: bytes) -> None:
