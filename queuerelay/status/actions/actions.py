@@ -8,7 +8,6 @@ sent, it is the way back to the page (303), with a word in the address that the 
 """
 
 import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -27,6 +26,7 @@ from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views.document import json_answer
 from queuerelay.wire import exact
+from queuerelay.wire.names import QUEUE_NAME_EXPECTED, is_class_name, is_queue_name
 from queuerelay.wire.order import MOST_SLOTS, Order
 
 #: What the page says when it is come back to; the word in its address is a key of this.
@@ -45,9 +45,6 @@ SAID: Final = {
 
 #: Characters of a path in the log; anybody may ask for one.
 _SHOWN: Final = 300
-_QUEUE: Final = re.compile(r"[^\s\x00-\x20\x7f-\x9f:,]{1,128}")
-_CLASS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_:.\\]{0,127}")
-
 
 _NOTHING_MORE: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -180,7 +177,7 @@ class _Acts:
     async def submit(self, ask: StatusRequest, who: str) -> Done:
         queue, fields = _queue(ask), given(ask)
         name, args = text(fields, "class"), fields.get("args", [])
-        if _CLASS.fullmatch(name) is None:
+        if not is_class_name(name):
             raise Wrong("class: expected the name of a class, such as Mp3Job")
         if isinstance(args, list) and "x-www-form-urlencoded" in ask.headers.get(
             "content-type", ""
@@ -277,8 +274,8 @@ class _Acts:
 
 def _queue(ask: StatusRequest) -> str:
     queue = ask.params["queue"]
-    if _QUEUE.fullmatch(queue) is None:
-        raise Wrong("queue: expected 1 to 128 characters without ':', ',' and blanks")
+    if not is_queue_name(queue):
+        raise Wrong(f"queue: expected {QUEUE_NAME_EXPECTED}")
     return queue
 
 

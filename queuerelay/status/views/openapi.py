@@ -6,6 +6,7 @@ from queuerelay import __version__
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views.document import json_answer
+from queuerelay.wire.names import CLASS_NAME, QUEUE_NAME
 from queuerelay.wire.order import MOST_SLOTS
 
 _TEXT: Final = {"type": "string"}
@@ -14,7 +15,7 @@ _ALL: Final = {"type": "boolean", "const": True}
 
 #: Of what stands in braces in a path.
 _PARAMS: Final = {
-    "queue": {"type": "string", "pattern": r"^[^\s\x00-\x20\x7f-\x9f:,]{1,128}$"},
+    "queue": {"type": "string", "pattern": f"^{QUEUE_NAME}$"},
     "pool": {"type": "string", "minLength": 1},
     "id": {"type": "string", "minLength": 1, "maxLength": 256},
 }
@@ -27,7 +28,7 @@ _ACTIONS: Final[tuple[tuple[str, str, dict[str, Any], tuple[str, ...]], ...]] = 
         "/queues/{queue}/jobs",
         "Put a job on a queue",
         {
-            "class": {"type": "string", "pattern": r"^[A-Za-z_][A-Za-z0-9_:.\\]{0,127}$"},
+            "class": {"type": "string", "pattern": f"^{CLASS_NAME}$"},
             "args": {"type": "array", "items": {}},
         },
         ("class",),
