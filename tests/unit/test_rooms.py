@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "queuerelay"
 
 #: Modules at the top that any room may use; workers only those without Twisted.
-BASE = ("errors", "seldom", "eager", "backoff", "waiters", "loop")
+BASE = ("errors", "seldom", "eager", "backoff", "durations", "waiters", "loop")
 #: Each room or module at the top, and the rooms that it may import from. A name ends at a dot: that
 #: of a room stands for all in it.
 MAY_USE = {
@@ -18,6 +18,7 @@ MAY_USE = {
     "seldom": (),
     "eager": (),
     "backoff": (),
+    "durations": (),
     "waiters": (),
     "loop": ("errors", "seldom"),
     "wire": ("errors",),
@@ -35,7 +36,7 @@ MAY_USE = {
         *("wire", "http", "processes", "broker", "config", "relay", "pool", "status"),
     ),
     "tap": ("errors", "config", "service"),
-    "terminal": (),
+    "terminal": ("durations",),
     "client": (),
     "cli": ("client", "terminal"),
 }

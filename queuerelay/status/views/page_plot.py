@@ -13,6 +13,7 @@ from typing import Final
 
 from markupsafe import Markup
 
+from queuerelay.durations import in_words
 from queuerelay.status.collect.snapshot import History
 from queuerelay.status.views import page_text
 
@@ -41,7 +42,7 @@ def plots(history: History) -> dict[str, Markup]:
     return {
         "held": plot("held", history, [Line(name="Clients", values=all.held)], text.count),
         "depth": plot("depth", history, [Line(name="Messages", values=all.depth)], text.count),
-        "oldest": plot("oldest", history, [Line(name="Age", values=all.oldest_age)], text.duration),
+        "oldest": plot("oldest", history, [Line(name="Age", values=all.oldest_age)], in_words),
         "passed": plot(
             "passed",
             history,
