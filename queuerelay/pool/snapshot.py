@@ -1,12 +1,12 @@
-"""What a pool shows of itself, and what it counts."""
+"""The counters of a pool, and the exits that it remembers."""
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Final
 
 from queuerelay.pool.exits import Exit
 from queuerelay.wire.histogram import Histogram
+from queuerelay.wire.node import ExitRecord, JobDurations
 from queuerelay.wire.outcome import Outcome
 
 #: How many exits are remembered.
@@ -15,79 +15,11 @@ EXITS: Final = 200
 RATE_WINDOW: Final = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotSnapshot:
-    """One slot."""
-
-    #: From 1.
-    number: int
-    #: ``idle``, ``starting``, ``running``, ``ending``; of residents also ``waiting``.
-    state: str
-    pid: int | None = None
-    #: Id of its message.
-    message: str | None = None
-    queue: str | None = None
-    #: Seconds since it began on it.
-    age: float | None = None
-    #: Number of the attempt, from 1.
-    attempt: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitSnapshot:
-    """One exit."""
-
-    #: Unix seconds at which it ended.
-    at: float
-    message: str
-    queue: str
-    code: int | None
-    #: Name of the signal that ended it.
-    signal: str | None
-    #: Seconds that it ran.
-    run: float
-    outcome: Outcome
-    #: The last it said on stderr.
-    stderr: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSnapshot:
-    """One pool, at one moment."""
-
-    name: str
-    queues: Sequence[str]
-    #: How many slots it has, and its bounds.
-    size: int
-    min: int
-    max: int
-    #: Whether it takes no more messages, and why; "" where it does.
-    resting: str
-    slots: Sequence[SlotSnapshot]
-    #: The last ones, newest first.
-    exits: Sequence[ExitSnapshot]
-    #: Attempts by outcome, since the start.
-    counters: Mapping[str, int]
-    #: Attempts per second by outcome, over the last minute.
-    rates: Mapping[str, float]
-    #: Whether its processes talk to Redis themselves.
-    resident: bool = False
-    #: Slots that have work; of residents processes that run.
-    busy: int = 0
-    #: Residents that do not stay up.
-    looping: int = 0
-    #: Messages by queue that are over: acknowledged or failed.
-    left: Mapping[str, int] = field(default_factory=dict)
-    #: By queue, how long first attempts had waited (``wait``) and attempts ran (``run``), as
-    #: `queuerelay.wire.histogram` publishes it.
-    durations: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
-
-
 class Tally:
     """Counts exits, and remembers the last."""
 
     def __init__(self) -> None:
-        self.exits: deque[ExitSnapshot] = deque(maxlen=EXITS)
+        self.exits: deque[ExitRecord] = deque(maxlen=EXITS)
         #: Attempts by outcome; also ``unreadable``, ``expired`` and ``refused`` messages, which no
         #: script has seen.
         self.counters: Counter[str] = Counter()
@@ -100,14 +32,14 @@ class Tally:
         self.runs: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._buckets: deque[tuple[int, Counter[str]]] = deque()
 
-    def add(self, exit: ExitSnapshot, now: float) -> None:
-        """An attempt ended, at `now` clock seconds."""
+    def add(self, exit: ExitRecord, now: float) -> None:
+        """Count an attempt that ended at `now` clock seconds, and remember it."""
         self.exits.appendleft(exit)
         self.processed += 1
-        self.count(exit.outcome.value, now)
+        self.count(exit.outcome, now)
 
     def count(self, outcome: str, now: float) -> None:
-        """Something came of a message, at `now` clock seconds."""
+        """Count what became of a message at `now` clock seconds."""
         self.counters[outcome] += 1
         second = int(now)
         if not self._buckets or self._buckets[-1][0] != second:
@@ -115,10 +47,12 @@ class Tally:
             self._forget(second)
         self._buckets[-1][1][outcome] += 1
 
-    def durations(self, queues: Iterable[str]) -> dict[str, dict[str, Sequence[float]]]:
-        """Waits and runs of `queues`, to be published."""
+    def durations(self, queues: Iterable[str]) -> dict[str, JobDurations]:
+        """Waits and runs of `queues`."""
         return {
-            queue: {"wait": self.waits[queue].published(), "run": self.runs[queue].published()}
+            queue: JobDurations(
+                wait=self.waits[queue].durations(), run=self.runs[queue].durations()
+            )
             for queue in queues
         }
 
@@ -135,17 +69,17 @@ class Tally:
             self._buckets.popleft()
 
 
-def exit_snapshot(
+def exit_record(
     exit: Exit, *, at: float, message: str, queue: str, outcome: Outcome, stderr: str
-) -> ExitSnapshot:
-    """The exit as it is shown."""
-    return ExitSnapshot(
+) -> ExitRecord:
+    """The exit as it is shown, with the end of its stderr."""
+    return ExitRecord(
         at=at,
         message=message,
         queue=queue,
         code=exit.code,
         signal=exit.signal_name,
         run=exit.run,
-        outcome=outcome,
+        outcome=outcome.value,
         stderr=stderr[-2048:],
     )

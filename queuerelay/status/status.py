@@ -10,7 +10,7 @@ from queuerelay.broker.base import Broker
 from queuerelay.loop import Loop
 from queuerelay.relay.probe import Deep, Holder
 from queuerelay.status.collect.collector import Collector, Local
-from queuerelay.status.collect.snapshot import Snapshot
+from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.credentials import Credentials
 from queuerelay.status.guard import Guard
 
@@ -63,7 +63,7 @@ class Status:
         return self.collector.stop()
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatusSnapshot:
         """The last one; never waits for anything."""
         return self.collector.snapshot
 

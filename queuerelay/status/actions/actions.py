@@ -20,7 +20,7 @@ from queuerelay.broker.base import Broker
 from queuerelay.config import MOST_QUEUED
 from queuerelay.errors import BrokerError, MessageError
 from queuerelay.status.actions.form import Wrong, flag, from_json, given, number, text, texts
-from queuerelay.status.actions.give_orders import Outcome, give, new_id
+from queuerelay.status.actions.give_orders import OrderReports, give, new_id
 from queuerelay.status.guard import NO_HEADERS, Denied, Guard
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
@@ -50,7 +50,7 @@ _NOTHING_MORE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class ActionResult:
     """What came of an action."""
 
     #: HTTP status.
@@ -63,7 +63,7 @@ class Done:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-_Act = Callable[[StatusRequest, str], Awaitable[Done]]
+_Act = Callable[[StatusRequest, str], Awaitable[ActionResult]]
 
 
 def routes(status: Status) -> list[StatusRoute]:
@@ -164,17 +164,17 @@ class _Acts:
 
     # Queues
 
-    async def pause(self, ask: StatusRequest, who: str) -> Done:
+    async def pause(self, ask: StatusRequest, who: str) -> ActionResult:
         new = await self._broker.pause(_queue(ask), by=who)
-        return Done(word="paused", text="paused" if new else "it was paused already")
+        return ActionResult(word="paused", text="paused" if new else "it was paused already")
 
-    async def resume(self, ask: StatusRequest, who: str) -> Done:
+    async def resume(self, ask: StatusRequest, who: str) -> ActionResult:
         was = await self._broker.resume(_queue(ask))
-        return Done(
+        return ActionResult(
             word="resumed" if was else "nothing", text="resumed" if was else "it was not paused"
         )
 
-    async def submit(self, ask: StatusRequest, who: str) -> Done:
+    async def submit(self, ask: StatusRequest, who: str) -> ActionResult:
         queue, fields = _queue(ask), given(ask)
         name, args = text(fields, "class"), fields.get("args", [])
         if not is_class_name(name):
@@ -187,7 +187,9 @@ class _Acts:
             raise Wrong("args: expected a list")
         (depth,) = await self._broker.depths([queue])
         if depth.length >= MOST_QUEUED:
-            return Done(status=503, word="nothing", text=f"{MOST_QUEUED} messages are on it")
+            return ActionResult(
+                status=503, word="nothing", text=f"{MOST_QUEUED} messages are on it"
+            )
         id = os.urandom(16).hex()
         now = round(self._status.wall_clock(), 3)
         try:
@@ -197,68 +199,70 @@ class _Acts:
         except MessageError as error:
             raise Wrong(f"args: {error}") from error
         await self._broker.push(queue, [message])
-        return Done(status=201, word="submitted", text="submitted", more={"id": id})
+        return ActionResult(status=201, word="submitted", text="submitted", more={"id": id})
 
     # Dead letters
 
-    async def retry(self, ask: StatusRequest, who: str) -> Done:
+    async def retry(self, ask: StatusRequest, who: str) -> ActionResult:
         return _one_letter(await self._broker.retry_failure(_letter(ask)), "retried")
 
-    async def drop(self, ask: StatusRequest, who: str) -> Done:
+    async def drop(self, ask: StatusRequest, who: str) -> ActionResult:
         return _one_letter(await self._broker.drop_failure(_letter(ask)), "dropped")
 
-    async def retry_many(self, ask: StatusRequest, who: str) -> Done:
+    async def retry_many(self, ask: StatusRequest, who: str) -> ActionResult:
         return _letters(await self._broker.retry_failures(_which(ask)), "retried")
 
-    async def drop_many(self, ask: StatusRequest, who: str) -> Done:
+    async def drop_many(self, ask: StatusRequest, who: str) -> ActionResult:
         return _letters(await self._broker.drop_failures(_which(ask)), "dropped")
 
     # Pools
 
-    async def size(self, ask: StatusRequest, who: str) -> Done:
+    async def size(self, ask: StatusRequest, who: str) -> ActionResult:
         size = number(given(ask), "size", 0, MOST_SLOTS)
         return await self._pool(ask, "size", "sized", size)
 
-    async def drain(self, ask: StatusRequest, who: str) -> Done:
+    async def drain(self, ask: StatusRequest, who: str) -> ActionResult:
         return await self._pool(ask, "drain", "drained")
 
-    async def resume_pool(self, ask: StatusRequest, who: str) -> Done:
+    async def resume_pool(self, ask: StatusRequest, who: str) -> ActionResult:
         return await self._pool(ask, "resume", "resumed")
 
-    async def restart(self, ask: StatusRequest, who: str) -> Done:
+    async def restart(self, ask: StatusRequest, who: str) -> ActionResult:
         return await self._pool(ask, "restart", "restarted")
 
-    async def _pool(self, ask: StatusRequest, action: str, word: str, size: int = 0) -> Done:
+    async def _pool(
+        self, ask: StatusRequest, action: str, word: str, size: int = 0
+    ) -> ActionResult:
         name, only = ask.params["pool"], text(given(ask), "node")
         pools = self._status.snapshot.pools
         nodes = [one.node for one in pools if one.name == name and only in ("", one.node)]
         if not nodes:
-            return Done(status=404, word="nothing", text="no such pool")
+            return ActionResult(status=404, word="nothing", text="no such pool")
         order = Order(id=new_id(), action=action, pool=name, size=size)
         return self._told(await self._give(order, nodes), word)
 
     # Jobs
 
-    async def stop(self, ask: StatusRequest, who: str) -> Done:
+    async def stop(self, ask: StatusRequest, who: str) -> ActionResult:
         message = _id(ask, "that of a message")
         pools = self._status.snapshot.pools
         nodes = [one.node for one in pools if any(slot.message == message for slot in one.slots)]
         # A snapshot is a little old, and shows only so many slots: else everybody is asked.
         nodes = nodes or [one.node for one in pools]
         if not nodes:
-            return Done(status=404, word="nothing", text="there are no pools")
+            return ActionResult(status=404, word="nothing", text="there are no pools")
         order = Order(id=new_id(), action="stop", message=message, kill=flag(given(ask), "kill"))
         outcome = await self._give(order, list(dict.fromkeys(nodes)))
         if not any(report.done for report in outcome.reports) and not outcome.silent:
-            return Done(status=404, word="nothing", text="no script works on it")
+            return ActionResult(status=404, word="nothing", text="no script works on it")
         here = [report for report in outcome.reports if report.done]
         silent = [] if here else outcome.silent
-        return self._told(Outcome(reports=here, silent=silent), "stopped")
+        return self._told(OrderReports(reports=here, silent=silent), "stopped")
 
-    def _give(self, order: Order, nodes: list[str]) -> Deferred[Outcome]:
+    def _give(self, order: Order, nodes: list[str]) -> Deferred[OrderReports]:
         return give(order, nodes, broker=self._broker, clock=self._status.clock)
 
-    def _told(self, outcome: Outcome, word: str) -> Done:
+    def _told(self, outcome: OrderReports, word: str) -> ActionResult:
         nodes = [
             *({"node": one.node, "done": one.done, "text": one.text} for one in outcome.reports),
             *({"node": one, "done": False, "text": "no answer yet"} for one in outcome.silent),
@@ -269,7 +273,7 @@ class _Acts:
         elif not all(report.done for report in outcome.reports):
             status = 409
         words = "; ".join(dict.fromkeys(str(node["text"]) for node in nodes))
-        return Done(status=status, word=word, text=words, more={"nodes": nodes})
+        return ActionResult(status=status, word=word, text=words, more={"nodes": nodes})
 
 
 def _queue(ask: StatusRequest) -> str:
@@ -299,11 +303,15 @@ def _which(ask: StatusRequest) -> list[str] | None:
     return None if all else ids
 
 
-def _one_letter(was: bool, word: str) -> Done:
+def _one_letter(was: bool, word: str) -> ActionResult:
     if was:
-        return Done(word=word, text=word, more={"count": 1})
-    return Done(status=404, word="nothing", text="no such dead letter, or it has no message")
+        return ActionResult(word=word, text=word, more={"count": 1})
+    return ActionResult(
+        status=404, word="nothing", text="no such dead letter, or it has no message"
+    )
 
 
-def _letters(count: int, word: str) -> Done:
-    return Done(word=word if count else "nothing", text=f"{count} {word}", more={"count": count})
+def _letters(count: int, word: str) -> ActionResult:
+    return ActionResult(
+        word=word if count else "nothing", text=f"{count} {word}", more={"count": count}
+    )

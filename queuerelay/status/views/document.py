@@ -12,7 +12,8 @@ import orjson
 from twisted.internet.defer import Deferred
 
 from queuerelay.status.collect.collector import LONGEST_PAGE, PAGE
-from queuerelay.status.collect.snapshot import Failures, Snapshot
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
@@ -31,7 +32,7 @@ def routes(status: Status) -> list[StatusRoute]:
     ]
 
 
-def status_document(snapshot: Snapshot) -> dict[str, Any]:
+def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
     """The snapshot without its history."""
     document = {
         one.name: _plain(getattr(snapshot, one.name))
@@ -42,7 +43,7 @@ def status_document(snapshot: Snapshot) -> dict[str, Any]:
     return document
 
 
-def failures_document(failures: Failures) -> dict[str, Any]:
+def failures_document(failures: DeadLetters) -> dict[str, Any]:
     """A page of dead letters."""
     document = asdict(failures)
     for item in document["items"]:
@@ -61,7 +62,7 @@ class _Documents:
 
     def __init__(self, status: Status) -> None:
         self._status = status
-        self._written: dict[str, tuple[Snapshot, bytes]] = {}
+        self._written: dict[str, tuple[StatusSnapshot, bytes]] = {}
 
     def status(self, ask: StatusRequest) -> StatusResponse:
         snapshot = self._status.snapshot
@@ -77,7 +78,7 @@ class _Documents:
         page = self._status.collector.failures(start, count)
         return page.addCallback(lambda page: json_answer(failures_document(page)))
 
-    def _answer(self, name: str, snapshot: Snapshot, make: Any) -> StatusResponse:
+    def _answer(self, name: str, snapshot: StatusSnapshot, make: Any) -> StatusResponse:
         known = self._written.get(name)
         if known is None or known[0] is not snapshot:
             known = self._written[name] = (snapshot, _dump(make()))

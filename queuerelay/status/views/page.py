@@ -27,7 +27,9 @@ from twisted.internet.task import deferLater
 
 from queuerelay.status.actions.actions import SAID
 from queuerelay.status.collect.collector import PAGE
-from queuerelay.status.collect.snapshot import Failures, History, Snapshot
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.history import History
+from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views import page_text, page_view
@@ -113,7 +115,7 @@ class _Pages:
         self._status = status
         self._plots: tuple[History, Mapping[str, Markup]] | None = None
         #: The plain page of a snapshot, and those who wait for it while it is written.
-        self._written: tuple[Snapshot, bytes | None] | None = None
+        self._written: tuple[StatusSnapshot, bytes | None] | None = None
         self._waiting: list[Deferred[StatusResponse]] = []
 
     def page(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
@@ -144,14 +146,14 @@ class _Pages:
         self._waiting.append(waiting)
         return waiting
 
-    def _done(self, result: Any, snapshot: Snapshot) -> None:
+    def _done(self, result: Any, snapshot: StatusSnapshot) -> None:
         self._written = (snapshot, result.body) if isinstance(result, StatusResponse) else None
         waiting, self._waiting = self._waiting, []
         while waiting:
             # The first one may see to it that the others leave.
             waiting.pop().callback(result)
 
-    def _view(self, ask: StatusRequest, failures: Failures | None = None) -> View:
+    def _view(self, ask: StatusRequest, failures: DeadLetters | None = None) -> View:
         snapshot, status = self._status.snapshot, self._status
         if self._plots is None or self._plots[0] is not snapshot.history:
             self._plots = snapshot.history, plots(snapshot.history)

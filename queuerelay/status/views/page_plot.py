@@ -14,7 +14,7 @@ from typing import Final
 from markupsafe import Markup
 
 from queuerelay.durations import in_words
-from queuerelay.status.collect.snapshot import History
+from queuerelay.status.collect.history import History
 from queuerelay.status.views import page_text
 
 #: Seconds that a plot shows.

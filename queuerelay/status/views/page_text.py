@@ -14,7 +14,7 @@ from typing import Final
 from markupsafe import Markup
 
 from queuerelay.durations import in_words
-from queuerelay.status.collect.snapshot import Percentiles
+from queuerelay.status.collect.history import Percentiles
 
 #: Where nothing is known.
 NOTHING: Final = "\N{EN DASH}"

@@ -7,7 +7,7 @@ down again where they are taken out.
 import re
 from typing import Final
 
-from queuerelay.status.collect.snapshot import Snapshot
+from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
@@ -24,7 +24,7 @@ def routes(status: Status) -> list[StatusRoute]:
     return [StatusRoute(path="stats.txt", handler=stats)]
 
 
-def stats_txt(snapshot: Snapshot) -> str:
+def stats_txt(snapshot: StatusSnapshot) -> str:
     """The lines."""
     resque = snapshot.resque
     lines = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from queuerelay.status.collect.snapshot import Queue, Snapshot
+from queuerelay.status.collect.snapshot import QueueStatus, StatusSnapshot
 from queuerelay.status.listener import StatusSite
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import Status
@@ -38,7 +38,7 @@ class Stage(RelayStage):
         self.turn(1.0)
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatusSnapshot:
         return self.status.snapshot
 
     @property
@@ -46,7 +46,7 @@ class Stage(RelayStage):
         """Codes and subjects of what is not well."""
         return [(one.code, one.subject) for one in self.snapshot.health.reasons]
 
-    def queue(self, name: str = "requests") -> Queue:
+    def queue(self, name: str = "requests") -> QueueStatus:
         (found,) = [queue for queue in self.snapshot.queues if queue.name == name]
         return found
 

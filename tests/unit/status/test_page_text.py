@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.status.collect.snapshot import Percentiles
+from queuerelay.status.collect.history import Percentiles
 from queuerelay.status.views import page_text
 from tests.unit.status.page_scene import NOW
 
