@@ -38,7 +38,7 @@ _FOR_PEOPLE: Final = 'Basic realm="queuerelay", charset="UTF-8"'
 
 
 class Denied(Exception):
-    """It may not: an HTTP status, a line for people, and fields that the answer needs."""
+    """A request may not act: an HTTP status, a line for people, and fields for the answer."""
 
     def __init__(self, status: int, text: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
         super().__init__(f"{status} {text}")
@@ -62,7 +62,7 @@ class Guard:
         return self._credentials is not None
 
     def let(self, ask: StatusRequest) -> str:
-        """Who acts; raises `Denied`."""
+        """The name of who sends `ask` and may act; raises `Denied`."""
         if self._credentials is None:
             raise Denied(403, "read-only: there is no --status-credentials file")
         authorization = ask.headers.get("authorization", "")
@@ -97,7 +97,7 @@ class Guard:
 
 
 def _whose(client: str) -> str:
-    """What one host has: of IPv6 a network."""
+    """The addresses that one host has: of IPv6 a network."""
     try:
         found = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is asked of the status listener and what it answers, whatever carries it.
+"""Requests to the status listener and its responses, whatever carries them.
 
 A representation (the page, JSON, an action) is a list of `StatusRoute`s. Its handlers get a
 `StatusRequest` and give a `StatusResponse`; nothing here knows of twisted.web.
@@ -16,7 +16,7 @@ READ: Final = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRequest:
-    """One request."""
+    """One request to the status listener."""
 
     method: str
     #: Decoded, one for each ``/``: ``("queues", "mails", "pause")``; of the listener's own root.
@@ -29,7 +29,7 @@ class StatusRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: At most `resource.MAX_BODY` bytes.
     body: bytes = b""
-    #: Address of the client, "" where it has none.
+    #: Address of the client, without controls; "" where it has none.
     client: str = ""
     #: Where the listener's root is, ending in ``/``: ``/`` by itself, else as it was mounted.
     root: str = "/"
@@ -44,7 +44,7 @@ class StatusRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusResponse:
-    """One response."""
+    """One response of the status listener."""
 
     status: int = 200
     body: bytes = b""
@@ -59,15 +59,18 @@ Handler = Callable[[StatusRequest], StatusResponse | Deferred[StatusResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRoute:
-    """A path, and who answers there."""
+    """A path, its methods, and the handler that answers there."""
 
     #: Without the first ``/``; ``{name}`` stands for one segment that is not empty.
     path: str
     handler: Handler
     methods: tuple[str, ...] = READ
+    #: Gives the answer to a request that may not ask for it, before its body is read, and None for
+    #: one that may; the handler asks again. None where anybody may.
+    deny: Callable[[StatusRequest], StatusResponse | None] | None = None
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
-        """What its ``{name}`` stand for, None where it is another path."""
+        """The texts that its ``{name}`` segments stand for, None where it is another path."""
         parts = self.path.split("/")
         if len(parts) != len(segments):
             return None

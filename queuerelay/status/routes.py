@@ -1,4 +1,4 @@
-"""Everything that the status listener answers, in one list."""
+"""All routes of the status listener, in one list."""
 
 from queuerelay.status.actions import actions
 from queuerelay.status.route import StatusRoute

@@ -1,4 +1,4 @@
-"""The wire: what two processes agree on, as pure functions and records. No I/O, no clock, no reactor.
+"""The wire: what two processes agree on, as pure functions and records. No I/O, no clock.
 
 - Of a request: `message` is the way in (relay to queue to worker), `reply` the way back, `headers`
   the rules that both share, `cgi` and `variables` what a script sees of it, `body` and `target` its

@@ -84,8 +84,8 @@ def routes(status: Status) -> list[StatusRoute]:
         "jobs/{id}/stop": acts.stop,
     }
     return [
-        StatusRoute(path=path, handler=_Guarded(guard, act), methods=("POST",))
-        for path, act in found.items()
+        StatusRoute(path=path, handler=guarded, methods=("POST",), deny=guarded.deny)
+        for path, guarded in ((path, _Guarded(guard, act)) for path, act in found.items())
     ]
 
 
@@ -99,12 +99,22 @@ class _Guarded:
         self._act = act
 
     def __call__(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
-        try:
-            who = self._guard.let(ask)
-        except Denied as refused:
-            self._audit(ask, "nobody", str(refused))
-            return _answer(ask, refused.status, refused.text, headers=refused.headers)
+        who = self._who(ask)
+        if isinstance(who, StatusResponse):
+            return who
         return Deferred.fromCoroutine(self._acted(ask, who))
+
+    def deny(self, ask: StatusRequest) -> StatusResponse | None:
+        """The answer to a request that may not act; None for one that may."""
+        who = self._who(ask)
+        return who if isinstance(who, StatusResponse) else None
+
+    def _who(self, ask: StatusRequest) -> str | StatusResponse:
+        try:
+            return self._guard.let(ask)
+        except Denied as denied:
+            self._audit(ask, "nobody", str(denied))
+            return _answer(ask, denied.status, denied.text, headers=denied.headers)
 
     async def _acted(self, ask: StatusRequest, who: str) -> StatusResponse:
         try:

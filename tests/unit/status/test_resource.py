@@ -5,9 +5,10 @@ import json
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from queuerelay.errors import NotConnected
-from queuerelay.status.listener import CONNECTIONS, LIFE
+from queuerelay.status.resource import MAX_BODY
 from queuerelay.status.route import StatusResponse, StatusRoute
 from tests.unit.relay.stage import Connection
 
@@ -189,42 +190,28 @@ def test_json_is_written_once_for_each_snapshot(stage):
     assert json.loads(stage.ask("/status.json").body)["at"] > json.loads(first)["at"]
 
 
-def test_connections_are_bounded_in_number(stage):
-    many = [Connection(stage, stage.site.buildProtocol(None)) for _ in range(CONNECTIONS)]
-    assert stage.site.buildProtocol(None) is None
-    many.pop().leave()
-    stage.connections += many
-    assert stage.ask("/readyz").status == 200
+def test_an_address_that_is_none_is_escaped_in_the_log(stage, log_lines):
+    """A plain Site behind Twisted's own PROXY wrapper believes any text."""
+    site = Site(stage.resource, reactor=stage.clock)
+    connection = Connection(stage, site.buildProtocol(None), client="\x1b[2J\x07")
+    stage.connections.append(connection)
+    connection.send(b"POST /jobs/1/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    assert connection.response("POST").status == 403
+    (line,) = [line for line in log_lines() if "action by" in line]
+    assert r"from \x1b[2J\x07: " in line
 
 
-def test_connections_are_bounded_in_time(stage):
-    idle = Connection(stage, stage.site.buildProtocol(None))
-    slow = Connection(stage, stage.site.buildProtocol(None))
-    slow.send(b"GET / HTTP/1.1\r\nX-Slow: ")
-    for _ in range(int(LIFE / 30)):
-        assert not slow.wire.lost
-        slow.send(b"x")
-        stage.clock.advance(30.0)
-    assert idle.wire.lost
-    stage.turn(1.0)
-    assert slow.wire.lost
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"Content-Length: 1048577\r\n\r\n",
-        b"Content-Length: 99999999999\r\n\r\n",
-        b"Transfer-Encoding: chunked\r\n\r\n"
-        + b"fffff\r\n"
-        + b"x" * 0xFFFFF
-        + b"\r\n"
-        + b"2\r\nxx\r\n",
-    ],
-)
-def test_bodies_are_bounded_before_they_are_there(stage, body):
-    big = Connection(stage, stage.site.buildProtocol(None))
-    big.send(b"POST /readyz HTTP/1.1\r\nHost: localhost\r\n" + body)
-    assert big.wire.lost
-    assert big.raw.startswith(b"HTTP/1.1 413 ")
-    assert big.raw.count(b"HTTP/1.1") == 1
+def test_in_a_plain_site_a_body_is_judged_as_well(make_stage):
+    """There it comes parsed by that site, and the judge is not asked."""
+    stage = make_stage()
+    site = Site(stage.resource, reactor=stage.clock)
+    for host, body, status in (
+        ("evil.example", b"x", 403),
+        ("localhost", b"x", 403),
+        ("localhost", b"x" * (MAX_BODY + 1), 413),
+    ):
+        connection = Connection(stage, site.buildProtocol(None))
+        stage.connections.append(connection)
+        head = f"POST /jobs/1/stop HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.send(head.encode() + body)
+        assert connection.response("POST").status == status
