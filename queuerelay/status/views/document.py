@@ -8,18 +8,17 @@ they are for Prometheus.
 from dataclasses import asdict, fields
 from typing import Any
 
-import orjson
 from twisted.internet.defer import Deferred
 
 from queuerelay.status.collect.collector import LONGEST_PAGE, PAGE
 from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.snapshot import StatusSnapshot
+from queuerelay.status.json_answer import JSON, dump, json_answer
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
 #: Parts of a snapshot that have a document of their own, or none.
 _LEFT_OUT = ("history", "histograms")
-_TYPE = "application/json"
 
 
 def routes(status: Status) -> list[StatusRoute]:
@@ -81,14 +80,5 @@ class _Documents:
     def _answer(self, name: str, snapshot: StatusSnapshot, make: Any) -> StatusResponse:
         known = self._written.get(name)
         if known is None or known[0] is not snapshot:
-            known = self._written[name] = (snapshot, _dump(make()))
-        return StatusResponse(body=known[1], content_type=_TYPE)
-
-
-def json_answer(value: object, status: int = 200) -> StatusResponse:
-    """An answer of JSON."""
-    return StatusResponse(status=status, body=_dump(value), content_type=_TYPE)
-
-
-def _dump(value: object) -> bytes:
-    return orjson.dumps(value, default=list, option=orjson.OPT_NON_STR_KEYS)
+            known = self._written[name] = (snapshot, dump(make()))
+        return StatusResponse(body=known[1], content_type=JSON)

@@ -25,7 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from queuerelay.status.actions.actions import SAID
+from queuerelay.status.actions.acts import SAID
 from queuerelay.status.collect.collector import PAGE
 from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.history import History
@@ -195,8 +195,3 @@ async def _written(made: View, clock: IReactorTime) -> bytes:
             end = time.perf_counter() + SLICE
     done.append(page_text.fit("".join(pieces)))
     return "".join(done).encode()
-
-
-def document(made: View) -> str:
-    """The document, at once; for tests and measurements."""
-    return page_text.fit(_TEMPLATE.render(v=made, s=made.s, now=made.s.at))

@@ -11,9 +11,9 @@ from dataclasses import asdict
 
 from twisted.internet.defer import Deferred
 
+from queuerelay.status.json_answer import json_answer
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
-from queuerelay.status.views.document import json_answer
 
 
 def routes(status: Status) -> list[StatusRoute]:
