@@ -40,6 +40,8 @@ MAY_USE = {
     "client": (),
     "cli": ("client", "terminal"),
 }
+#: The rooms within `status`, and which of them each may import from.
+STATUS_MAY_USE = {"collect": (), "actions": ("collect",), "views": ("collect", "actions")}
 
 
 def modules() -> dict[str, Path]:
@@ -106,6 +108,17 @@ def test_imports_go_one_way(name):
     here = room(name)
     used = {room(other) for other in GRAPH[name]} - {here, ""}
     assert used <= set(MAY_USE.get(here, ())), f"{name} imports from {used}"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) == "status"))
+def test_imports_go_one_way_within_status(name):
+    def part(module: str) -> str:
+        return (*module.split("."), "")[2] if room(module) == "status" else ""
+
+    here = part(name)
+    if here in STATUS_MAY_USE:
+        used = {part(other) for other in GRAPH[name]} & STATUS_MAY_USE.keys() - {here}
+        assert used <= set(STATUS_MAY_USE[here]), f"{name} imports from {used}"
 
 
 def test_no_circle():

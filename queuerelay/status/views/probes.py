@@ -47,8 +47,9 @@ class _Probes:
         return json_answer({"ok": not why, "reasons": why}, 503 if why else 200)
 
     def deep(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
-        if self._status.deep is None:
+        probe = self._status.probe
+        if probe is None:
             return json_answer({"ok": False, "reason": "no relay in this process"}, 501)
-        return self._status.deep.check().addCallback(
+        return probe.check().addCallback(
             lambda result: json_answer(asdict(result), 200 if result.ok else 503)
         )
