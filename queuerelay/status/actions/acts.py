@@ -37,7 +37,7 @@ LONGEST_ID: Final = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionResult:
-    """What came of an action."""
+    """The result of an action, for its answer and for the page."""
 
     #: HTTP status.
     status: int = 200
@@ -195,7 +195,7 @@ def _id(ask: StatusRequest, expected: str) -> str:
 
 
 def _which(ask: StatusRequest) -> list[str] | None:
-    """The ids that are named; None for all, where that is said."""
+    """The ids of the dead letters; None for all of them."""
     fields = given(ask)
     ids, all = texts(fields, "id"), flag(fields, "all")
     if bool(ids) == all:

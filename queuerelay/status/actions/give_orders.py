@@ -21,7 +21,7 @@ _LOOK: Final = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderReports:
-    """What became of an order."""
+    """The reports on an order, and who has sent none."""
 
     #: One for each node that has said something.
     reports: Sequence[Report]

@@ -32,7 +32,7 @@ PARAMETERS: Final[Mapping[str, Schema]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One action."""
+    """One action: its place, its parameters, and the method of `Acts` that does it."""
 
     method: str = "POST"
     #: Without the first ``/``; ``{name}`` is one of `PARAMETERS`.

@@ -36,7 +36,7 @@ _NEW: Final = 60
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """What was last seen of Redis."""
+    """Redis and the nodes as they were last seen."""
 
     address: str
     #: Unix seconds.

@@ -84,7 +84,7 @@ class Collector:
         self._loop.start()
 
     def stop(self) -> Deferred[None]:
-        """Fires when nothing is under way."""
+        """Look no more; fires when no look is under way."""
         return self._loop.stop()
 
     @property
@@ -94,7 +94,7 @@ class Collector:
 
     @property
     def snapshot(self) -> StatusSnapshot:
-        """The last one; its `at` says when it was made."""
+        """The last snapshot; its `at` says when it was made."""
         if self._snapshot is None:
             # Asked before the first look.
             self._make()
@@ -166,7 +166,7 @@ class Collector:
         self._seen.readings = readings
 
     def _queue_names(self, known: set[str]) -> list[str]:
-        """Those of the nodes first, then others that are `known`."""
+        """The queues to look at: those of the nodes first, then others that are `known`."""
         ours = {queue for one in self._everybody().values() for queue in one.queues}
         theirs = known - ours
         names = [*sorted(ours), *sorted(theirs)]

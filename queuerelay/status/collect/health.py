@@ -1,4 +1,4 @@
-"""Whether all is well, and what is not: rules on what was collected, no more."""
+"""The health of the whole: rules on what was collected, no more."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -38,7 +38,7 @@ def judge(
     resque: Resque,
     new_failures: int,
 ) -> Health:
-    """`new_failures` are the dead letters of the last minutes."""
+    """The health; `new_failures` are the dead letters of the last minutes."""
     reasons = [
         *_redis(redis),
         *(reason for node in nodes for reason in _node(node)),

@@ -69,7 +69,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What has passed through a queue, as far as we see, since we look."""
+    """The messages that have passed through a queue since the collector was started."""
 
     #: Messages on it, delayed ones and those in flight among them.
     backlog: int
@@ -150,7 +150,7 @@ def percentiles(*several: Sequence[int]) -> Percentiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One queue, or all, at one moment; None where nothing is known."""
+    """One queue, or all queues together, at one moment; None where nothing is known."""
 
     depth: int | None = None
     oldest_age: float | None = None

@@ -27,7 +27,7 @@ Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class Counts:
-    """What one node has counted since its start."""
+    """The counters and durations of one node since its start."""
 
     numbers: dict[Key, int] = field(default_factory=dict)
     durations: dict[Key, Durations] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Counts:
 
 
 class Sums:
-    """Numbers and durations by what they are of."""
+    """Sums of counters and durations, by what they count."""
 
     def __init__(self) -> None:
         self.numbers: dict[Key, int] = {}
@@ -58,7 +58,7 @@ class Sums:
 
 
 class Ledger:
-    """Adds up what nodes say, each time they say it."""
+    """The counters of all nodes, added up each time that they publish them."""
 
     def __init__(self) -> None:
         #: Last known, by node; those that spoke last stand last.

@@ -1,5 +1,5 @@
-"""What is going on, at one moment, everywhere: the one record that page, JSON, metrics, stats.txt
-and the command line read.
+"""The snapshot: everything at one moment, the one record that page, JSON, metrics, stats.txt and
+actions read.
 
 Invariants:
 
@@ -25,7 +25,7 @@ from queuerelay.wire.node import ExitRecord, SlotState
 
 
 class Severity(StrEnum):
-    """How bad something is."""
+    """The severity of a reason, or of the whole."""
 
     OK = "ok"
     #: Somebody should look at it.
@@ -36,7 +36,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why the whole is not well."""
+    """One reason why the whole is not well."""
 
     severity: Severity
     #: A short stable word: ``redis-down``, ``node-stale``, ``loop-stale``, ``no-worker``, ...
@@ -49,7 +49,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How the whole is."""
+    """The health of the whole."""
 
     #: The worst of the reasons'.
     severity: Severity = Severity.OK
@@ -59,7 +59,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis:
-    """The Redis that everything goes through. What it does not say is None."""
+    """The Redis that everything goes through; what it does not say is None."""
 
     #: Whether it answered the last look.
     up: bool = False
@@ -79,7 +79,7 @@ class Redis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopStatus:
-    """Something that a node does again and again."""
+    """A loop of a node: something that it does again and again."""
 
     name: str
     #: Seconds since its last turn ended.
@@ -157,7 +157,7 @@ class QueueStatus:
     held: int
     #: Those of `held` that the relays keep in memory.
     gated: int
-    #: From push to start, start to end, and as the client saw it, over `Snapshot.window`.
+    #: From push to start, start to end, and as the client saw it, over `StatusSnapshot.window`.
     wait: Percentiles
     run: Percentiles
     total: Percentiles
@@ -206,7 +206,7 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resque:
-    """What Resque's own keys say."""
+    """Workers and jobs by Resque's own keys."""
 
     #: Workers that are listed, and those of them that run something.
     workers: int = 0
@@ -220,7 +220,7 @@ class Resque:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """What the relays have done, all together, since `Snapshot.since`."""
+    """The requests of all relays together, since `StatusSnapshot.since`."""
 
     #: Ends of held requests: ``answered``, ``expired``, ``gone``, ``refused``, ``aborted``; each
     #: is there.
@@ -254,7 +254,7 @@ class Histograms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSnapshot:
-    """Everything."""
+    """All nodes, queues, clients, pools and dead letters, at one moment."""
 
     #: Unix seconds at which it was made.
     at: float

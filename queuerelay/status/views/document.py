@@ -22,7 +22,7 @@ _LEFT_OUT = ("history", "histograms")
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The routes of the JSON documents."""
     documents = _Documents(status)
     return [
         StatusRoute(path="status.json", handler=documents.status),
@@ -57,7 +57,7 @@ def _plain(value: object) -> Any:
 
 
 class _Documents:
-    """Writes each snapshot once, however often it is asked for."""
+    """The documents of one status room, each snapshot written once."""
 
     def __init__(self, status: Status) -> None:
         self._status = status

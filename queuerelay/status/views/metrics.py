@@ -39,12 +39,12 @@ _SEVERITIES: Final = (Severity.OK, Severity.WARNING, Severity.CRITICAL)
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The route of ``/metrics``."""
     return [StatusRoute(path="metrics", handler=_Metrics(status).answer)]
 
 
 class _Metrics:
-    """Writes each snapshot once in each format, however many scrape it."""
+    """The metrics of one status room, each snapshot written once in each format."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -73,18 +73,18 @@ def write(snapshot: StatusSnapshot, *, openmetrics_format: bool = False) -> byte
 
 
 def _reasons(kind: type[Refusal]) -> set[str]:
-    """Of all refusals that there are."""
+    """The reasons of this refusal and of all that inherit from it."""
     return {kind.reason}.union(*map(_reasons, kind.__subclasses__()))
 
 
 class _Source(Collector):
-    """Families of metrics out of a snapshot."""
+    """The families of metrics of a snapshot, as Prometheus' client reads them."""
 
     def __init__(self, snapshot: StatusSnapshot) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """All of them."""
+        """All families."""
         snapshot = self._snapshot
         yield _info(snapshot)
         yield from _redis(snapshot)

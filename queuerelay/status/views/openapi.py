@@ -1,4 +1,4 @@
-"""``/openapi.json``: what the listener answers, as OpenAPI 3.1 says such things."""
+"""``/openapi.json``: the documents and the actions of the listener, as OpenAPI 3.1 has it."""
 
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ _STATUSES: Final = {
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The route of this representation."""
+    """The route of ``/openapi.json``."""
     answer = json_answer(openapi())
 
     def document(ask: StatusRequest) -> StatusResponse:
@@ -41,7 +41,7 @@ def routes(status: Status) -> list[StatusRoute]:
 
 
 def openapi() -> dict[str, Any]:
-    """The document."""
+    """The OpenAPI document."""
     paths: dict[str, Any] = {
         "/status.json": {"get": _read("Everything, as of the last second")},
         "/history.json": {"get": _read("The last hour")},

@@ -94,7 +94,7 @@ _TEMPLATE: Final = _environment().get_template("page.html")
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The page and what it needs."""
+    """The routes of the page, its style sheet and its script."""
     pages = _Pages(status)
     return [
         StatusRoute(path="", handler=pages.page),
@@ -109,7 +109,7 @@ def _fixed(body: bytes, content_type: str) -> Callable[[StatusRequest], StatusRe
 
 
 class _Pages:
-    """Writes pages."""
+    """The pages of one status room, each snapshot written once."""
 
     def __init__(self, status: Status) -> None:
         self._status = status

@@ -39,7 +39,7 @@ _PICTURES: Final = 0x2400
 
 
 def fit(text: str) -> str:
-    """`text` without what is no text: pictures in its place."""
+    """`text` with pictures in the place of characters that are no text."""
     return _UNFIT.sub(_picture, text)
 
 
@@ -83,7 +83,7 @@ def count(number: float | None) -> str:
 
 
 def rate(per_minute: float) -> str:
-    """Of something per minute."""
+    """A rate per minute: ``0.3``, ``1,234``."""
     return f"{per_minute:.1f}" if 0 < per_minute < 9.95 else f"{per_minute:,.0f}"
 
 

@@ -10,7 +10,6 @@ from typing import Final
 from markupsafe import Markup
 
 from queuerelay.status.collect.dead_letters import DeadLetterAttempt, DeadLetters
-from queuerelay.status.collect.history import Percentiles
 from queuerelay.status.collect.snapshot import NodeStatus, PoolStatus, Severity, StatusSnapshot
 from queuerelay.status.views import page_text
 from queuerelay.status.views.page_plot import plots
@@ -51,7 +50,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
-    """A pool."""
+    """A pool, in the bounds in which the page shows it."""
 
     key: str
     pool: PoolStatus
@@ -225,8 +224,3 @@ def node_state(node: NodeStatus) -> str:
     if any(loop.stale for loop in node.loops):
         return "stuck"
     return "draining" if node.draining else "alive"
-
-
-def known(found: Percentiles) -> bool:
-    """Whether there is anything to show."""
-    return found.count > 0

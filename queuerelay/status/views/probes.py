@@ -17,7 +17,7 @@ from queuerelay.status.status import Status
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The routes of the probes."""
     probes = _Probes(status)
     return [
         StatusRoute(path="healthz", handler=probes.alive),

@@ -16,7 +16,7 @@ _BREAKS: Final = re.compile(r"[\s=\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The route of ``/stats.txt``."""
 
     def stats(ask: StatusRequest) -> StatusResponse:
         return StatusResponse(body=stats_txt(status.snapshot).encode("utf-8", "replace"))
@@ -25,7 +25,7 @@ def routes(status: Status) -> list[StatusRoute]:
 
 
 def stats_txt(snapshot: StatusSnapshot) -> str:
-    """The lines."""
+    """The lines of ``/stats.txt``."""
     resque = snapshot.resque
     lines = [
         f"resque.pending={snapshot.depth}",
