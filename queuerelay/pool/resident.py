@@ -26,7 +26,7 @@ from queuerelay.loop import Loop
 from queuerelay.pool.child import Child
 from queuerelay.pool.exits import Exit, Stopped
 from queuerelay.pool.output import Lines
-from queuerelay.pool.snapshot import Tally, exit_record
+from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Workshop
 from queuerelay.wire.node import PoolState, SlotState
 from queuerelay.wire.outcome import Outcome

@@ -6,7 +6,7 @@ import pytest
 
 from queuerelay.pool.exits import Exit
 from queuerelay.pool.publish import published
-from queuerelay.pool.snapshot import exit_record
+from queuerelay.pool.tally import exit_record
 from queuerelay.wire.histogram import Histogram
 from queuerelay.wire.node import JobDurations, PoolNode, PoolState, SlotState, encode
 from queuerelay.wire.outcome import Outcome
