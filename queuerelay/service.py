@@ -29,11 +29,12 @@ from queuerelay.http.site import Site
 from queuerelay.pool.pools import Pools, check_command
 from queuerelay.relay.limits import client_limits
 from queuerelay.relay.listeners import Listeners, endpoints
+from queuerelay.relay.probe import Deep
 from queuerelay.relay.relay import Relay
 from queuerelay.relay.resource import RelayResource
 from queuerelay.status.listener import StatusListener, endpoint_from
 from queuerelay.status.resource import StatusResource
-from queuerelay.status.status import Status
+from queuerelay.status.status import Status, ThisProcess
 from queuerelay.wire import url
 
 _log = Logger()
@@ -239,10 +240,11 @@ class Daemon(Service):
             self._backend.broker,
             address=url.parse(config.redis).place,
             clock=self._reactor,
-            local=[part.published for part in parts],
-            loops=[part.loops for part in parts],
-            draining=lambda: self._stopping,
-            holder=self.relay,
+            process=ThisProcess(
+                parts=parts,
+                draining=lambda: self._stopping,
+                probe=None if self.relay is None else Deep(self.relay, clock=self._reactor),
+            ),
             credentials=config.status.credentials,
         )
 

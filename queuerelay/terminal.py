@@ -4,6 +4,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+from queuerelay.durations import in_words
+
 #: Between two columns.
 _GAP: Final = "  "
 #: Columns of the last cell that are to be seen, where it has so many.
@@ -81,22 +83,5 @@ def _widths(shown: Sequence[Sequence[str]]) -> list[int]:
 
 
 def span(seconds: float | None) -> str:
-    """A duration in two units at most: ``12 ms``, ``1.2 s``, ``3 min 20 s``, ``2 d 4 h``."""
-    if seconds is None:
-        return "-"
-    if seconds == 0:
-        return "0"
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, name, smaller, small in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {name} {rest} {small}" if rest else f"{whole // size} {name}"
-    return f"{whole} s"
+    """A duration in words, "-" where none is known."""
+    return "-" if seconds is None else in_words(seconds)

@@ -21,6 +21,7 @@ from queuerelay.config.shape import OFF, ROLES
 from queuerelay.errors import ConfigError
 from queuerelay.wire import url
 from queuerelay.wire.headers import is_token
+from queuerelay.wire.names import QUEUE_NAME, QUEUE_NAME_EXPECTED
 from queuerelay.wire.outcome import CONFIGURABLE, Outcome
 from queuerelay.wire.proxies import FORWARDED, UNIX, X_FORWARDED
 
@@ -34,6 +35,15 @@ _UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 def _text(expected: str, bad: re.Pattern[str] = _UNPRINTABLE, longest: int = 128) -> Check:
     def check(value: object, name: str) -> str:
         if not isinstance(value, str) or not 0 < len(value) <= longest or bad.search(value):
+            raise ConfigError.of(name, value, expected)
+        return value
+
+    return check
+
+
+def _matching(pattern: str, expected: str) -> Check:
+    def check(value: object, name: str) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
             raise ConfigError.of(name, value, expected)
         return value
 
@@ -100,10 +110,7 @@ def status_endpoint(value: object, name: str) -> str | None:
     return None if value == OFF else value
 
 
-queue: Final = _text(
-    "a queue name of 1 to 128 characters without ':', ',' and blanks",
-    re.compile(_UNPRINTABLE.pattern + "|[:,]"),
-)
+queue: Final = _matching(QUEUE_NAME, f"a queue name of {QUEUE_NAME_EXPECTED}")
 prefix: Final = _text("1 to 128 characters without blanks, such as 'queuerelay:'")
 list_name: Final = _text("the name of a Redis list, such as 'responses'")
 file: Final = _text("the path of a file", re.compile(r"[\x00-\x1f\x7f]"), 4096)

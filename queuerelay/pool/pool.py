@@ -35,8 +35,8 @@ from queuerelay.pool.runner import Runner
 from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.sizing import INTERVAL
 from queuerelay.pool.slot import Slot
-from queuerelay.pool.snapshot import PoolSnapshot
 from queuerelay.pool.upkeep import Upkeep
+from queuerelay.wire.node import PoolState
 
 #: Most messages claimed in one step: while it answers that, Redis answers nobody else.
 MOST: Final = 64
@@ -358,7 +358,7 @@ class Pool:
                 return True
         return False
 
-    def snapshot(self) -> PoolSnapshot:
+    def snapshot(self) -> PoolState:
         """What it is doing now."""
         now, tally = self._clock.seconds(), self._runner.tally
         resting = self._runner.rest.reason
@@ -368,7 +368,7 @@ class Pool:
             resting = "all workers are paused"
         if self._draining or self._stopping:
             resting = "draining"
-        return PoolSnapshot(
+        return PoolState(
             name=self.config.name,
             queues=self.config.queues,
             size=self._size,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import orjson
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorProcess
 from twisted.logger import Logger
@@ -21,9 +20,9 @@ from queuerelay.pool.carry_out import obey
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
-from queuerelay.pool.snapshot import PoolSnapshot
 from queuerelay.pool.task import Workshop
 from queuerelay.processes.spawner import Spawner
+from queuerelay.wire.node import LoopAge, PoolNode, PoolState, encode
 from queuerelay.wire.order import decode_order, encode_report
 
 #: How many loops are published, those first that have been still for longest.
@@ -161,7 +160,7 @@ class Pools:
             self._log.info("a rolling restart was asked for, and there is no resident pool")
         return gatherResults([pool.roll() for pool in residents]).addCallback(lambda _: None)
 
-    def snapshot(self) -> list[PoolSnapshot]:
+    def snapshot(self) -> list[PoolState]:
         """What each pool is doing now, in the order of the configuration."""
         return [pool.snapshot() for pool in self._pools.values()]
 
@@ -169,21 +168,20 @@ class Pools:
         """What it and its pools do again and again."""
         return [*self._loops, *(loop for one in self._pools.values() for loop in one.loops())]
 
-    def published(self) -> dict[str, Any]:
-        """What it tells others about itself; `queuerelay.status.collect.nodes` reads it."""
+    def published(self) -> PoolNode:
+        """What it tells others about itself."""
         stillest = sorted(self.loops(), key=lambda loop: loop.limit - loop.still)
-        return {
-            "role": "pool",
-            "id": self.id,
-            "version": __version__,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "at": self._wall_clock(),
-            "pools": published(self.snapshot()),
-            "uptime": self._reactor.seconds() - self._born,
-            "draining": self._stopping,
-            "loops": [(loop.name, loop.still, loop.limit) for loop in stillest[:LOOPS]],
-        }
+        return PoolNode(
+            id=self.id,
+            version=__version__,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            at=self._wall_clock(),
+            pools=published(self.snapshot()),
+            uptime=self._reactor.seconds() - self._born,
+            draining=self._stopping,
+            loops=[LoopAge(loop.name, loop.still, loop.limit) for loop in stillest[:LOOPS]],
+        )
 
     def _take_orders(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._taken_orders())
@@ -210,4 +208,4 @@ class Pools:
                 self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
 
     def _beat(self) -> Deferred[None]:
-        return self._broker.beat(self.id, orjson.dumps(self.published()), inbox_life=_LIFE)
+        return self._broker.beat(self.id, encode(self.published()), inbox_life=_LIFE)

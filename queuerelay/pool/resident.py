@@ -26,8 +26,9 @@ from queuerelay.loop import Loop
 from queuerelay.pool.child import Child
 from queuerelay.pool.exits import Exit, Stopped
 from queuerelay.pool.output import Lines
-from queuerelay.pool.snapshot import PoolSnapshot, SlotSnapshot, Tally, exit_snapshot
+from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Workshop
+from queuerelay.wire.node import PoolState, SlotState
 from queuerelay.wire.outcome import Outcome
 
 #: First and longest pause before a process is started again, in seconds.
@@ -303,7 +304,7 @@ class Residents:
         elif exit.ended_by_us is not None:
             outcome = Outcome.INTERRUPTED
         self._tally.add(
-            exit_snapshot(
+            exit_record(
                 exit,
                 at=self._wall_clock(),
                 message="",
@@ -362,10 +363,10 @@ class Residents:
         """What it does again and again."""
         return [self._look]
 
-    def snapshot(self) -> PoolSnapshot:
+    def snapshot(self) -> PoolState:
         """What it is doing now."""
         now = self._clock.seconds()
-        return PoolSnapshot(
+        return PoolState(
             name=self.config.name,
             queues=self.config.queues,
             size=self.size,
@@ -390,10 +391,10 @@ class Residents:
             return f"crash loop: {len(looping)} of {self.size} processes do not stay up"
         return "rolling restart" if self.is_rolling else ""
 
-    def _slot(self, post: _Post, now: float) -> SlotSnapshot:
+    def _slot(self, post: _Post, now: float) -> SlotState:
         if post.child is None:
-            return SlotSnapshot(number=post.number, state="waiting", attempt=post.failures or None)
-        return SlotSnapshot(
+            return SlotState(number=post.number, state="waiting", attempt=post.failures or None)
+        return SlotState(
             number=post.number,
             state="running" if post.child.alive and not post.ending else "ending",
             pid=post.child.pid,

@@ -7,7 +7,7 @@ from typing import Final
 import orjson
 
 from queuerelay.broker.base import SNAPSHOT_LIFE, Broker, Claim, Survey
-from queuerelay.pool.snapshot import Tally
+from queuerelay.pool.tally import Tally
 
 #: How often to tell before those who were killed are taken off the list: by then what they have
 #: published last is gone.

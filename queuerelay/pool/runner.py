@@ -30,7 +30,7 @@ from queuerelay.pool.exits import Dead, Done, Exit, PutBack, RetryAt, Stopped, n
 from queuerelay.pool.output import Capture, Lines
 from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.slot import Slot
-from queuerelay.pool.snapshot import Tally, exit_snapshot
+from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work, Workshop
 from queuerelay.processes.interfaces import ILauncher
 from queuerelay.wire.message import Attempt, with_attempt
@@ -390,7 +390,7 @@ class Runner:
         self.tally.count(what, self._clock.seconds())
 
     def _add(self, work: Work, exit: Exit, outcome: Outcome, stderr: str) -> None:
-        shown = exit_snapshot(
+        shown = exit_record(
             exit,
             at=self._wall_clock(),
             message=work.id,

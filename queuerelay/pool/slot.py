@@ -2,7 +2,7 @@
 
 from queuerelay.broker.base import Claim
 from queuerelay.pool.child import Child
-from queuerelay.pool.snapshot import SlotSnapshot
+from queuerelay.wire.node import SlotState
 
 
 class Slot:
@@ -42,9 +42,9 @@ class Slot:
             return "starting"
         return "running" if self.child.alive else "ending"
 
-    def snapshot(self, now: float) -> SlotSnapshot:
+    def snapshot(self, now: float) -> SlotState:
         """What it is doing at `now` clock seconds."""
-        return SlotSnapshot(
+        return SlotState(
             number=self.number,
             state=self.state,
             pid=self.child.pid if self.child is not None else None,

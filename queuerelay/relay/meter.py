@@ -4,16 +4,14 @@ On the way of every request: an answer costs a few hundred nanoseconds here, and
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from queuerelay.wire.histogram import Histogram
+from queuerelay.wire.node import CODES, QueueState
 from queuerelay.wire.reply import Reply
 
-#: What a client gets, by the first digit of its status from 2 on; the last for no answer, and for
-#: one that was broken off.
-CODES: Final = ("2xx", "3xx", "4xx", "5xx", "gone", "aborted")
-_GONE: Final = 4
-_ABORTED: Final = 5
+_GONE: Final = CODES.index("gone")
+_ABORTED: Final = CODES.index("aborted")
 
 
 class QueueMeter:
@@ -68,18 +66,18 @@ class Meter:
         """A request was refused before it had a queue."""
         self._queues[""].codes[status // 100 - 2] += 1
 
-    def published(self, held: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, Any]]:
+    def queues(self, held: Mapping[str, tuple[int, int]]) -> dict[str, QueueState]:
         """All of it by queue; `held` says how many are held now, and how many of them gated."""
-        published: dict[str, dict[str, Any]] = {}
+        states = {}
         for queue, meter in self._queues.items():
             count, gated = held.get(queue, (0, 0))
-            published[queue] = {
-                "held": count,
-                "gated": gated,
-                "taken": sum(meter.codes) + count if queue else 0,
-                "codes": dict(zip(CODES, meter.codes, strict=True)),
-                "total": meter.total.published(),
-                "wait": meter.wait.published(),
-                "run": meter.run.published(),
-            }
-        return published
+            states[queue] = QueueState(
+                held=count,
+                gated=gated,
+                taken=sum(meter.codes) + count if queue else 0,
+                codes=dict(zip(CODES, meter.codes, strict=True)),
+                total=meter.total.durations(),
+                wait=meter.wait.durations(),
+                run=meter.run.durations(),
+            )
+        return states

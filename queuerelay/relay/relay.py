@@ -18,10 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-import orjson
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -57,6 +56,7 @@ from queuerelay.relay.routes import Routes
 from queuerelay.relay.stream import Break, Streams
 from queuerelay.seldom import Seldom
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
+from queuerelay.wire.node import GateState, LoopAge, RelayNode, encode
 from queuerelay.wire.reply import (
     Failed,
     Frame,
@@ -550,35 +550,36 @@ class Relay:
         """What it does again and again."""
         return self._loops
 
-    def published(self) -> dict[str, Any]:
-        """What it tells others about itself; `queuerelay.status.collect.nodes` reads it."""
+    def published(self) -> RelayNode:
+        """What it tells others about itself."""
         snapshot, now = self.snapshot(), self._clock.seconds()
-        return {
-            "role": "relay",
-            "id": self.id,
-            "version": __version__,
-            "host": os.uname().nodename,
-            "pid": os.getpid(),
-            "at": self._wall_clock(),
-            "uptime": now - self._born,
-            "held": snapshot.held,
-            "held_bytes": snapshot.held_bytes,
-            "streaming": snapshot.streaming,
-            "unsent_bytes": snapshot.unsent_bytes,
-            "oldest_age": self._table.oldest(now),
-            "max_held": self._config.max_held,
-            "max_held_bytes": self._config.max_held_bytes,
-            "draining": snapshot.draining,
-            "counters": snapshot.counters,
-            "refusals": snapshot.refusals,
-            "queues": self._meter.published(self._table.by_queue()),
-            "gates": {queue: asdict(gate) for queue, gate in snapshot.gates.items()},
-            "loops": [(loop.name, loop.still, loop.limit) for loop in self._loops],
-        }
+        return RelayNode(
+            id=self.id,
+            version=__version__,
+            host=os.uname().nodename,
+            pid=os.getpid(),
+            at=self._wall_clock(),
+            uptime=now - self._born,
+            held=snapshot.held,
+            held_bytes=snapshot.held_bytes,
+            streaming=snapshot.streaming,
+            unsent_bytes=snapshot.unsent_bytes,
+            oldest_age=self._table.oldest(now),
+            max_held=self._config.max_held,
+            max_held_bytes=self._config.max_held_bytes,
+            draining=snapshot.draining,
+            counters=snapshot.counters,
+            refusals=snapshot.refusals,
+            queues=self._meter.queues(self._table.by_queue()),
+            gates={
+                queue: GateState(since=gate.since, by=gate.by)
+                for queue, gate in snapshot.gates.items()
+            },
+            loops=[LoopAge(loop.name, loop.still, loop.limit) for loop in self._loops],
+        )
 
     def _beat(self) -> Deferred[None]:
-        snapshot = orjson.dumps(self.published())
-        return self._broker.beat(self.id, snapshot, inbox_life=self._inbox_life)
+        return self._broker.beat(self.id, encode(self.published()), inbox_life=self._inbox_life)
 
     def _look_at_depths(self) -> Deferred[None]:
         def seen(depths: Sequence[QueueDepth]) -> None:

@@ -1,29 +1,61 @@
-"""The status room of one process: what it knows, for whoever answers questions about it."""
+"""The status room of one process: the collector, the guard, and the process itself, for those who
+answer questions about it.
+"""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
 from queuerelay.loop import Loop
-from queuerelay.relay.probe import Deep, Holder
-from queuerelay.status.collect.collector import Collector, Local
-from queuerelay.status.collect.snapshot import Snapshot
+from queuerelay.status.collect.collector import Collector
+from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.credentials import Credentials
 from queuerelay.status.guard import Guard
+from queuerelay.wire.node import Node
 
-#: What a part of this process does again and again.
-Loops = Callable[[], Sequence[Loop]]
+
+class Part(Protocol):
+    """A relay or the pools of this process."""
+
+    def published(self) -> Node:
+        """Its record, as it is now."""
+
+    def loops(self) -> Sequence[Loop]:
+        """All that it does again and again."""
+
+
+class Probe(Protocol):
+    """Sends a request through a queue and a worker and back."""
+
+    def check(self) -> Deferred[Any]:
+        """Fires with a dataclass that has `ok`; never fails."""
+
+    def stop(self) -> None:
+        """End the check under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThisProcess:
+    """The process in which the status room is, as its other parts show it."""
+
+    #: They need no Redis to be seen.
+    parts: Sequence[Part] = ()
+    #: Whether it takes no more work.
+    draining: Callable[[], bool] = lambda: False
+    #: None where there is no relay.
+    probe: Probe | None = None
 
 
 class Status:
-    """`start` and `stop` once each.
+    """One status room; `start` and `stop` once each.
 
-    `local` and `loops` are the other parts of this process, `draining` tells whether they stop, and
-    `holder` is the relay among them, if there is one. `credentials` is a file with those of who
-    may act; raises `ConfigError` where it is wrong. Without one nobody may.
+    `address` is where Redis is, for people, without password. `credentials` is a file with those of
+    who may act; raises `ConfigError` where it is wrong. Without one nobody may.
     """
 
     def __init__(
@@ -32,10 +64,7 @@ class Status:
         *,
         address: str,
         clock: IReactorTime,
-        local: Sequence[Local] = (),
-        loops: Sequence[Loops] = (),
-        draining: Callable[[], bool] = lambda: False,
-        holder: Holder | None = None,
+        process: ThisProcess = ThisProcess(),
         credentials: str | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -43,14 +72,16 @@ class Status:
         self.clock = clock
         self.wall_clock = wall_clock
         self.collector = Collector(
-            broker, local=local, address=address, clock=clock, wall_clock=wall_clock
+            broker,
+            local=[part.published for part in process.parts],
+            address=address,
+            clock=clock,
+            wall_clock=wall_clock,
         )
-        #: Sends requests that do nothing; None where there is no relay in this process.
-        self.deep = None if holder is None else Deep(holder, clock=clock)
+        self.probe = process.probe
         #: Decides who may act.
         self.guard = Guard(Credentials(credentials) if credentials else None, clock=clock)
-        self._loops = loops
-        self._draining = draining
+        self._process = process
 
     def start(self) -> None:
         """Begin to collect."""
@@ -58,12 +89,12 @@ class Status:
 
     def stop(self) -> Deferred[None]:
         """Fires when nothing is left running."""
-        if self.deep is not None:
-            self.deep.stop()
+        if self.probe is not None:
+            self.probe.stop()
         return self.collector.stop()
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatusSnapshot:
         """The last one; never waits for anything."""
         return self.collector.snapshot
 
@@ -75,8 +106,9 @@ class Status:
     @property
     def draining(self) -> bool:
         """Whether this process takes no more work."""
-        return self._draining()
+        return self._process.draining()
 
     def loops(self) -> list[Loop]:
         """All loops of this process."""
-        return [self.collector.loop, *(loop for loops in self._loops for loop in loops())]
+        others = (loop for part in self._process.parts for loop in part.loops())
+        return [self.collector.loop, *others]

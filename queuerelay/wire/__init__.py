@@ -1,6 +1,15 @@
-"""The wire: what travels through Redis, as pure functions. No I/O, no clock, no reactor.
+"""The wire: what two processes agree on, as pure functions and records. No I/O, no clock.
 
-`message` is the way in (relay to queue to worker), `reply` the way back, `headers` the rules
-that both share, `failure` the entries of ``resque:failed`` and `recovery` what becomes of a
-message whose worker died. `docs/protocol.md` describes the same bytes to worker authors.
+- Of a request: `message` is the way in (relay to queue to worker), `reply` the way back, `headers`
+  the rules that both share, `cgi` and `variables` what a script sees of it, `body` and `target` its
+  parts, `proxies` who may speak for clients.
+- Of a job: `outcome` how an attempt ended, `failure` and `dead_letter` the entries of
+  ``resque:failed``, `recovery` what becomes of a message whose worker died, `working` what Resque
+  shows of it while it runs.
+- Of nodes: `node` what each publishes of itself, `order` what operators ask of one.
+- Of Redis: `url` where it is, `keys` the names in it, `commands` and `scripts` what is asked of it.
+- For all of them: `names` what queues and classes may be called, `histogram` durations that can be
+  added up, `exact` JSON with every digit, `untrusted` JSON that anybody may have written.
+
+`docs/protocol.md` describes the same bytes to worker authors.
 """

@@ -9,7 +9,7 @@ left out.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 #: Upper bounds of the buckets in seconds; one more bucket is above them.
 BOUNDS: Final = (
@@ -20,6 +20,19 @@ BOUNDS: Final = (
 BUCKETS: Final = len(BOUNDS) + 1
 #: A count or a sum past this was not counted by anybody.
 _MOST: Final = 2**53
+
+
+class Durations(NamedTuple):
+    """A histogram at one moment."""
+
+    #: By bucket, not cumulative.
+    counts: Sequence[int]
+    #: Seconds, all together.
+    sum: float
+
+
+#: A histogram of nothing.
+NO_DURATIONS: Final = Durations(counts=(0,) * BUCKETS, sum=0.0)
 
 
 class Histogram:
@@ -46,21 +59,22 @@ class Histogram:
         """How many there are."""
         return sum(self.counts)
 
-    def published(self) -> list[float]:
-        """In few bytes."""
-        return publish(self.counts, self.sum)
+    def durations(self) -> Durations:
+        """What it has counted until now."""
+        return Durations(counts=tuple(self.counts), sum=self.sum)
 
 
-def publish(counts: Sequence[int], total: float) -> list[float]:
+def publish(durations: Durations) -> list[float]:
     """``[sum, count, ...]`` without the zeros at the end."""
+    counts, total = durations
     used = len(counts)
     while used and not counts[used - 1]:
         used -= 1
     return [round(total, 6), *counts[:used]]
 
 
-def read(value: object) -> tuple[list[int], float]:
-    """Counts and sum of a published histogram; `ValueError` where it is none."""
+def read(value: object) -> Durations:
+    """A published histogram; `ValueError` where it is none."""
     if not isinstance(value, list) or not 1 <= len(value) <= 1 + BUCKETS:
         raise ValueError("no histogram")
     total, *counts = value
@@ -69,7 +83,7 @@ def read(value: object) -> tuple[list[int], float]:
             raise ValueError("a count that is none")
     if type(total) not in (int, float) or not 0 <= total <= _MOST:
         raise ValueError("a sum that is none")
-    return counts + [0] * (BUCKETS - len(counts)), float(total)
+    return Durations(counts=(*counts, *[0] * (BUCKETS - len(counts))), sum=float(total))
 
 
 def quantile(counts: Sequence[int], q: float) -> float | None:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "queuerelay"
 
 #: Modules at the top that any room may use; workers only those without Twisted.
-BASE = ("errors", "seldom", "eager", "backoff", "waiters", "loop")
+BASE = ("errors", "seldom", "eager", "backoff", "durations", "waiters", "loop")
 #: Each room or module at the top, and the rooms that it may import from. A name ends at a dot: that
 #: of a room stands for all in it.
 MAY_USE = {
@@ -18,6 +18,7 @@ MAY_USE = {
     "seldom": (),
     "eager": (),
     "backoff": (),
+    "durations": (),
     "waiters": (),
     "loop": ("errors", "seldom"),
     "wire": ("errors",),
@@ -35,10 +36,12 @@ MAY_USE = {
         *("wire", "http", "processes", "broker", "config", "relay", "pool", "status"),
     ),
     "tap": ("errors", "config", "service"),
-    "terminal": (),
+    "terminal": ("durations",),
     "client": (),
     "cli": ("client", "terminal"),
 }
+#: The rooms within `status`, and which of them each may import from.
+STATUS_MAY_USE = {"collect": (), "actions": ("collect",), "views": ("collect", "actions")}
 
 
 def modules() -> dict[str, Path]:
@@ -105,6 +108,17 @@ def test_imports_go_one_way(name):
     here = room(name)
     used = {room(other) for other in GRAPH[name]} - {here, ""}
     assert used <= set(MAY_USE.get(here, ())), f"{name} imports from {used}"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if room(name) == "status"))
+def test_imports_go_one_way_within_status(name):
+    def part(module: str) -> str:
+        return (*module.split("."), "")[2] if room(module) == "status" else ""
+
+    here = part(name)
+    if here in STATUS_MAY_USE:
+        used = {part(other) for other in GRAPH[name]} & STATUS_MAY_USE.keys() - {here}
+        assert used <= set(STATUS_MAY_USE[here]), f"{name} imports from {used}"
 
 
 def test_no_circle():

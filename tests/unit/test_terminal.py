@@ -63,7 +63,7 @@ def test_a_narrow_terminal_has_fewer_columns_and_no_cut_numbers():
     ("seconds", "expected"),
     [
         (None, "-"),
-        (0, "0"),
+        (0, "0 s"),
         (0.0004, "0.4 ms"),
         (0.0123, "12 ms"),
         (0.9996, "1.0 s"),

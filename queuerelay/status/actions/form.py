@@ -1,4 +1,4 @@
-"""What an action is given: a form or a JSON object, read into plain values."""
+"""The body of an action: a form or a JSON object, read into plain values."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -15,7 +15,7 @@ _MOST: Final = 1000
 
 
 class Wrong(Exception):
-    """What was given is not what is expected; the text says both."""
+    """A field of an action is wrong; the text names it and says what was expected."""
 
 
 def given(ask: StatusRequest) -> Mapping[str, Any]:
@@ -57,7 +57,7 @@ def from_json(text: bytes | str, name: str) -> Any:
 
 
 def text(fields: Mapping[str, Any], name: str, default: str = "") -> str:
-    """One text."""
+    """One text; `default` where the field is not there."""
     value = _one(fields.get(name, default))
     if not isinstance(value, str):
         raise Wrong(f"{name}: expected a text")
@@ -65,7 +65,7 @@ def text(fields: Mapping[str, Any], name: str, default: str = "") -> str:
 
 
 def flag(fields: Mapping[str, Any], name: str) -> bool:
-    """Yes or no: a JSON boolean, ``1`` in a form."""
+    """A JSON boolean, or ``1`` in a form; false where the field is not there."""
     value = _one(fields.get(name, False))
     if value in (True, "1", "true", "on"):
         return True
@@ -94,5 +94,5 @@ def texts(fields: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _one(value: Any) -> Any:
-    """Of a form's field the last."""
+    """The last value of a form's field."""
     return value[-1] if isinstance(value, list) and value else value

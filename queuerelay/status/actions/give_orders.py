@@ -20,8 +20,8 @@ _LOOK: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of an order."""
+class OrderReports:
+    """The reports on an order, and who has sent none."""
 
     #: One for each node that has said something.
     reports: Sequence[Report]
@@ -36,7 +36,7 @@ def new_id() -> str:
 
 def give(
     order: Order, nodes: Sequence[str], *, broker: Broker, clock: IReactorTime
-) -> Deferred[Outcome]:
+) -> Deferred[OrderReports]:
     """Give `order` to `nodes`; fires when all have reported, or after `PATIENCE` seconds.
 
     Fails with `BrokerError` where Redis does not take it.
@@ -46,7 +46,7 @@ def give(
 
 async def _given(
     order: Order, nodes: Sequence[str], broker: Broker, clock: IReactorTime
-) -> Outcome:
+) -> OrderReports:
     raw, until = encode_order(order), clock.seconds() + PATIENCE
     for node in nodes:
         await broker.order(node, raw)
@@ -54,7 +54,7 @@ async def _given(
         reports = _decoded(await broker.reports(order.id))
         silent = [node for node in nodes if node not in {report.node for report in reports}]
         if not silent or clock.seconds() >= until:
-            return Outcome(reports=reports, silent=silent)
+            return OrderReports(reports=reports, silent=silent)
         await deferLater(clock, _LOOK)
 
 

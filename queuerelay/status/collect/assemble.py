@@ -1,4 +1,4 @@
-"""The snapshot, out of what was seen; no I/O here."""
+"""The snapshot, made of what was seen of Redis and of the nodes; no I/O here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,29 +6,29 @@ from typing import Final
 
 from queuerelay.broker.base import Gate, QueueDepth, Survey
 from queuerelay.status.collect import health
+from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.history import (
     WINDOW,
     Hour,
     Passage,
     Point,
-    Rates,
+    QueueRates,
     Recent,
     percentiles,
 )
 from queuerelay.status.collect.ledger import Ledger, Sums
-from queuerelay.status.collect.nodes import ENDS, Told
+from queuerelay.status.collect.nodes import NodeReading
 from queuerelay.status.collect.snapshot import (
-    CODES,
-    Durations,
-    Failures,
     Histograms,
-    Pool,
-    Queue,
+    PoolStatus,
+    QueueStatus,
     Redis,
     Requests,
     Resque,
-    Snapshot,
+    StatusSnapshot,
 )
+from queuerelay.wire.histogram import Durations
+from queuerelay.wire.node import BREAKS, CODES, ENDS
 
 #: Points of the history that "new" dead letters go back: ten minutes.
 _NEW: Final = 60
@@ -36,7 +36,7 @@ _NEW: Final = 60
 
 @dataclass(slots=True, kw_only=True)
 class Seen:
-    """What was last seen of Redis."""
+    """Redis and the nodes as they were last seen."""
 
     address: str
     #: Unix seconds.
@@ -48,8 +48,8 @@ class Seen:
     survey: Survey = field(default_factory=Survey)
     depths: Mapping[str, QueueDepth] = field(default_factory=dict)
     gates: Mapping[str, Gate] = field(default_factory=dict)
-    failures: Failures = field(default_factory=Failures)
-    told: Mapping[str, Told] = field(default_factory=dict)
+    failures: DeadLetters = field(default_factory=DeadLetters)
+    readings: Mapping[str, NodeReading] = field(default_factory=dict)
     #: Queues that nodes are configured for.
     configured: set[str] = field(default_factory=set)
     #: How many queues are not looked at.
@@ -58,15 +58,15 @@ class Seen:
 
 def assemble(
     seen: Seen,
-    everybody: Mapping[str, Told],
+    everybody: Mapping[str, NodeReading],
     *,
     at: float,
     now: float,
-    rates: Rates,
+    rates: QueueRates,
     recent: Recent,
     hour: Hour,
     version: str,
-) -> Snapshot:
+) -> StatusSnapshot:
     """The snapshot of Unix second `at`, which is `now` in clock seconds."""
     survey, sums = seen.survey, seen.ledger.totals
     depths = {**dict.fromkeys(sorted(seen.configured), QueueDepth(length=0)), **seen.depths}
@@ -78,7 +78,7 @@ def assemble(
         _queue(name, depth, seen, everybody, pools, rates=rates, recent=recent, at=at)
         for name, depth in depths.items()
     )
-    held = tuple(one.held for one in everybody.values() if one.held is not None)
+    held = tuple(one.relay for one in everybody.values() if one.relay is not None)
     redis = Redis(
         up=seen.up,
         silent=seen.silent,
@@ -109,7 +109,7 @@ def assemble(
     nodes = tuple(
         sorted((one.node for one in everybody.values()), key=lambda n: (n.role, n.host, n.pid))
     )
-    return Snapshot(
+    return StatusSnapshot(
         at=at,
         since=seen.since,
         version=version,
@@ -138,7 +138,7 @@ def assemble(
     )
 
 
-def _by_name(pool: Pool) -> tuple[str, str, str]:
+def _by_name(pool: PoolStatus) -> tuple[str, str, str]:
     return pool.name, pool.host, pool.node
 
 
@@ -156,7 +156,7 @@ def _failed(seen: Seen) -> int | None:
     return seen.failures.total if seen.up else None
 
 
-def _point(queue: Queue) -> Point:
+def _point(queue: QueueStatus) -> Point:
     return Point(
         depth=queue.depth,
         oldest_age=queue.oldest_age,
@@ -170,13 +170,13 @@ def _queue(
     name: str,
     depth: QueueDepth,
     seen: Seen,
-    everybody: Mapping[str, Told],
-    pools: Sequence[Pool],
+    everybody: Mapping[str, NodeReading],
+    pools: Sequence[PoolStatus],
     *,
-    rates: Rates,
+    rates: QueueRates,
     recent: Recent,
     at: float,
-) -> Queue:
+) -> QueueStatus:
     serving = [pool for pool in pools if name in pool.queues and not _silent(pool, everybody)]
     workers = sum(pool.size for pool in serving) + _resque_workers(name, seen.survey.workers)
     come, gone = rates.rate(name)
@@ -187,7 +187,7 @@ def _queue(
     runs = [recent.counts(("job_run", pool, name)) for _, pool, _ in by_pools]
     if not any(any(counts) for counts in runs):
         waits, runs = [recent.counts(("wait", name))], [recent.counts(("run", name))]
-    return Queue(
+    return QueueStatus(
         name=name,
         configured=name in seen.configured,
         depth=depth.length,
@@ -208,7 +208,7 @@ def _queue(
     )
 
 
-def _silent(pool: Pool, everybody: Mapping[str, Told]) -> bool:
+def _silent(pool: PoolStatus, everybody: Mapping[str, NodeReading]) -> bool:
     return everybody[pool.node].node.stale
 
 
@@ -223,8 +223,8 @@ def _resque_workers(queue: str, workers: Sequence[str]) -> int:
     return count
 
 
-def _pool(pool: Pool, recent: Recent) -> Pool:
-    """With its percentiles; those of one name on several hosts have them in common."""
+def _pool(pool: PoolStatus, recent: Recent) -> PoolStatus:
+    """The pool with its percentiles; those of one name on several hosts have them in common."""
     waits = [recent.counts(("job_wait", pool.name, queue)) for queue in pool.queues]
     runs = [recent.counts(("job_run", pool.name, queue)) for queue in pool.queues]
     if not waits:
@@ -236,6 +236,7 @@ def _requests(sums: Sums) -> Requests:
     ends = dict.fromkeys(ENDS, 0)
     refusals: dict[str, int] = {}
     replies: dict[str, int] = {}
+    broken_off = dict.fromkeys(BREAKS, 0)
     codes: dict[str, dict[str, int]] = {}
     for key, number in sums.numbers.items():
         match key:
@@ -245,9 +246,13 @@ def _requests(sums: Sums) -> Requests:
                 refusals[reason] = number
             case ("reply", name):
                 replies[name] = number
+            case ("break", reason):
+                broken_off[reason] = number
             case ("code", queue, code):
                 codes.setdefault(queue, dict.fromkeys(CODES, 0))[code] = number
-    return Requests(ends=ends, refusals=refusals, codes=codes, replies=replies)
+    return Requests(
+        ends=ends, refusals=refusals, codes=codes, replies=replies, broken_off=broken_off
+    )
 
 
 def _jobs(sums: Sums) -> dict[str, dict[str, int]]:
@@ -261,18 +266,10 @@ def _jobs(sums: Sums) -> dict[str, dict[str, int]]:
 
 def _histograms(sums: Sums) -> Histograms:
     def of(kind: str) -> dict[str, Durations]:
-        return {
-            key[1]: Durations(counts=tuple(counts), sum=total)
-            for key, (counts, total) in sums.durations.items()
-            if key[0] == kind
-        }
+        return {key[1]: found for key, found in sums.durations.items() if key[0] == kind}
 
     def by_pool(kind: str) -> dict[tuple[str, str], Durations]:
-        return {
-            (key[1], key[2]): Durations(counts=tuple(counts), sum=total)
-            for key, (counts, total) in sums.durations.items()
-            if key[0] == kind
-        }
+        return {(key[1], key[2]): found for key, found in sums.durations.items() if key[0] == kind}
 
     return Histograms(
         total=of("total"),

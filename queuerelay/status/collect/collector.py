@@ -6,14 +6,13 @@ Invariants:
    `Collector.failures`, which is bounded in size and in how many are under way.
 2. A snapshot is made each second, also while Redis is away: then with what was last known of it,
    and what this process knows of itself.
-3. What is shown is bounded: `QUEUES`, and the bounds of `nodes` and `broker.survey`.
+3. What is shown is bounded: `QUEUES`, and the bounds of `queuerelay.wire.node` and `broker.survey`.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-import orjson
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -25,9 +24,12 @@ from queuerelay.loop import Loop
 from queuerelay.seldom import Seldom
 from queuerelay.status.collect import dead_letters, nodes
 from queuerelay.status.collect.assemble import Seen, assemble
-from queuerelay.status.collect.history import Hour, Rates, Recent
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.history import Hour, QueueRates, Recent
 from queuerelay.status.collect.ledger import Ledger
-from queuerelay.status.collect.snapshot import Failures, Snapshot
+from queuerelay.status.collect.nodes import NodeReading
+from queuerelay.status.collect.snapshot import StatusSnapshot
+from queuerelay.wire.node import Node, Unreadable, decode
 
 #: Seconds between two looks.
 INTERVAL: Final = 1.0
@@ -42,7 +44,7 @@ FAILURES_INTERVAL: Final = 10.0
 READERS: Final = 2
 
 #: What a part of this process publishes, now.
-Local = Callable[[], Mapping[str, Any]]
+Local = Callable[[], Node]
 
 
 class Collector:
@@ -72,39 +74,34 @@ class Collector:
         self._heard: float | None = None
         self._failures_at = -FAILURES_INTERVAL
         self._seen = Seen(address=address, since=wall_clock(), ledger=Ledger())
-        self._rates, self._recent, self._hour = Rates(), Recent(), Hour()
+        self._rates, self._recent, self._hour = QueueRates(), Recent(), Hour()
         self._loop = Loop("collect", INTERVAL, self._turn, clock=clock)
-        self._snapshot: Snapshot | None = None
+        self._snapshot: StatusSnapshot | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look at Redis."""
         self._seen.since = self._wall_clock()
         self._loop.start()
 
     def stop(self) -> Deferred[None]:
-        """Fires when nothing is under way."""
+        """Look no more; fires when no look is under way."""
         return self._loop.stop()
 
     @property
     def loop(self) -> Loop:
-        """What looks."""
+        """The loop that looks at Redis once a second."""
         return self._loop
 
     @property
-    def snapshot(self) -> Snapshot:
-        """The last one; its `at` says when it was made."""
+    def snapshot(self) -> StatusSnapshot:
+        """The last snapshot; its `at` says when it was made."""
         if self._snapshot is None:
             # Asked before the first look.
             self._make()
         assert self._snapshot is not None
         return self._snapshot
 
-    @property
-    def age(self) -> float:
-        """Seconds since the snapshot was made."""
-        return max(0.0, self._wall_clock() - self.snapshot.at)
-
-    def failures(self, start: int, count: int) -> Deferred[Failures]:
+    def failures(self, start: int, count: int) -> Deferred[DeadLetters]:
         """A page of dead letters, newest first, leaving out the first `start`: read now. Fails
         with `BrokerError`.
         """
@@ -122,13 +119,13 @@ class Collector:
     async def _look(self) -> None:
         try:
             survey = await self._broker.survey()
-            self._told(survey)
+            self._read(survey)
             gates = await self._broker.gates()
             names = self._queue_names({*survey.queues, *gates})
             depths = await self._broker.depths(names)
             await self._look_at_failures(survey)
         except BrokerError:
-            # Whose outage is told elsewhere.
+            # The connection logs its outage.
             self._seen.up = False
         else:
             self._heard = self._clock.seconds()
@@ -149,42 +146,40 @@ class Collector:
             seen.failures = dead_letters.failures(page, 0)
             self._failures_at = now
 
-    def _told(self, survey: Survey) -> None:
-        """Read what the nodes have published; only what has changed."""
-        told: dict[str, nodes.Told] = {}
+    def _read(self, survey: Survey) -> None:
+        """Read what the nodes have published."""
+        readings: dict[str, NodeReading] = {}
         for id, beat in survey.nodes.items():
             if beat.snapshot is None:
-                told[id] = nodes.silent(id, beat.age)
+                readings[id] = nodes.silent(id, beat.age)
                 continue
             try:
-                told[id] = nodes.decode(beat.snapshot, id=id, beat_age=beat.age)
-            except nodes.Unreadable as error:
-                told[id] = nodes.silent(id, beat.age)
+                readings[id] = nodes.read(decode(beat.snapshot, id=id), beat_age=beat.age)
+            except Unreadable as error:
+                readings[id] = nodes.silent(id, beat.age)
                 if self._seldom.due(id):
                     self._log.warn(
                         "the snapshot of node {node} cannot be read: {reason}",
                         node=id,
                         reason=str(error),
                     )
-        self._seen.told = told
+        self._seen.readings = readings
 
     def _queue_names(self, known: set[str]) -> list[str]:
-        """Those of the nodes first, then others that are `known`."""
+        """The queues to look at: those of the nodes first, then others that are `known`."""
         ours = {queue for one in self._everybody().values() for queue in one.queues}
         theirs = known - ours
         names = [*sorted(ours), *sorted(theirs)]
         self._seen.left_out = max(0, len(names) - QUEUES)
         return names[:QUEUES]
 
-    def _everybody(self) -> dict[str, nodes.Told]:
-        """What the nodes say, those of this process as they are now."""
-        told = dict(self._seen.told)
-        for local in self._local:
-            one = local()
-            id = str(one["id"])
-            # As it would come from Redis.
-            told[id] = nodes.decode(orjson.dumps(one), id=id, beat_age=0.0, local=True)
-        return told
+    def _everybody(self) -> dict[str, NodeReading]:
+        """The readings of all nodes, those of this process as they are now."""
+        readings = dict(self._seen.readings)
+        for published in self._local:
+            record = published()
+            readings[record.id] = nodes.read(record, beat_age=0.0, local=True)
+        return readings
 
     # Making
 

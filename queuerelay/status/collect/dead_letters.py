@@ -1,39 +1,90 @@
 """Dead letters as the status room shows them: what failed, why and when, and no arguments."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from queuerelay.broker.base import Failure, FailurePage
-from queuerelay.status.collect.snapshot import Attempt, DeadLetter, Failures
+from queuerelay.wire.untrusted import TEXT, Table
 
-#: Characters of an error and of stderr, and of any other text.
+#: Characters of an error and of stderr.
 LONG: Final = 2048
-TEXT: Final = 256
 #: Attempts of one entry, the last ones.
 ATTEMPTS: Final = 10
 
 
-def failures(page: FailurePage, start: int) -> Failures:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterAttempt:
+    """One attempt at a message that failed."""
+
+    #: Unix seconds.
+    started_at: float
+    #: Seconds.
+    run: float
+    #: Exit status, None where there was none.
+    code: int | None
+    #: Name of the signal, "" for none.
+    signal: str
+    #: Why it ended.
+    error: str
+    #: The last it said on stderr, bounded.
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One entry of ``resque:failed``; its arguments and its backtrace are not shown."""
+
+    #: Names it, in actions too: 40 hex digits.
+    id: str
+    #: Place in the list, from 0 for the oldest; it changes when others are taken out.
+    index: int
+    #: Id of the message that failed, "" where the entry does not say.
+    message: str
+    queue: str
+    #: Class of the message.
+    cls: str
+    exception: str
+    error: str
+    #: As the entry says it: ``2026/11/22 05:14:06 UTC``.
+    failed_at: str
+    worker: str
+    attempts: tuple[DeadLetterAttempt, ...]
+    #: Whether resque-web has put it back already.
+    retried: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetters:
+    """The dead letters."""
+
+    #: How many there are.
+    total: int = 0
+    #: How many `items` leave out before their first.
+    start: int = 0
+    #: The newest first; in a snapshot the first `collect.PAGE`.
+    items: tuple[DeadLetter, ...] = ()
+
+
+def failures(page: FailurePage, start: int) -> DeadLetters:
     """A page as it is shown; `start` is how many it leaves out before its first."""
-    return Failures(total=page.total, start=start, items=tuple(map(_letter, page.items)))
+    return DeadLetters(total=page.total, start=start, items=tuple(map(_letter, page.items)))
 
 
 def _letter(failure: Failure) -> DeadLetter:
-    entry = failure.entry or {}
-    payload, ours = _table(entry, "payload"), _table(entry, "queuerelay")
-    attempts = ours.get("attempts")
+    entry = Table(failure.entry or {})
+    attempts = entry.table("queuerelay").get("attempts")
     return DeadLetter(
         id=failure.id,
         index=failure.index,
         message=failure.message_id[:TEXT],
-        queue=_text(entry, "queue"),
-        cls=_text(payload, "class"),
-        exception=_text(entry, "exception") if failure.entry is not None else "unreadable",
-        error=_text(entry, "error", LONG),
-        failed_at=_text(entry, "failed_at"),
-        worker=_text(entry, "worker"),
+        queue=entry.text("queue"),
+        cls=entry.table("payload").text("class"),
+        exception=entry.text("exception") if failure.entry is not None else "unreadable",
+        error=entry.text("error", LONG),
+        failed_at=entry.text("failed_at"),
+        worker=entry.text("worker"),
         attempts=tuple(
-            _attempt(one)
+            _attempt(Table(one))
             for one in (attempts[-ATTEMPTS:] if isinstance(attempts, list) else ())
             if isinstance(one, dict)
         ),
@@ -41,31 +92,13 @@ def _letter(failure: Failure) -> DeadLetter:
     )
 
 
-def _attempt(one: Mapping[str, Any]) -> Attempt:
-    code = one.get("exit")
-    return Attempt(
-        started_at=_number(one, "started_at"),
-        run=_number(one, "run"),
-        code=code if type(code) is int and 0 <= code <= 255 else None,
-        signal=_text(one, "signal"),
-        error=_text(one, "error", LONG),
-        stderr=_text(one, "stderr", LONG),
+def _attempt(one: Table) -> DeadLetterAttempt:
+    code = one.maybe_whole("exit")
+    return DeadLetterAttempt(
+        started_at=one.number("started_at"),
+        run=one.number("run"),
+        code=code if code is not None and 0 <= code <= 255 else None,
+        signal=one.text("signal"),
+        error=one.text("error", LONG),
+        stderr=one.text("stderr", LONG),
     )
-
-
-def _table(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _text(value: Mapping[str, Any], key: str, longest: int = TEXT) -> str:
-    found = value.get(key)
-    if not isinstance(found, str):
-        return ""
-    # Halves of characters are no text of anybody's.
-    return found[:longest].encode("utf-8", "replace").decode()
-
-
-def _number(value: Mapping[str, Any], key: str) -> float:
-    found: Any = value.get(key)
-    return float(found) if type(found) in (int, float) and 0 <= found < 2**53 else 0.0

@@ -1,16 +1,16 @@
-"""Whether all is well, and what is not: rules on what was collected, no more."""
+"""The health of the whole: rules on what was collected, no more."""
 
 from collections.abc import Iterable
 from typing import Final
 
 from queuerelay.status.collect.snapshot import (
     Health,
-    Held,
-    Node,
-    Pool,
-    Queue,
+    NodeStatus,
+    PoolStatus,
+    QueueStatus,
     Reason,
     Redis,
+    RelayStatus,
     Resque,
     Severity,
 )
@@ -31,14 +31,14 @@ _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
 def judge(
     *,
     redis: Redis,
-    nodes: Iterable[Node],
-    queues: Iterable[Queue],
-    held: Iterable[Held],
-    pools: Iterable[Pool],
+    nodes: Iterable[NodeStatus],
+    queues: Iterable[QueueStatus],
+    held: Iterable[RelayStatus],
+    pools: Iterable[PoolStatus],
     resque: Resque,
     new_failures: int,
 ) -> Health:
-    """`new_failures` are the dead letters of the last minutes."""
+    """The health; `new_failures` are the dead letters of the last minutes."""
     reasons = [
         *_redis(redis),
         *(reason for node in nodes for reason in _node(node)),
@@ -76,7 +76,7 @@ def _redis(redis: Redis) -> Iterable[Reason]:
             )
 
 
-def _node(node: Node) -> Iterable[Reason]:
+def _node(node: NodeStatus) -> Iterable[Reason]:
     name = f"{node.role or 'node'} {node.id}"
     if node.stale:
         yield _warn("node-stale", node.id, f"{name} has been silent for {node.beat_age or 0:.0f} s")
@@ -90,7 +90,7 @@ def _node(node: Node) -> Iterable[Reason]:
             )
 
 
-def _queue(queue: Queue) -> Iterable[Reason]:
+def _queue(queue: QueueStatus) -> Iterable[Reason]:
     if queue.gate is not None:
         yield _warn("paused", queue.name, f"queue {queue.name} is paused")
         return
@@ -104,7 +104,7 @@ def _queue(queue: Queue) -> Iterable[Reason]:
         )
 
 
-def _held(held: Held) -> Iterable[Reason]:
+def _held(held: RelayStatus) -> Iterable[Reason]:
     for count, most in ((held.count, held.max_count), (held.bytes, held.max_bytes)):
         if most and count >= NEARLY * most:
             text = f"relay {held.node} holds {count / most:.0%} of what it may"
@@ -112,7 +112,7 @@ def _held(held: Held) -> Iterable[Reason]:
             yield (_alarm if alarm else _warn)("held-limit", held.node, text)
 
 
-def _pool(pool: Pool) -> Iterable[Reason]:
+def _pool(pool: PoolStatus) -> Iterable[Reason]:
     if pool.looping:
         text = f"{pool.looping} processes of pool {pool.name} do not stay up"
         yield _alarm("crash-loop", pool.name, text)

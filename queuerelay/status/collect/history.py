@@ -1,5 +1,5 @@
-"""What was: rates over the last minute, percentiles over the last minutes, and the last hour's
-points. In memory, bounded, and since when is said.
+"""The past: rates over the last minute, percentiles over the last minutes, and the last hour's
+points. It is in memory and bounded, and `History.since` says where it begins.
 """
 
 from collections import deque
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from queuerelay.status.collect.snapshot import History, Percentiles, Series
-from queuerelay.wire.histogram import BUCKETS, quantile
+from queuerelay.wire.histogram import BUCKETS, Durations, quantile
 
 #: Seconds over which rates are taken.
 RATES: Final = 60.0
@@ -21,12 +20,56 @@ POINTS: Final = 360
 #: How many queues have a history of their own.
 QUEUES: Final = 50
 
-Durations = Mapping[tuple[str, ...], tuple[list[int], float]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """Percentiles of durations, estimated from histograms."""
+
+    #: How many durations.
+    count: int = 0
+    #: Seconds; None where there are none.
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The last hour of something, all of one length: that of `History.times`.
+
+    None stands where nothing was known.
+    """
+
+    depth: tuple[int | None, ...]
+    #: Seconds.
+    oldest_age: tuple[float | None, ...]
+    in_per_minute: tuple[float | None, ...]
+    out_per_minute: tuple[float | None, ...]
+    #: Clients.
+    held: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The last hour, a point each `step` seconds."""
+
+    #: Unix seconds at which it began; at most an hour ago.
+    since: float
+    #: Seconds.
+    step: float
+    #: Unix seconds, oldest first.
+    times: tuple[float, ...]
+    #: Of all queues together.
+    overall: Series
+    #: Dead letters, all together.
+    failed: tuple[int | None, ...]
+    #: By queue, bounded.
+    queues: Mapping[str, Series]
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """What has passed through a queue, as far as we see, since we look."""
+    """The messages that have passed through a queue since the collector was started."""
 
     #: Messages on it, delayed ones and those in flight among them.
     backlog: int
@@ -37,14 +80,14 @@ class Passage:
     left: int
 
 
-class Rates:
+class QueueRates:
     """Messages per minute into queues and out of them."""
 
     def __init__(self) -> None:
         self._looks: deque[tuple[float, Mapping[str, Passage]]] = deque()
 
     def add(self, now: float, queues: Mapping[str, Passage]) -> None:
-        """So much had passed at `now` clock seconds."""
+        """Keep what has passed through each queue until `now` clock seconds."""
         self._looks.append((now, queues))
         # One is kept that is a minute old or more.
         while len(self._looks) > 1 and self._looks[1][0] <= now - RATES:
@@ -72,14 +115,14 @@ class Recent:
     """Percentiles of the last minutes, out of histograms that only grow."""
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[float, dict[tuple[str, ...], list[int]]]] = deque()
-        self._now: Durations = {}
+        self._marks: deque[tuple[float, dict[tuple[str, ...], Sequence[int]]]] = deque()
+        self._now: Mapping[tuple[str, ...], Durations] = {}
 
-    def add(self, now: float, durations: Durations) -> None:
-        """These are the histograms at `now` clock seconds."""
+    def add(self, now: float, durations: Mapping[tuple[str, ...], Durations]) -> None:
+        """Keep the histograms as they are at `now` clock seconds."""
         self._now = durations
         if not self._marks or self._marks[-1][0] <= now - MARK:
-            self._marks.append((now, {key: value[0] for key, value in durations.items()}))
+            self._marks.append((now, {key: value.counts for key, value in durations.items()}))
         while len(self._marks) > 1 and self._marks[1][0] <= now - WINDOW:
             self._marks.popleft()
 
@@ -90,12 +133,12 @@ class Recent:
             return [0] * BUCKETS
         before = self._marks[0][1].get(key)
         if before is None:
-            return list(found[0])
-        return [new - old for new, old in zip(found[0], before, strict=True)]
+            return list(found.counts)
+        return [new - old for new, old in zip(found.counts, before, strict=True)]
 
 
 def percentiles(*several: Sequence[int]) -> Percentiles:
-    """Of all these histograms together."""
+    """The percentiles of several histograms together."""
     counts = [sum(bucket) for bucket in zip(*several, strict=True)]
     return Percentiles(
         count=sum(counts),
@@ -107,7 +150,7 @@ def percentiles(*several: Sequence[int]) -> Percentiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One queue, or all, at one moment; None where nothing is known."""
+    """One queue, or all queues together, at one moment; None where nothing is known."""
 
     depth: int | None = None
     oldest_age: float | None = None
@@ -120,7 +163,7 @@ _NOTHING: Final = Point()
 
 
 class Hour:
-    """The last hour."""
+    """The points of the last hour."""
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, Point, int | None, Mapping[str, Point]]] = deque(
@@ -154,7 +197,7 @@ class Hour:
 
     @property
     def history(self) -> History:
-        """It all; the same object until the next point."""
+        """All points; the same object until the next one comes."""
         if self._made is None:
             points = list(self._points)
             names = list(points[-1][3]) if points else []

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from queuerelay.wire.histogram import BUCKETS
+from queuerelay.wire.histogram import NO_DURATIONS, Durations
 
 #: How many nodes that have left may come back and be known.
 REMEMBERED: Final = 256
@@ -27,21 +27,20 @@ Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class Counts:
-    """What one node has counted since its start."""
+    """The counters and durations of one node since its start."""
 
     numbers: dict[Key, int] = field(default_factory=dict)
-    #: ``(counts by bucket, sum in seconds)``.
-    durations: dict[Key, tuple[list[int], float]] = field(default_factory=dict)
+    durations: dict[Key, Durations] = field(default_factory=dict)
     #: Seconds since its start.
     uptime: float = 0.0
 
 
 class Sums:
-    """Numbers and durations by what they are of."""
+    """Sums of counters and durations, by what they count."""
 
     def __init__(self) -> None:
         self.numbers: dict[Key, int] = {}
-        self.durations: dict[Key, tuple[list[int], float]] = {}
+        self.durations: dict[Key, Durations] = {}
 
     def add(self, counts: Counts, before: Counts | None = None) -> None:
         """Add what `counts` has more than `before`."""
@@ -50,16 +49,16 @@ class Sums:
             more = max(0, number - base.get(key, 0))
             self.numbers[key] = self.numbers.get(key, 0) + more
         for key, (buckets, total) in counts.durations.items():
-            old, old_total = lengths.get(key) or ([0] * BUCKETS, 0.0)
-            mine, mine_total = self.durations.get(key) or ([0] * BUCKETS, 0.0)
-            self.durations[key] = (
+            old, old_total = lengths.get(key, NO_DURATIONS)
+            mine, mine_total = self.durations.get(key, NO_DURATIONS)
+            self.durations[key] = Durations(
                 [one + max(0, new - o) for one, new, o in zip(mine, buckets, old, strict=True)],
                 mine_total + max(0.0, total - old_total),
             )
 
 
 class Ledger:
-    """Adds up what nodes say, each time they say it."""
+    """The counters of all nodes, added up each time that they publish them."""
 
     def __init__(self) -> None:
         #: Last known, by node; those that spoke last stand last.
@@ -70,7 +69,7 @@ class Ledger:
         self.flow = Sums()
 
     def update(self, nodes: Mapping[str, Counts]) -> None:
-        """These nodes say this now."""
+        """Add what `nodes` have counted since they last said it."""
         for node, counts in nodes.items():
             before = self._last.pop(node, None)
             self._last[node] = counts

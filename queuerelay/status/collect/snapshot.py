@@ -1,5 +1,5 @@
-"""What is going on, at one moment, everywhere: the one record that page, JSON, metrics, stats.txt
-and the command line read.
+"""The snapshot: everything at one moment, the one record that page, JSON, metrics, stats.txt and
+actions read.
 
 Invariants:
 
@@ -16,17 +16,16 @@ Invariants:
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 
 from queuerelay.broker.base import Gate
-
-#: Classes of answers, ``gone`` for clients that left without one, and ``aborted`` for answers that
-#: were broken off.
-CODES: Final = ("2xx", "3xx", "4xx", "5xx", "gone", "aborted")
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.history import History, Percentiles
+from queuerelay.wire.histogram import Durations
+from queuerelay.wire.node import ExitRecord, SlotState
 
 
 class Severity(StrEnum):
-    """How bad something is."""
+    """The severity of a reason, or of the whole."""
 
     OK = "ok"
     #: Somebody should look at it.
@@ -37,7 +36,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why the whole is not well."""
+    """One reason why the whole is not well."""
 
     severity: Severity
     #: A short stable word: ``redis-down``, ``node-stale``, ``loop-stale``, ``no-worker``, ...
@@ -50,7 +49,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How the whole is."""
+    """The health of the whole."""
 
     #: The worst of the reasons'.
     severity: Severity = Severity.OK
@@ -60,7 +59,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis:
-    """The Redis that everything goes through. What it does not say is None."""
+    """The Redis that everything goes through; what it does not say is None."""
 
     #: Whether it answered the last look.
     up: bool = False
@@ -79,8 +78,8 @@ class Redis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoopState:
-    """Something that a node does again and again."""
+class LoopStatus:
+    """A loop of a node: something that it does again and again."""
 
     name: str
     #: Seconds since its last turn ended.
@@ -90,7 +89,7 @@ class LoopState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class NodeStatus:
     """One relay or the pools of one process, on any host."""
 
     id: str
@@ -105,14 +104,14 @@ class Node:
     stale: bool
     #: Whether it takes no more work.
     draining: bool
-    loops: tuple[LoopState, ...]
+    loops: tuple[LoopStatus, ...]
     #: Whether it is in the process that collected this.
     local: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """Clients that wait on one relay."""
+class RelayStatus:
+    """One relay, and the clients that wait on it."""
 
     #: Id of the node.
     node: str
@@ -124,6 +123,10 @@ class Held:
     gated: int
     #: Bytes of their messages.
     bytes: int
+    #: How many of `count` have a streamed answer under way.
+    streaming: int
+    #: Bytes of answers that wait for slow clients.
+    unsent_bytes: int
     #: Seconds that the one has waited who waits longest, 0 where nobody waits.
     oldest_age: float
     #: Most clients and bytes that it holds; None where it does not say.
@@ -133,19 +136,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Percentiles:
-    """Of durations; estimates from histograms."""
-
-    #: How many durations.
-    count: int = 0
-    #: Seconds; None where there are none.
-    p50: float | None = None
-    p95: float | None = None
-    p99: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
+class QueueStatus:
     """One queue."""
 
     name: str
@@ -166,7 +157,7 @@ class Queue:
     held: int
     #: Those of `held` that the relays keep in memory.
     gated: int
-    #: From push to start, start to end, and as the client saw it, over `Snapshot.window`.
+    #: From push to start, start to end, and as the client saw it, over `StatusSnapshot.window`.
     wait: Percentiles
     run: Percentiles
     total: Percentiles
@@ -181,46 +172,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """One slot of a pool, or a post of a resident one."""
-
-    #: From 1.
-    number: int
-    #: ``idle``, ``starting``, ``running``, ``ending``; of residents also ``waiting``.
-    state: str
-    pid: int | None
-    #: Id of its message.
-    message: str | None
-    queue: str | None
-    #: Seconds since it began on it; of residents since the process was started.
-    age: float | None
-    #: Number of the attempt, from 1; of a waiting resident the starts that came to nothing.
-    attempt: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
-    """A process of a pool that has ended."""
-
-    #: Unix seconds.
-    at: float
-    #: Id of its message, "" for residents.
-    message: str
-    queue: str
-    #: Exit status, None where a signal ended it or it was not started.
-    code: int | None
-    #: Name of the signal, such as ``SIGKILL``.
-    signal: str | None
-    #: Seconds that it ran.
-    run: float
-    #: One of `queuerelay.pool.exits.Outcome`.
-    outcome: str
-    #: The last it said on stderr, bounded.
-    stderr: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class PoolStatus:
     """One pool in one process; several hosts may have one of the same name."""
 
     name: str
@@ -240,9 +192,9 @@ class Pool:
     #: Residents that do not stay up.
     looping: int
     #: Those that have been busy for longest, by number, bounded: `busy` counts all.
-    slots: tuple[Slot, ...]
+    slots: tuple[SlotState, ...]
     #: The last ones, newest first, bounded.
-    exits: tuple[Exit, ...]
+    exits: tuple[ExitRecord, ...]
     #: Attempts by outcome since the process was started; each outcome is there, if only with 0.
     outcomes: Mapping[str, int]
     #: Attempts per minute by outcome, over the last minute.
@@ -253,61 +205,8 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """One attempt at a message that failed."""
-
-    #: Unix seconds.
-    started_at: float
-    #: Seconds.
-    run: float
-    #: Exit status, None where there was none.
-    code: int | None
-    #: Name of the signal, "" for none.
-    signal: str
-    #: Why it ended.
-    error: str
-    #: The last it said on stderr, bounded.
-    stderr: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """One entry of ``resque:failed``; its arguments and its backtrace are not shown."""
-
-    #: Names it, in actions too: 40 hex digits.
-    id: str
-    #: Place in the list, from 0 for the oldest; it changes when others are taken out.
-    index: int
-    #: Id of the message that failed, "" where the entry does not say.
-    message: str
-    queue: str
-    #: Class of the message.
-    cls: str
-    exception: str
-    error: str
-    #: As the entry says it: ``2026/11/22 05:14:06 UTC``.
-    failed_at: str
-    worker: str
-    attempts: tuple[Attempt, ...]
-    #: Whether resque-web has put it back already.
-    retried: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failures:
-    """The dead letters."""
-
-    #: How many there are.
-    total: int = 0
-    #: How many `items` leave out before their first.
-    start: int = 0
-    #: The newest first; in a snapshot the first `collect.PAGE`.
-    items: tuple[DeadLetter, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Resque:
-    """What Resque's own keys say."""
+    """Workers and jobs by Resque's own keys."""
 
     #: Workers that are listed, and those of them that run something.
     workers: int = 0
@@ -321,7 +220,7 @@ class Resque:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """What the relays have done, all together, since `Snapshot.since`."""
+    """The requests of all relays together, since `StatusSnapshot.since`."""
 
     #: Ends of held requests: ``answered``, ``expired``, ``gone``, ``refused``, ``aborted``; each
     #: is there.
@@ -332,8 +231,11 @@ class Requests:
     #: refused before they had one.
     codes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: Replies that found nobody, and requests that nobody had to work on: ``replies_late``,
-    #: ``replies_doubled``, ``replies_unknown``, ``replies_undecodable``, ``work_saved``.
+    #: ``replies_doubled``, ``replies_unknown``, ``replies_undecodable``, ``frames_late``,
+    #: ``frames_doubled``, ``work_saved``.
     replies: Mapping[str, int] = field(default_factory=dict)
+    #: Streamed answers that were broken off, by the reason (`BREAKS`, each is there).
+    broken_off: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,62 +243,18 @@ class Histograms:
     """Durations by what they belong to; `queuerelay.wire.histogram.BOUNDS` are the bounds."""
 
     #: By queue: as the clients saw it.
-    total: Mapping[str, "Durations"] = field(default_factory=dict)
+    total: Mapping[str, Durations] = field(default_factory=dict)
     #: By queue: as the workers said in their replies.
-    request_wait: Mapping[str, "Durations"] = field(default_factory=dict)
-    request_run: Mapping[str, "Durations"] = field(default_factory=dict)
+    request_wait: Mapping[str, Durations] = field(default_factory=dict)
+    request_run: Mapping[str, Durations] = field(default_factory=dict)
     #: By pool and queue: of attempts.
-    job_wait: Mapping[tuple[str, str], "Durations"] = field(default_factory=dict)
-    job_run: Mapping[tuple[str, str], "Durations"] = field(default_factory=dict)
+    job_wait: Mapping[tuple[str, str], Durations] = field(default_factory=dict)
+    job_run: Mapping[tuple[str, str], Durations] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Durations:
-    """A histogram, at one moment."""
-
-    #: In each bucket, not cumulative; one more than there are bounds.
-    counts: tuple[int, ...]
-    #: Seconds, all together.
-    sum: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """The last hour of something, all of one length: that of `History.times`.
-
-    None stands where nothing was known.
-    """
-
-    depth: tuple[int | None, ...]
-    #: Seconds.
-    oldest_age: tuple[float | None, ...]
-    in_per_minute: tuple[float | None, ...]
-    out_per_minute: tuple[float | None, ...]
-    #: Clients.
-    held: tuple[int | None, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """The last hour, a point each `step` seconds."""
-
-    #: Unix seconds at which it began; at most an hour ago.
-    since: float
-    #: Seconds.
-    step: float
-    #: Unix seconds, oldest first.
-    times: tuple[float, ...]
-    #: Of all queues together.
-    overall: Series
-    #: Dead letters, all together.
-    failed: tuple[int | None, ...]
-    #: By queue, bounded.
-    queues: Mapping[str, Series]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """Everything."""
+class StatusSnapshot:
+    """All nodes, queues, clients, pools and dead letters, at one moment."""
 
     #: Unix seconds at which it was made.
     at: float
@@ -409,19 +267,19 @@ class Snapshot:
     health: Health
     redis: Redis
     #: By role, host and pid.
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeStatus, ...]
     #: Configured ones first, each by name; bounded.
-    queues: tuple[Queue, ...]
+    queues: tuple[QueueStatus, ...]
     #: How many queues are not shown.
     queues_left_out: int
-    held: tuple[Held, ...]
+    held: tuple[RelayStatus, ...]
     requests: Requests
     #: By name and host.
-    pools: tuple[Pool, ...]
+    pools: tuple[PoolStatus, ...]
     #: Attempts by pool, then by outcome (each is there), those of nodes that have left among them.
     jobs: Mapping[str, Mapping[str, int]]
     histograms: Histograms
-    failures: Failures
+    failures: DeadLetters
     resque: Resque
     history: History
 

@@ -8,21 +8,21 @@ they are for Prometheus.
 from dataclasses import asdict, fields
 from typing import Any
 
-import orjson
 from twisted.internet.defer import Deferred
 
 from queuerelay.status.collect.collector import LONGEST_PAGE, PAGE
-from queuerelay.status.collect.snapshot import Failures, Snapshot
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.snapshot import StatusSnapshot
+from queuerelay.status.json_answer import JSON, dump, json_answer
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
 #: Parts of a snapshot that have a document of their own, or none.
 _LEFT_OUT = ("history", "histograms")
-_TYPE = "application/json"
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The routes of the JSON documents."""
     documents = _Documents(status)
     return [
         StatusRoute(path="status.json", handler=documents.status),
@@ -31,7 +31,7 @@ def routes(status: Status) -> list[StatusRoute]:
     ]
 
 
-def status_document(snapshot: Snapshot) -> dict[str, Any]:
+def status_document(snapshot: StatusSnapshot) -> dict[str, Any]:
     """The snapshot without its history."""
     document = {
         one.name: _plain(getattr(snapshot, one.name))
@@ -42,7 +42,7 @@ def status_document(snapshot: Snapshot) -> dict[str, Any]:
     return document
 
 
-def failures_document(failures: Failures) -> dict[str, Any]:
+def failures_document(failures: DeadLetters) -> dict[str, Any]:
     """A page of dead letters."""
     document = asdict(failures)
     for item in document["items"]:
@@ -57,11 +57,11 @@ def _plain(value: object) -> Any:
 
 
 class _Documents:
-    """Writes each snapshot once, however often it is asked for."""
+    """The documents of one status room, each snapshot written once."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
-        self._written: dict[str, tuple[Snapshot, bytes]] = {}
+        self._written: dict[str, tuple[StatusSnapshot, bytes]] = {}
 
     def status(self, ask: StatusRequest) -> StatusResponse:
         snapshot = self._status.snapshot
@@ -77,17 +77,8 @@ class _Documents:
         page = self._status.collector.failures(start, count)
         return page.addCallback(lambda page: json_answer(failures_document(page)))
 
-    def _answer(self, name: str, snapshot: Snapshot, make: Any) -> StatusResponse:
+    def _answer(self, name: str, snapshot: StatusSnapshot, make: Any) -> StatusResponse:
         known = self._written.get(name)
         if known is None or known[0] is not snapshot:
-            known = self._written[name] = (snapshot, _dump(make()))
-        return StatusResponse(body=known[1], content_type=_TYPE)
-
-
-def json_answer(value: object, status: int = 200) -> StatusResponse:
-    """An answer of JSON."""
-    return StatusResponse(status=status, body=_dump(value), content_type=_TYPE)
-
-
-def _dump(value: object) -> bytes:
-    return orjson.dumps(value, default=list, option=orjson.OPT_NON_STR_KEYS)
+            known = self._written[name] = (snapshot, dump(make()))
+        return StatusResponse(body=known[1], content_type=JSON)

@@ -24,32 +24,31 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from queuerelay.errors import Refusal
-from queuerelay.status.collect.nodes import ENDS
-from queuerelay.status.collect.snapshot import CODES, Durations, Severity, Snapshot
+from queuerelay.status.collect.snapshot import Severity, StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
-from queuerelay.wire.histogram import BUCKETS, cumulative
+from queuerelay.wire.histogram import NO_DURATIONS, Durations, cumulative
+from queuerelay.wire.node import BREAKS, CODES, ENDS
 
 _PREFIX: Final = "queuerelay_"
 _TEXT: Final = exposition.CONTENT_TYPE_PLAIN_0_0_4
 _OPENMETRICS: Final = openmetrics.CONTENT_TYPE_LATEST
-_NONE: Final = Durations(counts=(0,) * BUCKETS, sum=0.0)
 _ROLES: Final = ("relay", "pool")
 #: As a number, for those who draw it.
 _SEVERITIES: Final = (Severity.OK, Severity.WARNING, Severity.CRITICAL)
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The route of ``/metrics``."""
     return [StatusRoute(path="metrics", handler=_Metrics(status).answer)]
 
 
 class _Metrics:
-    """Writes each snapshot once in each format, however many scrape it."""
+    """The metrics of one status room, each snapshot written once in each format."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
-        self._written: dict[str, tuple[Snapshot, bytes]] = {}
+        self._written: dict[str, tuple[StatusSnapshot, bytes]] = {}
 
     def answer(self, ask: StatusRequest) -> StatusResponse:
         snapshot = self._status.snapshot
@@ -62,7 +61,7 @@ class _Metrics:
         return StatusResponse(body=known[1], content_type=kind)
 
 
-def write(snapshot: Snapshot, *, openmetrics_format: bool = False) -> bytes:
+def write(snapshot: StatusSnapshot, *, openmetrics_format: bool = False) -> bytes:
     """The snapshot in one of Prometheus' formats."""
     source = _Source(snapshot)
     written: bytes
@@ -74,18 +73,18 @@ def write(snapshot: Snapshot, *, openmetrics_format: bool = False) -> bytes:
 
 
 def _reasons(kind: type[Refusal]) -> set[str]:
-    """Of all refusals that there are."""
+    """The reasons of this refusal and of all that inherit from it."""
     return {kind.reason}.union(*map(_reasons, kind.__subclasses__()))
 
 
 class _Source(Collector):
-    """Families of metrics out of a snapshot."""
+    """The families of metrics of a snapshot, as Prometheus' client reads them."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: StatusSnapshot) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """All of them."""
+        """All families."""
         snapshot = self._snapshot
         yield _info(snapshot)
         yield from _redis(snapshot)
@@ -131,12 +130,12 @@ def _histogram(
     return family
 
 
-def _info(snapshot: Snapshot) -> Metric:
+def _info(snapshot: StatusSnapshot) -> Metric:
     build = {"version": snapshot.version, "redis": snapshot.redis.version or ""}
     return InfoMetricFamily(_PREFIX + "build", "Versions of this process and of Redis.", build)
 
 
-def _redis(snapshot: Snapshot) -> Iterator[Metric]:
+def _redis(snapshot: StatusSnapshot) -> Iterator[Metric]:
     redis = snapshot.redis
     yield _gauge("redis_up", "Whether Redis answered the last look.", redis.up)
     if redis.latency is not None:
@@ -158,7 +157,7 @@ def _redis(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
+def _nodes(snapshot: StatusSnapshot) -> Iterator[Metric]:
     def counted(stale: bool) -> list[tuple[tuple[str, ...], float]]:
         found = [node.role for node in snapshot.nodes if node.stale is stale]
         return [((role,), found.count(role)) for role in _ROLES]
@@ -170,7 +169,7 @@ def _nodes(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("loops_stale", "Loops of living nodes that turn no more.", stuck)
 
 
-def _queues(snapshot: Snapshot) -> Iterator[Metric]:
+def _queues(snapshot: StatusSnapshot) -> Iterator[Metric]:
     queues = snapshot.queues
 
     def each(of: Callable[..., float]) -> list[tuple[tuple[str, ...], float]]:
@@ -216,11 +215,15 @@ def _queues(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _held(snapshot: Snapshot) -> Iterator[Metric]:
+def _held(snapshot: StatusSnapshot) -> Iterator[Metric]:
     held = snapshot.held
     yield _gauge("held", "Clients that wait on all relays.", snapshot.held_count)
     bytes = sum(one.bytes for one in held)
     yield _gauge("held_bytes", "Bytes of the requests that are held.", bytes)
+    streaming = sum(one.streaming for one in held)
+    yield _gauge("streaming", "Clients that have a streamed answer under way.", streaming)
+    unsent = sum(one.unsent_bytes for one in held)
+    yield _gauge("unsent_bytes", "Bytes of answers that wait for slow clients.", unsent)
     yield _gauge(
         "held_oldest_seconds",
         "How long the client has waited who waits longest.",
@@ -231,7 +234,7 @@ def _held(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _requests(snapshot: Snapshot) -> Iterator[Metric]:
+def _requests(snapshot: StatusSnapshot) -> Iterator[Metric]:
     requests, histograms = snapshot.requests, snapshot.histograms
     yield _counter(
         "requests",
@@ -248,6 +251,12 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
         "Ends of requests that were held.",
         ["end"],
         [((end,), requests.ends.get(end, 0)) for end in ENDS],
+    )
+    yield _counter(
+        "answers_broken_off",
+        "Streamed answers that were broken off.",
+        ["reason"],
+        [((reason,), requests.broken_off.get(reason, 0)) for reason in BREAKS],
     )
     yield _counter(
         "refusals",
@@ -281,7 +290,7 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     queues = sorted(queue for queue in requests.codes if queue)
 
     def each(found: Mapping[str, Durations]) -> list[tuple[tuple[str, ...], Durations]]:
-        return [((queue,), found.get(queue, _NONE)) for queue in queues]
+        return [((queue,), found.get(queue, NO_DURATIONS)) for queue in queues]
 
     yield _histogram(
         "request_duration_seconds",
@@ -303,7 +312,7 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _pools(snapshot: Snapshot) -> Iterator[Metric]:
+def _pools(snapshot: StatusSnapshot) -> Iterator[Metric]:
     yield _counter(
         "jobs",
         "Attempts and messages of a pool by their outcome.",
@@ -339,17 +348,17 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
         "job_wait_seconds",
         "From a message's push to its first attempt in a pool.",
         ["pool", "queue"],
-        [(pair, histograms.job_wait.get(pair, _NONE)) for pair in pairs],
+        [(pair, histograms.job_wait.get(pair, NO_DURATIONS)) for pair in pairs],
     )
     yield _histogram(
         "job_run_seconds",
         "How long attempts of a pool ran.",
         ["pool", "queue"],
-        [(pair, histograms.job_run.get(pair, _NONE)) for pair in pairs],
+        [(pair, histograms.job_run.get(pair, NO_DURATIONS)) for pair in pairs],
     )
 
 
-def _failures(snapshot: Snapshot) -> Iterator[Metric]:
+def _failures(snapshot: StatusSnapshot) -> Iterator[Metric]:
     yield _gauge("dead_letters", "Messages that failed for good.", snapshot.failures.total)
     resque = snapshot.resque
     yield _gauge("resque_workers", "Workers that Resque's list names.", resque.workers)

@@ -25,9 +25,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from queuerelay.status.actions.actions import SAID
+from queuerelay.status.actions.acts import SAID
 from queuerelay.status.collect.collector import PAGE
-from queuerelay.status.collect.snapshot import Failures, History, Snapshot
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.history import History
+from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views import page_text, page_view
@@ -92,7 +94,7 @@ _TEMPLATE: Final = _environment().get_template("page.html")
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The page and what it needs."""
+    """The routes of the page, its style sheet and its script."""
     pages = _Pages(status)
     return [
         StatusRoute(path="", handler=pages.page),
@@ -107,13 +109,13 @@ def _fixed(body: bytes, content_type: str) -> Callable[[StatusRequest], StatusRe
 
 
 class _Pages:
-    """Writes pages."""
+    """The pages of one status room, each snapshot written once."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
         self._plots: tuple[History, Mapping[str, Markup]] | None = None
         #: The plain page of a snapshot, and those who wait for it while it is written.
-        self._written: tuple[Snapshot, bytes | None] | None = None
+        self._written: tuple[StatusSnapshot, bytes | None] | None = None
         self._waiting: list[Deferred[StatusResponse]] = []
 
     def page(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
@@ -144,14 +146,14 @@ class _Pages:
         self._waiting.append(waiting)
         return waiting
 
-    def _done(self, result: Any, snapshot: Snapshot) -> None:
+    def _done(self, result: Any, snapshot: StatusSnapshot) -> None:
         self._written = (snapshot, result.body) if isinstance(result, StatusResponse) else None
         waiting, self._waiting = self._waiting, []
         while waiting:
             # The first one may see to it that the others leave.
             waiting.pop().callback(result)
 
-    def _view(self, ask: StatusRequest, failures: Failures | None = None) -> View:
+    def _view(self, ask: StatusRequest, failures: DeadLetters | None = None) -> View:
         snapshot, status = self._status.snapshot, self._status
         if self._plots is None or self._plots[0] is not snapshot.history:
             self._plots = snapshot.history, plots(snapshot.history)
@@ -193,8 +195,3 @@ async def _written(made: View, clock: IReactorTime) -> bytes:
             end = time.perf_counter() + SLICE
     done.append(page_text.fit("".join(pieces)))
     return "".join(done).encode()
-
-
-def document(made: View) -> str:
-    """The document, at once; for tests and measurements."""
-    return page_text.fit(_TEMPLATE.render(v=made, s=made.s, now=made.s.at))

@@ -13,7 +13,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-from queuerelay.status.collect.snapshot import History
+from queuerelay.durations import in_words
+from queuerelay.status.collect.history import History
 from queuerelay.status.views import page_text
 
 #: Seconds that a plot shows.
@@ -29,19 +30,19 @@ Run = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One of a plot."""
+    """One line of a plot."""
 
     name: str
     values: Values
 
 
 def plots(history: History) -> dict[str, Markup]:
-    """All that the page shows, by name."""
+    """All plots of the page, by name."""
     all, text = history.overall, page_text
     return {
         "held": plot("held", history, [Line(name="Clients", values=all.held)], text.count),
         "depth": plot("depth", history, [Line(name="Messages", values=all.depth)], text.count),
-        "oldest": plot("oldest", history, [Line(name="Age", values=all.oldest_age)], text.duration),
+        "oldest": plot("oldest", history, [Line(name="Age", values=all.oldest_age)], in_words),
         "passed": plot(
             "passed",
             history,
@@ -58,7 +59,7 @@ def plots(history: History) -> dict[str, Markup]:
 
 
 def plot(id: str, history: History, lines: Sequence[Line], words: Callable[[float], str]) -> Markup:
-    """`words` writes a value for people."""
+    """The plot of some lines; `words` writes a value for people."""
     end = history.times[-1] if history.times else 0.0
     drawn = [(line, _runs(history, line.values, end)) for line in lines]
     known = [[value for run in runs for _, value in run] for _, runs in drawn]
@@ -92,7 +93,7 @@ def _x(at: float, end: float) -> float:
 
 
 def _runs(history: History, values: Values, end: float) -> list[Run]:
-    """What is known, in pieces without a gap."""
+    """The known values, in pieces without a gap."""
     runs: list[Run] = []
     before: float | None = None
     for at, value in zip(history.times, values, strict=True):

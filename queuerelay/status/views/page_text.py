@@ -13,7 +13,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-from queuerelay.status.collect.snapshot import Percentiles
+from queuerelay.durations import in_words
+from queuerelay.status.collect.history import Percentiles
 
 #: Where nothing is known.
 NOTHING: Final = "\N{EN DASH}"
@@ -23,8 +24,6 @@ _SPACE: Final = "\N{NO-BREAK SPACE}"
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
-#: Below are tenths, from here on whole seconds.
-_WHOLE: Final = 10.0
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 #: Last second of the year 9999.
 _LAST: Final = 253402300799
@@ -40,7 +39,7 @@ _PICTURES: Final = 0x2400
 
 
 def fit(text: str) -> str:
-    """`text` without what is no text: pictures in its place."""
+    """`text` with pictures in the place of characters that are no text."""
     return _UNFIT.sub(_picture, text)
 
 
@@ -51,33 +50,11 @@ def _picture(found: re.Match[str]) -> str:
     return "\N{SYMBOL FOR DELETE}" if code == 0x7F else "\N{REPLACEMENT CHARACTER}"
 
 
-def duration(seconds: float) -> str:
-    """For people: ``40 ms``, ``1.2 s``, ``3 min 20 s``, ``2 h 5 min``, ``4 d 1 h``."""
-    if seconds < 0.9995:
-        ms = seconds * 1000
-        return "0 s" if ms < 0.05 else f"{ms:.1f} ms" if ms < 9.95 else f"{ms:.0f} ms"
-    if seconds < _WHOLE - 0.05:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return _two(whole, _MINUTE, "min", 1, "s")
-    if whole < _DAY:
-        return _two(whole, _HOUR, "h", _MINUTE, "min")
-    return _two(whole, _DAY, "d", _HOUR, "h")
-
-
-def _two(seconds: int, large: int, name: str, small: int, small_name: str) -> str:
-    rest = seconds % large // small
-    return f"{seconds // large:,} {name}" + (f" {rest} {small_name}" if rest else "")
-
-
 def span(seconds: float | None) -> Markup:
     """A duration that machines can read too."""
     if seconds is None:
         return Markup(NOTHING)
-    return Markup(f'<time datetime="PT{seconds:.3f}S">{duration(seconds)}</time>')
+    return Markup(f'<time datetime="PT{seconds:.3f}S">{in_words(seconds)}</time>')
 
 
 def several(found: Percentiles) -> Markup:
@@ -92,7 +69,7 @@ def several(found: Percentiles) -> Markup:
     elif slowest < _MINUTE:
         text = " / ".join(_short(one) for one in known) + f"{_SPACE}s"
     else:
-        text = " / ".join(duration(one) for one in known)
+        text = " / ".join(in_words(one) for one in known)
     return Markup(f'<data value="{values}">{text}</data>')
 
 
@@ -106,7 +83,7 @@ def count(number: float | None) -> str:
 
 
 def rate(per_minute: float) -> str:
-    """Of something per minute."""
+    """A rate per minute: ``0.3``, ``1,234``."""
     return f"{per_minute:.1f}" if 0 < per_minute < 9.95 else f"{per_minute:,.0f}"
 
 

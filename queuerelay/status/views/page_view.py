@@ -9,19 +9,11 @@ from typing import Final
 
 from markupsafe import Markup
 
-from queuerelay.status.collect.snapshot import (
-    Attempt,
-    Exit,
-    Failures,
-    Node,
-    Percentiles,
-    Pool,
-    Severity,
-    Slot,
-    Snapshot,
-)
+from queuerelay.status.collect.dead_letters import DeadLetterAttempt, DeadLetters
+from queuerelay.status.collect.snapshot import NodeStatus, PoolStatus, Severity, StatusSnapshot
 from queuerelay.status.views import page_text
 from queuerelay.status.views.page_plot import plots
+from queuerelay.wire.node import ExitRecord, SlotState
 
 #: Exits that are shown: the newest of all pools, and the newest ones that failed.
 EXITS: Final = 12
@@ -49,8 +41,8 @@ class Ended:
     """An exit, and whose it was."""
 
     key: str
-    pool: Pool
-    exit: Exit
+    pool: PoolStatus
+    exit: ExitRecord
     #: ``exit 1``, ``SIGKILL`` or ``not started``.
     how: str
     fine: bool
@@ -58,14 +50,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
-    """A pool."""
+    """A pool, in the bounds in which the page shows it."""
 
     key: str
-    pool: Pool
+    pool: PoolStatus
     #: What is in the way of its work, or "".
     trouble: str
     #: Those that are shown: the ones that have work.
-    slots: tuple[Slot, ...]
+    slots: tuple[SlotState, ...]
     #: How many more of them have work.
     more: int
     idle: int
@@ -79,8 +71,8 @@ class PoolView:
 class View:
     """The page, before it is HTML."""
 
-    s: Snapshot
-    failures: Failures
+    s: StatusSnapshot
+    failures: DeadLetters
     #: Whether `failures` are other ones than the newest.
     elsewhere: bool
     #: Whether the listener takes actions.
@@ -114,11 +106,11 @@ class View:
 
 
 def view(
-    snapshot: Snapshot,
+    snapshot: StatusSnapshot,
     *,
     now: float,
     plots_: Mapping[str, Markup] | None = None,
-    failures: Failures | None = None,
+    failures: DeadLetters | None = None,
     page: int = 20,
     writable: bool = False,
     refresh: bool = True,
@@ -176,7 +168,7 @@ def _icon(severity: Severity) -> Markup:
     )
 
 
-def _exits(snapshot: Snapshot) -> tuple[Ended, ...]:
+def _exits(snapshot: StatusSnapshot) -> tuple[Ended, ...]:
     found = [(pool, one) for pool in snapshot.pools for one in pool.exits]
     found.sort(key=lambda pair: -pair[1].at)
     ended: list[Ended] = []
@@ -198,12 +190,12 @@ def how(code: int | None, signal: str | None) -> str:
     return signal or ("not started" if code is None else f"exit {code}")
 
 
-def attempted(attempt: Attempt) -> str:
+def attempted(attempt: DeadLetterAttempt) -> str:
     """How an attempt ended; what was refused beforehand has neither status nor signal."""
     return "" if attempt.code is None and not attempt.signal else how(attempt.code, attempt.signal)
 
 
-def _pool(pool: Pool) -> PoolView:
+def _pool(pool: PoolStatus) -> PoolView:
     busy = tuple(slot for slot in pool.slots if slot.state != "idle")
     shown = busy[:SLOTS]
     return PoolView(
@@ -219,21 +211,16 @@ def _pool(pool: Pool) -> PoolView:
     )
 
 
-def _trouble(pool: Pool) -> str:
+def _trouble(pool: PoolStatus) -> str:
     if pool.looping:
         return f"{pool.looping} of its processes do not stay up"
     return f"takes no work: {pool.resting}" if pool.resting else ""
 
 
-def node_state(node: Node) -> str:
+def node_state(node: NodeStatus) -> str:
     """One word for how a node is."""
     if node.stale:
         return "silent"
     if any(loop.stale for loop in node.loops):
         return "stuck"
     return "draining" if node.draining else "alive"
-
-
-def known(found: Percentiles) -> bool:
-    """Whether there is anything to show."""
-    return found.count > 0

@@ -11,13 +11,13 @@ from dataclasses import asdict
 
 from twisted.internet.defer import Deferred
 
+from queuerelay.status.json_answer import json_answer
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
-from queuerelay.status.views.document import json_answer
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The routes of the probes."""
     probes = _Probes(status)
     return [
         StatusRoute(path="healthz", handler=probes.alive),
@@ -47,8 +47,9 @@ class _Probes:
         return json_answer({"ok": not why, "reasons": why}, 503 if why else 200)
 
     def deep(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
-        if self._status.deep is None:
+        probe = self._status.probe
+        if probe is None:
             return json_answer({"ok": False, "reason": "no relay in this process"}, 501)
-        return self._status.deep.check().addCallback(
+        return probe.check().addCallback(
             lambda result: json_answer(asdict(result), 200 if result.ok else 503)
         )

@@ -7,7 +7,7 @@ down again where they are taken out.
 import re
 from typing import Final
 
-from queuerelay.status.collect.snapshot import Snapshot
+from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
@@ -16,7 +16,7 @@ _BREAKS: Final = re.compile(r"[\s=\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def routes(status: Status) -> list[StatusRoute]:
-    """The routes of this representation."""
+    """The route of ``/stats.txt``."""
 
     def stats(ask: StatusRequest) -> StatusResponse:
         return StatusResponse(body=stats_txt(status.snapshot).encode("utf-8", "replace"))
@@ -24,8 +24,8 @@ def routes(status: Status) -> list[StatusRoute]:
     return [StatusRoute(path="stats.txt", handler=stats)]
 
 
-def stats_txt(snapshot: Snapshot) -> str:
-    """The lines."""
+def stats_txt(snapshot: StatusSnapshot) -> str:
+    """The lines of ``/stats.txt``."""
     resque = snapshot.resque
     lines = [
         f"resque.pending={snapshot.depth}",

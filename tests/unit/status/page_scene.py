@@ -7,30 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 from queuerelay.broker.base import Gate
+from queuerelay.status.collect.dead_letters import DeadLetter, DeadLetterAttempt, DeadLetters
+from queuerelay.status.collect.history import History, Percentiles, Series
 from queuerelay.status.collect.snapshot import (
-    Attempt,
-    DeadLetter,
-    Durations,
-    Exit,
-    Failures,
     Health,
-    Held,
     Histograms,
-    History,
-    LoopState,
-    Node,
-    Percentiles,
-    Pool,
-    Queue,
+    LoopStatus,
+    NodeStatus,
+    PoolStatus,
+    QueueStatus,
     Reason,
     Redis,
+    RelayStatus,
     Requests,
     Resque,
-    Series,
     Severity,
-    Slot,
-    Snapshot,
+    StatusSnapshot,
 )
+from queuerelay.wire.histogram import Durations
+from queuerelay.wire.node import ExitRecord, SlotState
 
 #: 2026-09-21 14:13:20 UTC.
 NOW = 1_790_000_000.0
@@ -64,11 +59,11 @@ def history(points: int = 360, **series: Any) -> History:
     )
 
 
-def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
+def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
     """One of everything; each text that comes from elsewhere went through `texts`."""
     t = texts
     exits = tuple(
-        Exit(
+        ExitRecord(
             at=NOW - 60 * n,
             message=t(f"m-{n}"),
             queue=t("requests"),
@@ -80,7 +75,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
         )
         for n in range(3)
     )
-    pool = Pool(
+    pool = PoolStatus(
         name=t("thumbnails"),
         node=t("node-2"),
         host=t("alpha"),
@@ -93,7 +88,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
         resting=t("command not found"),
         looping=0,
         slots=(
-            Slot(
+            SlotState(
                 number=1,
                 state=t("running"),
                 pid=4711,
@@ -120,7 +115,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
         failed_at=t("2026/09/21 13:00:00 UTC"),
         worker=t("alpha:77:requests"),
         attempts=(
-            Attempt(
+            DeadLetterAttempt(
                 started_at=NOW - 900,
                 run=2.0,
                 code=70,
@@ -128,13 +123,13 @@ def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
                 error=t("exit status 70"),
                 stderr=t("line 1\nline 2\n"),
             ),
-            Attempt(
+            DeadLetterAttempt(
                 started_at=0.0, run=0.0, code=None, signal=t("SIGSEGV"), error=t("e"), stderr=""
             ),
         ),
         retried=True,
     )
-    node = Node(
+    node = NodeStatus(
         id=t("node-2"),
         role=t("pool"),
         host=t("alpha"),
@@ -143,10 +138,10 @@ def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
         beat_age=1.0,
         stale=False,
         draining=False,
-        loops=(LoopState(name=t("reap"), age=99.0, stale=True),),
+        loops=(LoopStatus(name=t("reap"), age=99.0, stale=True),),
         local=False,
     )
-    queue = Queue(
+    queue = QueueStatus(
         name=t("requests"),
         configured=True,
         depth=7,
@@ -194,13 +189,15 @@ def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
         "queues": (queue,),
         "queues_left_out": 0,
         "held": (
-            Held(
+            RelayStatus(
                 node=t("node-1"),
                 host=t("beta"),
                 pid=78,
                 count=5,
                 gated=1,
                 bytes=12_345,
+                streaming=3,
+                unsent_bytes=1_500_000,
                 oldest_age=12.5,
                 max_count=10_000,
                 max_bytes=2**28,
@@ -208,19 +205,22 @@ def snapshot(texts: Texts = plain, **fields: Any) -> Snapshot:
             ),
         ),
         "requests": Requests(
-            ends={"answered": 10}, refusals={t("queue-full"): 1}, replies={t("replies_late"): 2}
+            ends={"answered": 10},
+            refusals={t("queue-full"): 1},
+            replies={t("replies_late"): 2},
+            broken_off={t("behind"): 4},
         ),
         "pools": (pool,),
         "jobs": {},
         "histograms": Histograms(total={t("requests"): Durations(counts=(1,), sum=1.0)}),
-        "failures": Failures(total=41, start=0, items=(letter,)),
+        "failures": DeadLetters(total=41, start=0, items=(letter,)),
         "resque": Resque(workers=3, working=1, processed=99, failed=4),
         "history": history(),
     }
-    return Snapshot(**{**values, **fields})
+    return StatusSnapshot(**{**values, **fields})
 
 
-def empty(**fields: Any) -> Snapshot:
+def empty(**fields: Any) -> StatusSnapshot:
     """Of a process that has just been started and has seen nothing."""
     return snapshot(
         **{
@@ -230,7 +230,7 @@ def empty(**fields: Any) -> Snapshot:
             "queues": (),
             "held": (),
             "pools": (),
-            "failures": Failures(),
+            "failures": DeadLetters(),
             "history": history(0),
             **fields,
         }

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from queuerelay.status.collect.snapshot import Queue, Snapshot
+from queuerelay.relay.probe import Deep
+from queuerelay.status.collect.snapshot import QueueStatus, StatusSnapshot
 from queuerelay.status.listener import status_site
 from queuerelay.status.resource import StatusResource
-from queuerelay.status.status import Status
+from queuerelay.status.status import Status, ThisProcess
 from queuerelay.testing import MemoryBroker
 from tests.unit.relay.stage import Connection
 from tests.unit.relay.stage import Stage as RelayStage
@@ -34,10 +35,11 @@ class Stage(RelayStage):
             address="redis://localhost:6379/0",
             clock=self.clock,
             wall_clock=self.clock.seconds,
-            local=[] if alone else [self.relay.published],
-            loops=[] if alone else [self.relay.loops],
-            holder=None if alone else self.relay,
-            draining=lambda: self.draining,
+            process=ThisProcess(
+                parts=[] if alone else [self.relay],
+                draining=lambda: self.draining,
+                probe=None if alone else Deep(self.relay, clock=self.clock),
+            ),
             credentials=credentials,
         )
         self.resource = StatusResource(self.status, hosts=hosts)
@@ -46,7 +48,7 @@ class Stage(RelayStage):
         self.turn(1.0)
 
     @property
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> StatusSnapshot:
         return self.status.snapshot
 
     @property
@@ -54,7 +56,7 @@ class Stage(RelayStage):
         """Codes and subjects of what is not well."""
         return [(one.code, one.subject) for one in self.snapshot.health.reasons]
 
-    def queue(self, name: str = "requests") -> Queue:
+    def queue(self, name: str = "requests") -> QueueStatus:
         (found,) = [queue for queue in self.snapshot.queues if queue.name == name]
         return found
 

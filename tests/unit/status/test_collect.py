@@ -8,7 +8,7 @@ from queuerelay.status.collect.collector import PAGE, QUEUES
 from queuerelay.status.collect.history import STEP
 from queuerelay.status.collect.snapshot import Severity
 from queuerelay.wire.failure import encode_failure
-from queuerelay.wire.histogram import Histogram
+from queuerelay.wire.histogram import Histogram, publish
 
 
 def job(id, at, cls="Job"):
@@ -111,7 +111,7 @@ def test_another_node_and_its_pools(stage):
                 slots=[{"number": 1, "state": "running", "pid": 9, "message": "m", "age": 4.5}],
                 exits=[{"at": 5.0, "message": "m", "signal": "SIGKILL", "outcome": "crash"}],
                 counters={"success": 5, "crash": 1},
-                durations={"requests": {"run": run.published(), "wait": [0.0]}},
+                durations={"requests": {"run": publish(run.durations()), "wait": [0.0]}},
             )
         ],
     )

@@ -11,7 +11,7 @@ from queuerelay.status.collect.history import (
     Hour,
     Passage,
     Point,
-    Rates,
+    QueueRates,
     Recent,
     percentiles,
 )
@@ -39,14 +39,14 @@ def passage(backlog=0, taken=0, ended=0, left=0):
     ],
 )
 def test_rates(last, come, gone):
-    rates = Rates()
+    rates = QueueRates()
     rates.add(0.0, {"q": passage()})
     rates.add(60.0, {"q": last})
     assert rates.rate("q") == (come, gone)
 
 
 def test_a_backlog_that_shrinks_went_somewhere():
-    rates = Rates()
+    rates = QueueRates()
     rates.add(0.0, {"q": passage(backlog=90)})
     rates.add(30.0, {"q": passage(backlog=30)})
     # Within the first minute the rate is what happened so far.
@@ -54,7 +54,7 @@ def test_a_backlog_that_shrinks_went_somewhere():
 
 
 def test_rates_look_back_a_minute():
-    rates = Rates()
+    rates = QueueRates()
     for second in range(200):
         rates.add(float(second), {"q": passage(left=second if second < 100 else 100)})
     assert rates.rate("q") == (0.0, 0.0)
@@ -63,7 +63,7 @@ def test_rates_look_back_a_minute():
 
 
 def test_a_new_queue_counts_from_when_it_was_first_seen():
-    rates = Rates()
+    rates = QueueRates()
     rates.add(0.0, {})
     rates.add(10.0, {"q": passage(left=1000)})
     assert rates.rate("q") == (0.0, 0.0)
@@ -75,7 +75,7 @@ def test_percentiles_forget_what_is_older_than_the_window():
     histogram, recent, key = Histogram(), Recent(), ("wait", "q")
 
     def look(now):
-        recent.add(now, {key: (list(histogram.counts), histogram.sum)})
+        recent.add(now, {key: histogram.durations()})
 
     look(0.0)
     for _ in range(100):

@@ -11,7 +11,8 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from queuerelay.errors import BrokerError
-from queuerelay.status.collect.snapshot import Failures, Health, Reason, Severity, Snapshot
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.snapshot import Health, Reason, Severity, StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, find
 from queuerelay.status.views import page
 from tests.unit.status.page_scene import NOW, empty, snapshot
@@ -20,19 +21,19 @@ from tests.unit.status.page_scene import NOW, empty, snapshot
 class Room:
     """What the page reads of a `Status`."""
 
-    def __init__(self, shown: Snapshot | None = None) -> None:
+    def __init__(self, shown: StatusSnapshot | None = None) -> None:
         self.snapshot = shown or snapshot()
         self.clock = Clock()
         self.writable = False
         self.asked: list[tuple[int, int]] = []
-        self.failures: Callable[[], Deferred[Failures]] = lambda: succeed(self.snapshot.failures)
+        self.failures: Callable[[], Deferred[DeadLetters]] = lambda: succeed(self.snapshot.failures)
         self.collector = SimpleNamespace(failures=self._failures)
         self.routes = page.routes(self)  # type: ignore[arg-type]
 
     def wall_clock(self) -> float:
         return NOW
 
-    def _failures(self, start: int, count: int) -> Deferred[Failures]:
+    def _failures(self, start: int, count: int) -> Deferred[DeadLetters]:
         self.asked.append((start, count))
         return self.failures()
 
@@ -157,12 +158,12 @@ def test_another_page_of_dead_letters_is_read_when_it_is_asked_for() -> None:
     assert room.asked == [(20, 20)]
     assert 'href="./#failures">Newer' not in text
     items = room.snapshot.failures.items
-    room.failures = lambda: succeed(Failures(total=41, start=20, items=items * 20))
+    room.failures = lambda: succeed(DeadLetters(total=41, start=20, items=items * 20))
     text = room.text(failed="20")
     assert 'href="./#failures">Newer' in text
     assert 'href="?failed=40#failures">Older' in text
     assert "21 to 40, the newest first" in text
-    room.failures = lambda: succeed(Failures(total=41, start=60, items=()))
+    room.failures = lambda: succeed(DeadLetters(total=41, start=60, items=()))
     assert "none so far down" in room.text(failed="60")
     room.failures = lambda: fail(BrokerError("away"))
     failed = room.ask(failed="20")

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 
 import html5lib
 import pytest
+from twisted.internet.task import Clock
 
 from queuerelay.status.views import page, page_text, page_view
 from tests.unit.status.page_scene import NOW, Texts, plain, snapshot
@@ -30,10 +31,20 @@ PAYLOADS = {
 FREE = {"data-key", "title", "aria-label", "value", "action", "formaction", "datetime"}
 
 
+def written(made: page_view.View) -> bytes:
+    """The document, slice by slice."""
+    clock, found = Clock(), list[bytes]()
+    page.written(made, clock).addCallback(found.append)
+    while clock.getDelayedCalls():
+        clock.advance(0)
+    (document,) = found
+    return document
+
+
 def parsed(texts: Texts, *, writable: bool) -> ET.Element:
     """The document's tree."""
     made = page_view.view(snapshot(texts), now=NOW, writable=writable, said=texts("Done."))
-    document = page.document(made).encode()
+    document = written(made)
     parser = html5lib.HTMLParser(namespaceHTMLElements=False)
     tree: ET.Element = parser.parse(document, transport_encoding="utf-8")
     assert parser.errors == [], parser.errors[:3]

@@ -57,7 +57,7 @@ class Asked:
 
     def __init__(self, stage):
         self.results = []
-        stage.status.deep.check().addCallback(self.results.append)
+        stage.status.probe.check().addCallback(self.results.append)
         stage.turn()
 
     @property
@@ -79,7 +79,7 @@ def test_a_request_that_does_nothing_goes_all_the_way(stage, status, ok):
 
 def test_through_http(stage):
     connection_answer = []
-    stage.status.deep.check().addCallback(connection_answer.append)
+    stage.status.probe.check().addCallback(connection_answer.append)
     stage.turn()
     stage.work(status=204)
     # Just now: the same result again, and nothing is sent.
