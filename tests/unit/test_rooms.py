@@ -30,9 +30,10 @@ MAY_USE = {
     "pool": (*BASE, "wire", "processes", "broker", "config"),
     "status": (*BASE, "wire", "http", "broker", "config"),
     "testing": ("broker",),
+    "parts": (*BASE, "wire", "broker", "config", "relay", "pool", "status"),
     "service": (
         *BASE,
-        *("wire", "http", "processes", "broker", "config", "relay", "pool", "status"),
+        *("wire", "http", "processes", "broker", "config", "relay", "pool", "status", "parts"),
     ),
     "tap": ("errors", "config", "service"),
     "terminal": (),
