@@ -38,7 +38,8 @@ MAY_USE = {
     "tap": ("errors", "config", "service"),
     "terminal": (),
     "client": (),
-    "cli": ("client", "terminal"),
+    "overview": ("terminal",),
+    "cli": ("client", "terminal", "overview"),
 }
 
 
