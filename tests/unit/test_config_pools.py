@@ -336,7 +336,7 @@ VALUES = st.recursive(
     )
 )
 def test_any_table_is_taken_or_refused_in_one_line(table):
-    from queuerelay.config import _pools
+    from queuerelay.config.reading import _pools
 
     try:
         (pool,) = _pools([table])
