@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.stage import HERE, Stage, staged
-from tests.valkey import ValkeyServer
+from tests.helpers.redis import ValkeyServer
 
 NODE = HERE / "node"
 #: Seconds that `npm ci` may take.

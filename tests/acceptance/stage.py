@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import redis
 
-from tests.integration.broker.certificates import Authority
-from tests.valkey import ValkeyServer, free_port
+from tests.helpers.certificates import Authority
+from tests.helpers.redis import ValkeyServer, free_port
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.acceptance import flask_app
+from tests.acceptance.browser import Browser, BrowserError, Page
 from tests.acceptance.site_app import IMAGES
 from tests.acceptance.stage import Secure, Stage, eventually, staged
-from tests.browser import Browser, BrowserError, Page
-from tests.valkey import ValkeyServer
+from tests.helpers.redis import ValkeyServer
 
 SITE = "tests.acceptance.site_app:application"
 #: Bytes with a sum that the page can compute, too.

@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance import flask_app
 from tests.acceptance.stage import Secure, Stage, eventually, staged
-from tests.valkey import ValkeyServer
+from tests.helpers.redis import ValkeyServer
 
 #: Seconds after which curl gives up by itself.
 BOUND = 30

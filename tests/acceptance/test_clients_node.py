@@ -13,7 +13,7 @@ import pytest
 
 from tests.acceptance import flask_app
 from tests.acceptance.stage import HERE, PATIENCE, Stage, eventually, staged
-from tests.valkey import ValkeyServer
+from tests.helpers.redis import ValkeyServer
 
 UPLOAD = flask_app.digest(flask_app.pattern(2 * 1024 * 1024))
 FILE = {"name": 'ü "x".bin', "type": "a/b", **UPLOAD}

@@ -19,8 +19,8 @@ import pytest
 
 from tests.acceptance import flask_app, stage
 from tests.acceptance.stage import PATIENCE, ROOT, Answer, Stage, request, staged
-from tests.integration.broker.certificates import Authority
-from tests.valkey import ValkeyServer, free_port
+from tests.helpers.certificates import Authority
+from tests.helpers.redis import ValkeyServer, free_port
 
 EXAMPLES = ROOT / "etc" / "examples"
 CLIENT = "127.0.0.9"

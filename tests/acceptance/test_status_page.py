@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import redis
 
+from tests.acceptance.browser import Browser, Page
 from tests.acceptance.conftest import NODE
-from tests.browser import Browser, Page
-from tests.integration.relay.daemon import Daemon, eventually
-from tests.valkey import ValkeyServer, free_port
+from tests.helpers.daemon import Daemon, eventually
+from tests.helpers.redis import ValkeyServer, free_port
 
 SCRIPT = """#!/bin/sh
 read -r line

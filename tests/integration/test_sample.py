@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.janitor import alive, children
-from tests.valkey import free_port
+from tests.helpers.janitor import alive, children
+from tests.helpers.redis import free_port
 
 ROOT = Path(__file__).parents[2]
 #: Seconds in which anything here must happen.

@@ -21,7 +21,7 @@ from queuerelay.worker.doorbell import LONGEST_WAIT, Doorbell
 from queuerelay.worker.lease import Keeper
 from queuerelay.worker.link import Link, Outage
 from queuerelay.worker.loop import Limits, Loop
-from tests.valkey import PATIENCE, ValkeyServer
+from tests.helpers.redis import PATIENCE, ValkeyServer
 
 ROOT = Path(__file__).parents[2]
 INBOX = "queuerelay:inbox:test"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.relay.daemon import ROOT, TWISTD, Client, Daemon, eventually, listens
+from tests.helpers.daemon import ROOT, TWISTD, Client, Daemon, eventually, listens
+from tests.helpers.janitor import alive, children
+from tests.helpers.redis import free_port
 from tests.integration.relay.test_start import refused
-from tests.janitor import alive, children
-from tests.valkey import free_port
 
 PREFIX = "queuerelay:"
 

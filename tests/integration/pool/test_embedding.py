@@ -13,7 +13,7 @@ from queuerelay.config import load
 from queuerelay.errors import ConfigError
 from queuerelay.service import PoolService
 from queuerelay.testing import MemoryBroker
-from tests.janitor import alive, children
+from tests.helpers.janitor import alive, children
 
 TOML = """
 [[pool]]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from queuerelay.config import load
-from tests.integration.relay.daemon import ROOT, TWISTD, Daemon, eventually
-from tests.valkey import ValkeyServer, binary
+from tests.helpers.daemon import ROOT, TWISTD, Daemon, eventually
+from tests.helpers.redis import ValkeyServer, binary
 
 EXAMPLES = ROOT / "etc" / "examples"
 #: What pools.toml says, and the tests replace.

@@ -25,7 +25,7 @@ from queuerelay.wire import url
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import encode_request
 from queuerelay.wire.outcome import Outcome
-from tests.janitor import alive
+from tests.helpers.janitor import alive
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 

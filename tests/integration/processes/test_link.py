@@ -20,6 +20,7 @@ from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from queuerelay.processes import launched as launched_module
 from queuerelay.processes import launcher, link, spawner
 from queuerelay.processes.spawner import Spawner, supported
+from tests.helpers.janitor import LoggedFailures, alive, children
 from tests.integration.processes.processes import (
     PATIENCE,
     Recorder,
@@ -31,7 +32,6 @@ from tests.integration.processes.processes import (
     until,
     zombies,
 )
-from tests.janitor import LoggedFailures, alive, children
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 

@@ -26,6 +26,7 @@ from zope.interface.verify import verifyObject
 from queuerelay.processes import guarded, guardian, pipes, spawner
 from queuerelay.processes.interfaces import IGroupTransport
 from queuerelay.processes.spawner import Spawner, supported
+from tests.helpers.janitor import alive, children
 from tests.integration.processes.processes import (
     PATIENCE,
     Recorder,
@@ -39,7 +40,6 @@ from tests.integration.processes.processes import (
     until,
     zombies,
 )
-from tests.janitor import alive, children
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 

@@ -7,8 +7,8 @@ import urllib.parse
 import pytest
 from twisted.internet.task import Clock
 
-from tests.integration.relay.daemon import eventually, listens
-from tests.valkey import free_port
+from tests.helpers.daemon import eventually, listens
+from tests.helpers.redis import free_port
 
 TOKEN = "0123456789abcdef"
 CREDENTIALS = f"bearer deploy {TOKEN}\nbasic ann longpassword1\n"

@@ -17,9 +17,9 @@ import pytest
 
 from queuerelay.cli import SHOWN, main
 from queuerelay.client import Client, Unreachable
-from tests.integration.relay.daemon import ROOT, eventually
+from tests.helpers.daemon import ROOT, eventually
+from tests.helpers.redis import free_port
 from tests.integration.relay.test_actions import TOKEN, Place
-from tests.valkey import free_port
 
 COMMAND = [sys.executable, "-m", "queuerelay.cli"]
 BOUND = 60

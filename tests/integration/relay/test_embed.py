@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 
-from tests.integration.relay.daemon import ROOT, TWISTD, Client, eventually, listens
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.daemon import ROOT, TWISTD, Client, eventually, listens
+from tests.helpers.redis import PATIENCE, free_port
 
 
 def test_the_example_mounts_the_relay_beside_other_resources(worker, fresh_valkey, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.scripts import source
+from tests.helpers.daemon import eventually
 from tests.integration import test_worker
-from tests.integration.relay.daemon import eventually
 
 KEYS = Keys()
 QUEUE = KEYS.queue("requests")

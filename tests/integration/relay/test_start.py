@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from tests.integration.relay.daemon import ROOT, TWISTD, Client, Worker, eventually
-from tests.unit.relay.strict import request
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.daemon import ROOT, TWISTD, Client, Worker, eventually
+from tests.helpers.redis import PATIENCE, free_port
+from tests.helpers.strict import request
 
 OPTIONS = {
     "prefix": "mine:",

@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from tests.integration.relay.daemon import Worker, eventually, listens
-from tests.janitor import alive, children
+from tests.helpers.daemon import Worker, eventually, listens
+from tests.helpers.janitor import alive, children
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

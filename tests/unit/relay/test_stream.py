@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from queuerelay.relay.held import State
 from queuerelay.relay.stream import TOLD_EVERY
 from queuerelay.wire.reply import Reply, encode_frame, encode_reply
+from tests.helpers.strict import Broken, request
 from tests.unit.relay.stage import FakeClient, Stage
-from tests.unit.relay.strict import Broken, request
 
 MIB = 1024 * 1024
 

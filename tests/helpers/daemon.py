@@ -16,10 +16,10 @@ import pytest
 import redis
 
 from queuerelay.wire.reply import encode_reply
-from tests.unit.relay.strict import Response, read, request
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.redis import PATIENCE, free_port
+from tests.helpers.strict import Response, read, request
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 TWISTD = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "queuerelay"]
 
 
