@@ -16,9 +16,11 @@ import pytest
 import redis
 
 from tests.acceptance.browser import Browser, Page
-from tests.acceptance.conftest import NODE
-from tests.helpers.daemon import Daemon, eventually
-from tests.helpers.redis import ValkeyServer, free_port
+from tests.acceptance.stage import NODE
+from tests.helpers.daemon import Daemon
+from tests.helpers.ports import free_port
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import eventually
 
 SCRIPT = """#!/bin/sh
 read -r line

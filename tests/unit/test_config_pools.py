@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from queuerelay.config import Config, PoolConfig, load
 from queuerelay.errors import ConfigError
 from queuerelay.wire.outcome import Outcome
-from tests.unit.test_config import refused
+from tests.unit.configured import refused
 
 POOL = "[[pool]]\nname = 'p'\nqueues = ['a', 'b']\ncommand = ['x']\n"
 RESIDENT = "[[pool]]\nname = 'p'\nresident = true\ncommand = ['x']\n"

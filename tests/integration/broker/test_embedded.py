@@ -17,7 +17,7 @@ from queuerelay.broker.embedded import EmbeddedServer, find_server
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.errors import ConfigError
 from queuerelay.wire import url
-from tests.helpers.janitor import alive
+from tests.helpers.processes import alive
 from tests.helpers.redis import binary
 from tests.integration.broker.doubles import fired
 from tests.unit.broker.contract import LONG, ONE, eventually, turns, within

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import daemon as harness
-from tests.helpers.daemon import ROOT, Worker, eventually
+from tests.helpers.daemon import ROOT, Worker
 from tests.helpers.log_line import lines
-from tests.helpers.redis import PATIENCE
 from tests.helpers.strict import request
+from tests.helpers.waiting import PATIENCE, eventually
 
 LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin:/bin")
 GOACCESS = shutil.which("goaccess")

@@ -10,9 +10,10 @@ import pytest
 
 from queuerelay.http.connections import SURPLUS
 from tests.helpers.certificates import Authority
-from tests.helpers.daemon import Client, eventually, listens
-from tests.helpers.redis import PATIENCE, free_port
+from tests.helpers.daemon import Client
+from tests.helpers.ports import free_port, listens
 from tests.helpers.strict import read, request
+from tests.helpers.waiting import PATIENCE, eventually
 
 LARGE = 4 * 1024 * 1024
 

@@ -12,9 +12,9 @@ import pytest
 
 from queuerelay.wire.reply import encode_frame, encode_reply
 from tests.helpers.certificates import Authority
-from tests.helpers.daemon import eventually, listens
-from tests.helpers.redis import PATIENCE, free_port
+from tests.helpers.ports import free_port, listens
 from tests.helpers.strict import Broken, read, request
+from tests.helpers.waiting import PATIENCE, eventually
 
 MIB = 1024 * 1024
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemon import ROOT, TWISTD, Client, eventually, listens
-from tests.helpers.redis import PATIENCE, free_port
+from tests.helpers.daemon import ROOT, TWISTD, Client
+from tests.helpers.ports import free_port, listens
+from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import PATHS, PROBES, ask, listening, status
 
 CANARY = "c4n4ry5ecret"

@@ -12,8 +12,8 @@ import html5lib
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.helpers.daemon import eventually
-from tests.helpers.redis import PATIENCE, free_port
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import listening, status
 from tests.unit.status.test_page_hostile import shape
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import html5lib
 
 from queuerelay.wire.reply import encode_reply
-from tests.helpers.daemon import eventually
-from tests.helpers.redis import PATIENCE, free_port
+from tests.helpers.ports import free_port
 from tests.helpers.strict import read, request
+from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import ask as place_ask
 from tests.integration.status.place import listening, metrics, stats, status, summed
 
