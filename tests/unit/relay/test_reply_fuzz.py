@@ -159,6 +159,7 @@ def seen():
     assert min(counts.whole, counts.bad, counts.streamed, counts.broken) > EXAMPLES // 100, counts
 
 
+@pytest.mark.heavy
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -733,6 +733,7 @@ def tries(draw):
     return found
 
 
+@pytest.mark.heavy
 @settings(max_examples=300, deadline=None, database=None)
 @given(tries=tries(), data=st.data())
 def test_promise_2_an_answer_is_of_one_try_in_order_and_ends_only_where_that_ended(tries, data):
