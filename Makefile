@@ -1,4 +1,5 @@
 # make run    relay, embedded Valkey and a pool with a sample site, on localhost:8000
+# make unit   the unit tests, less those that search for long; under a minute
 # make test   everything that is tested
 # make lint   ruff and mypy alone
 # make bench  the benchmark (needs wrk)
@@ -19,10 +20,13 @@ BENCH ?=
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test lint bench clean
+.PHONY: run unit test lint bench clean
 
 run: $(VENV)/run-stamp
 	@$(bin)/python etc/run_sample.py --listen $(LISTEN) --status $(STATUS) --workers $(WORKERS)
+
+unit: $(VENV)/test-stamp
+	$(bin)/python -m pytest -m 'not heavy' tests/unit $(PYTEST)
 
 test: lint
 	$(bin)/python -m pytest $(PYTEST)

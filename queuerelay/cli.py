@@ -16,7 +16,8 @@ from typing import Any, Final, TextIO
 
 from queuerelay import __version__
 from queuerelay.client import ApiError, Client, NotDone, Unreachable
-from queuerelay.terminal import cut, safe, span, table
+from queuerelay.overview import overview
+from queuerelay.terminal import safe, span, table
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -27,7 +28,6 @@ UNREACHABLE: Final = 3
 SHOWN: Final = 12
 
 _URL: Final = "http://127.0.0.1:8080"
-_COLOURS: Final = {"ok": "32", "warning": "33", "critical": "31"}
 _EPILOG: Final = """\
 examples:
   queuerelay status --watch
@@ -122,7 +122,7 @@ def _token(options: argparse.Namespace) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's."""
+    """What reads the command line."""
     made = argparse.ArgumentParser(
         prog="queuerelay",
         description="Look at queues, workers and failures, and act on them.",
@@ -372,68 +372,7 @@ def _said(answer: dict[str, Any]) -> int:
     return DONE
 
 
-# What is shown
-
-
-def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
-    """``/status.json`` as lines of so many columns."""
-    health, redis = found["health"], found["redis"]
-    word = safe(str(health["severity"]))
-    first = cut(
-        f"queuerelay {safe(str(found['version']))}   {word}   "
-        f"Redis {'up' if redis['up'] else 'DOWN'}"
-        f"{'' if redis['latency'] is None else ', ' + span(redis['latency'])}   "
-        f"{sum(one['count'] for one in found['held'])} held   "
-        f"{found['failures']['total']} dead letters",
-        columns,
-    )
-    # Colours take no columns.
-    lines = [first.replace(f"   {word}   ", f"   {_painted(word, colour)}   ", 1)]
-    lines += [f"  {one['severity']}: {safe(one['text'])}" for one in health["reasons"][:20]]
-    lines += [""]
-    lines += table(
-        (
-            *("QUEUE", "STATE", ">WAITING", ">OLDEST", ">IN FLIGHT", ">DELAYED", ">HELD"),
-            *(">IN/MIN", ">OUT/MIN", ">WAIT P95", ">RUN P95", ">WORKERS"),
-        ),
-        [_queue(one) for one in found["queues"]],
-        columns=columns,
-        spare=(">DELAYED", ">IN/MIN", ">OUT/MIN", ">RUN P95", ">HELD", ">WAIT P95"),
-    )
-    if found["pools"]:
-        lines += [""]
-        lines += table(
-            ("POOL", "HOST", "NODE", ">BUSY", ">SIZE", ">DONE/MIN", ">FAILED", "STATE"),
-            [_pool(one) for one in found["pools"]],
-            columns=columns,
-            spare=(">DONE/MIN", "HOST"),
-        )
-    return [lines[0], *(cut(line, columns) for line in lines[1:])]
-
-
-def _queue(one: dict[str, Any]) -> tuple[str, ...]:
-    state = "paused" if one["gate"] is not None else "" if one["served"] else "no worker"
-    return (
-        *(one["name"], state, str(one["depth"]), span(one["oldest_age"])),
-        *(str(one["in_flight"]), str(one["delayed"]), str(one["held"])),
-        *(f"{one['in_per_minute']:.1f}", f"{one['out_per_minute']:.1f}"),
-        *(span(one["wait"]["p95"]), span(one["run"]["p95"]), str(one["workers"])),
-    )
-
-
-def _pool(one: dict[str, Any]) -> tuple[str, ...]:
-    outcomes = one["outcomes"]
-    failed = sum(outcomes.get(name, 0) for name in ("critical", "crash", "misconfigured"))
-    state = one["resting"] or (f"{one['looping']} do not stay up" if one["looping"] else "")
-    return (
-        *(one["name"], one["host"], one["node"], str(one["busy"]), str(one["size"])),
-        *(f"{one['per_minute'].get('success', 0.0):.1f}", str(failed), state),
-    )
-
-
-def _painted(word: str, colour: bool) -> str:
-    code = _COLOURS.get(word)
-    return f"\x1b[{code};1m{word}\x1b[0m" if colour and code else word
+# Where it is shown
 
 
 def _colour(out: TextIO) -> bool:

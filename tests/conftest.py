@@ -2,7 +2,12 @@
 
 import hypothesis
 
-pytest_plugins = ["tests.janitor", "tests.valkey", "tests.browser"]
+pytest_plugins = [
+    "tests.helpers.janitor",
+    "tests.helpers.logs",
+    "tests.helpers.redis",
+    "tests.acceptance.browser",
+]
 
 # No test depends on how fast the machine is, and a failure tells how to repeat it.
 hypothesis.settings.register_profile("queuerelay", deadline=None, print_blob=True)

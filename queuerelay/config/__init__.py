@@ -2,11 +2,16 @@
 
 Data goes one way through the modules, and so do imports::
 
-    shape  <-  values  <-  options  <-  reading, showing
+    shape, command  <-  values  <-  options  <-  reading, showing
 
-`shape` is the record with units and defaults, `values` what a value may be, `options` the tables
-of all settings, `reading` makes the record of file and command line, and `showing` says what came
-out. Invariants:
+- `shape`: the record, with units and defaults.
+- `command`: command lines of pools, with places for what a message says.
+- `values`: what a value may be.
+- `options`: the tables of all settings.
+- `reading`: makes the record of file and command line.
+- `showing`: the limits in force, for the start log.
+
+Invariants:
 
 1. A setting is a field in `shape` and an entry in `options`: the file, the command line,
    ``--help``, the start log and every error message come from these two.
@@ -16,7 +21,6 @@ out. Invariants:
 """
 
 from queuerelay.config.options import OPTIONS, Option
-from queuerelay.config.reading import _pools as _pools  # a test gives it any table
 from queuerelay.config.reading import load
 from queuerelay.config.shape import (
     DEFAULT_POOL,

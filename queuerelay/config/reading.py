@@ -13,9 +13,8 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from queuerelay.config.command import Template
 from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
@@ -29,6 +28,7 @@ from queuerelay.config.shape import (
     Route,
     StatusConfig,
 )
+from queuerelay.config.values import COMMAND, Check
 from queuerelay.errors import ConfigError
 
 
@@ -41,26 +41,14 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
     Raises `ConfigError`, one line that names option, value and what was expected.
     """
     values: dict[str, Any] = {}
-    names: dict[str, str] = {option.dotted: option.dotted for option in OPTIONS}
     routes: tuple[Route, ...] = ()
     pools: tuple[PoolConfig, ...] = ()
     if path is not None:
         document = _read(path)
-        top = [option for option in OPTIONS if not option.table]
-        relay = [option for option in OPTIONS if option.table == "relay"]
-        status = [option for option in OPTIONS if option.table == "status"]
-        tables = ("relay", "pool", "status")
-        _refuse_unknown(document, [*(option.key for option in top), *tables], "")
-        table = _table(document.get("relay", {}), "relay")
-        _refuse_unknown(table, [*(option.key for option in relay), "route"], "relay.")
-        shown = _table(document.get("status", {}), "status")
-        _refuse_unknown(shown, [option.key for option in status], "status.")
-        for group, source in ((top, document), (relay, table), (status, shown)):
-            for option in group:
-                if option.key in source:
-                    values[option.dotted] = option.check(source[option.key], option.dotted)
-        routes = _routes(table.get("route", []))
+        values = _values(document)
+        routes = _routes(document.get("relay", {}).get("route", []))
         pools = _pools(document.get("pool", []))
+    names: dict[str, str] = {option.dotted: option.dotted for option in OPTIONS}
     known = {option.name: option for option in OPTIONS}
     _refuse_unknown(options or {}, known, "--")
     for name, given in (options or {}).items():
@@ -68,18 +56,25 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
             option = known[name]
             names[option.dotted] = f"--{name}"
             values[option.dotted] = option.check(option.parse(given), f"--{name}")
+    config = _made(values, routes, pools)
+    _check_together(config, names)
+    return config
+
+
+def _made(
+    values: Mapping[str, Any], routes: tuple[Route, ...], pools: tuple[PoolConfig, ...]
+) -> Config:
+    """The record for values by their full names, routes, and the pools of the file."""
     found: dict[str, dict[str, Any]] = {"": {}, "relay": {}, "pool": {}, "status": {}}
     for option in OPTIONS:
         if option.dotted in values:
             found[option.table][option.key] = values[option.dotted]
-    relayed = RelayConfig(**found["relay"], routes=routes)
-    pools = _with_default_pool(pools, found["pool"], relayed.queue)
-    status_config = StatusConfig(**found["status"])
-    roles = {"relay": True, "pool": bool(pools), "status": status_config.listen is not None}
+    relay = RelayConfig(**found["relay"], routes=routes)
+    pools = _with_default_pool(pools, found["pool"], relay.queue)
+    status = StatusConfig(**found["status"])
+    roles = {"relay": True, "pool": bool(pools), "status": status.listen is not None}
     found[""].setdefault("role", tuple(role for role in ROLES if roles[role]))
-    config = Config(**found[""], relay=relayed, pools=pools, status=status_config)
-    _check_together(config, names)
-    return config
+    return Config(**found[""], relay=relay, pools=pools, status=status)
 
 
 def _check_together(config: Config, names: Mapping[str, str]) -> None:
@@ -138,46 +133,63 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], prefix: str) -> 
             raise ConfigError(f"{prefix}{shown}: no such option{hint}")
 
 
-def _table(value: object, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError.of(name, value, f"a table: [{name}]")
-    return value
+#: The tables of the file with options in them, and what else may stand in each.
+_TABLES: Final = {"": ("relay", "pool", "status"), "relay": ("route",), "status": ()}
+
+
+def _values(document: dict[str, Any]) -> dict[str, Any]:
+    """The values of the file that have an option, checked, by their full names."""
+    tables = {}
+    for name, others in _TABLES.items():
+        table = document.get(name, {}) if name else document
+        if not isinstance(table, dict):
+            raise ConfigError.of(name, table, f"a table: [{name}]")
+        known = [option.key for option in OPTIONS if option.table == name]
+        _refuse_unknown(table, [*known, *others], f"{name}." if name else "")
+        tables[name] = table
+    return {
+        option.dotted: option.check(tables[option.table][option.key], option.dotted)
+        for option in OPTIONS
+        if option.key in tables.get(option.table, {})
+    }
+
+
+def _each(
+    value: object, name: str, keys: Mapping[str, Check]
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The name of each table in the list `value`, the table itself, and its values checked. Errors
+    number them from 1, as people count.
+    """
+    if not isinstance(value, list):
+        raise ConfigError.of(name, value, f"tables: [[{name}]]")
+    for number, one in enumerate(value, 1):
+        numbered = f"{name}[{number}]"
+        if not isinstance(one, dict):
+            raise ConfigError.of(numbered, one, f"a table: [[{name}]]")
+        _refuse_unknown(one, keys, f"{numbered}.")
+        checked = {key: keys[key](given, f"{numbered}.{key}") for key, given in one.items()}
+        yield numbered, one, checked
 
 
 def _routes(value: object) -> tuple[Route, ...]:
-    """The routes; errors number them from 1, as people count."""
-    if not isinstance(value, list):
-        raise ConfigError.of("relay.route", value, "tables: [[relay.route]]")
+    """The routes of the file."""
     routes = []
-    for number, one in enumerate(value, 1):
-        name = f"relay.route[{number}]"
-        if not isinstance(one, dict):
-            raise ConfigError.of(name, one, "a table: [[relay.route]]")
-        _refuse_unknown(one, ROUTE_KEYS, f"{name}.")
-        checked = {key: ROUTE_KEYS[key](text, f"{name}.{key}") for key, text in one.items()}
-        if "queue" not in checked:
+    for name, table, given in _each(value, "relay.route", ROUTE_KEYS):
+        if "queue" not in given:
             raise ConfigError.of(f"{name}.queue", None, "the name of a queue")
-        if not checked.keys() & {"path", "method", "host", "header"}:
-            raise ConfigError.of(name, one, "at least one of path, method, host and header")
-        route = Route(**checked)
-        if route.host is not None:
-            route = replace(route, host=route.host.lower())
-        routes.append(route)
+        if not given.keys() & {"path", "method", "host", "header"}:
+            raise ConfigError.of(name, table, "at least one of path, method, host and header")
+        if "host" in given:
+            given["host"] = given["host"].lower()
+        routes.append(Route(**given))
     return tuple(routes)
 
 
 def _pools(value: object) -> tuple[PoolConfig, ...]:
-    """The pools of the file; errors number them from 1."""
-    if not isinstance(value, list):
-        raise ConfigError.of("pool", value, "tables: [[pool]]")
+    """The pools of the file."""
     pools: list[PoolConfig] = []
-    for number, one in enumerate(value, 1):
-        name = f"pool[{number}]"
-        if not isinstance(one, dict):
-            raise ConfigError.of(name, one, "a table: [[pool]]")
-        _refuse_unknown(one, POOL_KEYS, f"{name}.")
-        checked = {key: POOL_KEYS[key](given, f"{name}.{key}") for key, given in one.items()}
-        pool = _pool(checked, name)
+    for name, _, given in _each(value, "pool", POOL_KEYS):
+        pool = _pool(given, name)
         if pool.name in {other.name for other in pools}:
             raise ConfigError.of(f"{name}.name", pool.name, "a name that no other pool has")
         pools.append(pool)
@@ -194,7 +206,7 @@ def _pool(given: dict[str, Any], name: str) -> PoolConfig:
     if "name" not in given:
         raise refuse("name", "a name for the pool")
     if "command" not in given:
-        raise refuse("command", "a list such as ['php', 'worker.php', '--id={id}']")
+        raise refuse("command", COMMAND)
     Template(given["command"], option=f"{name}.command", fields=not resident)
     for key in SCRIPT_ONLY if resident else RESIDENT_ONLY:
         if key in given:

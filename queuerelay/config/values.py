@@ -30,6 +30,9 @@ Check = Callable[[object, str], Any]
 
 #: Blanks, controls, and halves of characters: bytes of the command line that are not UTF-8.
 _UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+#: What the command of a pool is expected to be.
+COMMAND: Final = "a list such as ['php', 'worker.php', '--id={id}']"
 
 
 def _text(expected: str, bad: re.Pattern[str] = _UNPRINTABLE, longest: int = 128) -> Check:
@@ -113,8 +116,8 @@ def status_endpoint(value: object, name: str) -> str | None:
 queue: Final = _matching(QUEUE_NAME, f"a queue name of {QUEUE_NAME_EXPECTED}")
 prefix: Final = _text("1 to 128 characters without blanks, such as 'queuerelay:'")
 list_name: Final = _text("the name of a Redis list, such as 'responses'")
-file: Final = _text("the path of a file", re.compile(r"[\x00-\x1f\x7f]"), 4096)
-directory: Final = _text("the path of a directory", re.compile(r"[\x00-\x1f\x7f]"), 4096)
+file: Final = _text("the path of a file", _CONTROLS, 4096)
+directory: Final = _text("the path of a directory", _CONTROLS, 4096)
 deadline: Final = seconds(0.001, 86400)
 
 path: Final = _text(
@@ -219,7 +222,7 @@ def truth(text: str) -> object:
 def command(value: object, name: str) -> tuple[str, ...]:
     """An argv. Its placeholders are for `reading` to check: a resident pool has none."""
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ConfigError.of(name, value, "a list such as ['php', 'worker.php', '--id={id}']")
+        raise ConfigError.of(name, value, COMMAND)
     return tuple(value)
 
 

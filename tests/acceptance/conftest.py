@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.stage import HERE, Stage, staged
-from tests.valkey import ValkeyServer
+from tests.acceptance.stage import NODE, Stage, staged
+from tests.helpers.redis import ValkeyServer
 
-NODE = HERE / "node"
 #: Seconds that `npm ci` may take.
 NPM_BOUND = 300
 

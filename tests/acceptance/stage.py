@@ -5,36 +5,22 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import redis
 
-from tests.integration.broker.certificates import Authority
-from tests.valkey import ValkeyServer, free_port
+from tests.helpers.certificates import Authority
+from tests.helpers.daemon import ROOT
+from tests.helpers.ports import free_port, listens
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import PATIENCE, eventually
 
-T = TypeVar("T")
-
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-#: Seconds in which anything that should happen must have happened.
-PATIENCE = 30.0
+NODE = HERE / "node"
 #: The application that the WSGI worker and the WSGI server both serve.
 APPLICATION = "tests.acceptance.flask_app:application"
-
-
-def eventually(what: Callable[[], T], why: Callable[[], str] = str, seconds: float = PATIENCE) -> T:
-    """What `what()` gives once it is true; fails after `seconds` and says `why()`."""
-    end = time.monotonic() + seconds
-    while True:
-        found = what()
-        if found:
-            return found
-        assert time.monotonic() < end, f"not within {seconds} s: {what} {why()}"
-        time.sleep(0.01)
 
 
 class Child:
@@ -121,7 +107,7 @@ class Stage:
             port = free_port()
             child = self._start(name, *command(port), **environment)
             eventually(
-                lambda port=port, child=child: child.process.poll() is not None or _listens(port)
+                lambda port=port, child=child: child.process.poll() is not None or listens(port)
             )
             if child.process.poll() is None:
                 return port
@@ -172,7 +158,7 @@ class Stage:
         """A script of node/ on this server."""
         return self._start(
             script.partition(".")[0],
-            *("node", HERE / "node" / script, "127.0.0.1", str(self.server.port), *arguments),
+            *("node", NODE / script, "127.0.0.1", str(self.server.port), *arguments),
         )
 
     @contextlib.contextmanager
@@ -241,12 +227,6 @@ class Secure:
     def endpoint(self) -> str:
         """For ``--listen``."""
         return f"ssl:{self.port}:interface=127.0.0.1:privateKey={self.pem}:certKey={self.pem}"
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # Clients.

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tests.acceptance import flask_app
+from tests.acceptance.browser import Browser, BrowserError, Page
 from tests.acceptance.site_app import IMAGES
-from tests.acceptance.stage import Secure, Stage, eventually, staged
-from tests.browser import Browser, BrowserError, Page
-from tests.valkey import ValkeyServer
+from tests.acceptance.stage import Secure, Stage, staged
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import eventually
 
 SITE = "tests.acceptance.site_app:application"
 #: Bytes with a sum that the page can compute, too.

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance import flask_app
-from tests.acceptance.stage import Secure, Stage, eventually, staged
-from tests.valkey import ValkeyServer
+from tests.acceptance.stage import Secure, Stage, staged
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import eventually
 
 #: Seconds after which curl gives up by itself.
 BOUND = 30

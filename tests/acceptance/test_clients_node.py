@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.acceptance import flask_app
-from tests.acceptance.stage import HERE, PATIENCE, Stage, eventually, staged
-from tests.valkey import ValkeyServer
+from tests.acceptance.stage import NODE, Stage, staged
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import PATIENCE, eventually
 
 UPLOAD = flask_app.digest(flask_app.pattern(2 * 1024 * 1024))
 FILE = {"name": 'ü "x".bin', "type": "a/b", **UPLOAD}
@@ -34,7 +35,7 @@ def visit(stage: Stage, name: str, *more: object) -> Any:
     """What the visit gives."""
     ended = subprocess.run(
         [
-            *("node", HERE / "node" / "fetch.mjs", f"http://127.0.0.1:{stage.port}", name),
+            *("node", NODE / "fetch.mjs", f"http://127.0.0.1:{stage.port}", name),
             *map(str, more),
         ],
         stdin=subprocess.DEVNULL,

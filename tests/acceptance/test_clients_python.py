@@ -17,8 +17,9 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from tests.acceptance import flask_app
-from tests.acceptance.stage import PATIENCE, Stage, eventually, staged
-from tests.valkey import ValkeyServer
+from tests.acceptance.stage import Stage, staged
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import PATIENCE, eventually
 
 UPLOAD = flask_app.pattern(2 * 1024 * 1024)
 #: A little more than the relay takes.

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.acceptance.stage import PATIENCE, Client, Stage, eventually, get, request
+from tests.acceptance.stage import Client, Stage, get, request
+from tests.helpers.waiting import PATIENCE, eventually
 
 CLIENTS = 12
 

@@ -26,7 +26,7 @@ from tests.acceptance import fidelity_app
 from tests.acceptance.fidelity_app import BODIES, EVERYTHING, FIELDS, MEBI, TEXT
 from tests.acceptance.pairwise import pairwise
 from tests.acceptance.stage import Answer, Client, staged
-from tests.valkey import ValkeyServer
+from tests.helpers.redis import ValkeyServer
 
 APPLICATION = "tests.acceptance.fidelity_app:application"
 

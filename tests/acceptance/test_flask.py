@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance import flask_app
 from tests.acceptance.stage import Answer, Client, get, request, staged
-from tests.valkey import ValkeyServer
+from tests.helpers.redis import ValkeyServer
 
 #: Fields that are not compared, each for its reason. Everything else is, values included.
 EXCLUDED = {

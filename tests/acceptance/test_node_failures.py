@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.acceptance.stage import Stage, eventually, get, post
+from tests.acceptance.stage import Stage, get, post
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("node_modules")
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.stage import Stage, eventually
+from tests.acceptance.stage import Stage
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("node_modules")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance import flask_app
 from tests.acceptance.stage import Client, get, post, request, staged
-from tests.valkey import ValkeyServer
+from tests.helpers.redis import ValkeyServer
 
 pytestmark = pytest.mark.usefixtures("node_modules")
 

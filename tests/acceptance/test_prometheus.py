@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from tests.acceptance.stage import Stage
-from tests.integration.relay.daemon import eventually
-from tests.valkey import free_port
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import eventually
 
 ETC = Path(__file__).parents[2] / "etc"
 

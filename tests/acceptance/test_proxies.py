@@ -18,9 +18,12 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import flask_app, stage
-from tests.acceptance.stage import PATIENCE, ROOT, Answer, Stage, request, staged
-from tests.integration.broker.certificates import Authority
-from tests.valkey import ValkeyServer, free_port
+from tests.acceptance.stage import Answer, Stage, request, staged
+from tests.helpers.certificates import Authority
+from tests.helpers.daemon import ROOT
+from tests.helpers.ports import free_port
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import PATIENCE
 
 EXAMPLES = ROOT / "etc" / "examples"
 CLIENT = "127.0.0.9"

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import redis
 
-from tests.acceptance.conftest import NODE
-from tests.browser import Browser, Page
-from tests.integration.relay.daemon import Daemon, eventually
-from tests.valkey import ValkeyServer, free_port
+from tests.acceptance.browser import Browser, Page
+from tests.acceptance.stage import NODE
+from tests.helpers.daemon import Daemon
+from tests.helpers.ports import free_port
+from tests.helpers.redis import ValkeyServer
+from tests.helpers.waiting import eventually
 
 SCRIPT = """#!/bin/sh
 read -r line

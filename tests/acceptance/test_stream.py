@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from tests.acceptance import stream_app
-from tests.acceptance.stage import ROOT, Client, eventually, request
+from tests.acceptance.stage import Client, request
+from tests.helpers.daemon import ROOT
+from tests.helpers.waiting import eventually
 
 ROWS = "tests.acceptance.stream_app:application"
 MIB = 1024 * 1024

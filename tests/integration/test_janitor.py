@@ -17,7 +17,7 @@ from hypothesis import given, strategies as st
 from twisted.internet import defer, protocol, reactor, task
 from twisted.logger import Logger
 from twisted.python import log as legacy
-from tests import janitor
+from tests.helpers import janitor
 
 log = Logger()
 janitor.GRACE = 0.3  # seconds; or each test that leaves a process would take ten
@@ -131,7 +131,7 @@ def _run(folder: Path, **environment: str) -> tuple[int, dict[str, tuple[str, st
     """The exit status, and for each test its outcome and what was said about it."""
     (folder / "test_leaking.py").write_text(LEAKING)
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "setup.cfg")]
-    command += ["-p", "tests.janitor", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    command += ["-p", "tests.helpers.janitor", "-p", "no:cacheprovider", "--rootdir", str(folder)]
     command += ["--junit-xml", str(folder / "report.xml"), str(folder / "test_leaking.py")]
     ran = subprocess.run(
         command,

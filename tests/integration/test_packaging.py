@@ -118,6 +118,7 @@ def test_sdist_has_what_tests_and_readers_need(sdist):
         "MANIFEST.in",
         "README.md",
         "CHANGES.md",
+        "CONTRIBUTING.md",
         "pyproject.toml",
         "setup.cfg",
         ".ci/run",

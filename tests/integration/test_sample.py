@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.janitor import alive, children
-from tests.valkey import free_port
+from tests.helpers.ports import free_port
+from tests.helpers.processes import alive, family
 
 ROOT = Path(__file__).parents[2]
 #: Seconds in which anything here must happen.
@@ -89,18 +89,12 @@ def stop(process, number=signal.SIGTERM):
     return output.decode()
 
 
-def descendants(pid):
-    """Process ids of all that `pid` has started, and that they have."""
-    found = children(pid)
-    return found.union(*map(descendants, found))
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_answers_and_leaves_nothing_behind(sample, tmp_path, number):
     process, port = sample()
     assert "It works" in wait_for_page(process, port)
     assert get(port, "/nowhere")[0] == 404
-    started = descendants(process.pid)
+    started = family(process.pid)
     # A server and a worker at least.
     assert len(started) >= 2
     stop(process, number)

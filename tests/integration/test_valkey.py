@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from tests.janitor import alive
+from tests.helpers.processes import alive
 
 
 def test_both_addresses_lead_to_one_server(fresh_valkey):

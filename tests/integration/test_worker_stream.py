@@ -7,8 +7,8 @@ import pytest
 
 from queuerelay.wire.reply import decode_reply
 from queuerelay.worker.stream import FRAME, WINDOW
-from tests.integration.test_worker import INBOX, eventually, stage
-from tests.valkey import PATIENCE
+from tests.helpers.waiting import PATIENCE, eventually
+from tests.helpers.worker import INBOX, stage
 
 __all__ = ["stage"]
 

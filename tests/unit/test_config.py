@@ -18,6 +18,7 @@ from queuerelay.config import (
     load,
 )
 from queuerelay.errors import ConfigError
+from tests.unit.configured import refused
 
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -32,17 +33,6 @@ def write(tmp_path):
         return str(path)
 
     return write
-
-
-def refused(path: str | None = None, options: dict[str, object] | None = None) -> str:
-    """The error's text, which is one line."""
-    with pytest.raises(ConfigError) as caught:
-        load(path, options)
-    text = str(caught.value)
-    assert text.startswith("wrong configuration: ")
-    assert "\n" not in text
-    assert len(text) < 1000
-    return text.removeprefix("wrong configuration: ")
 
 
 def test_defaults():

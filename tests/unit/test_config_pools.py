@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from queuerelay.config import Config, PoolConfig, load
 from queuerelay.errors import ConfigError
 from queuerelay.wire.outcome import Outcome
-from tests.unit.test_config import refused
+from tests.unit.configured import refused
 
 POOL = "[[pool]]\nname = 'p'\nqueues = ['a', 'b']\ncommand = ['x']\n"
 RESIDENT = "[[pool]]\nname = 'p'\nresident = true\ncommand = ['x']\n"
@@ -336,7 +336,7 @@ VALUES = st.recursive(
     )
 )
 def test_any_table_is_taken_or_refused_in_one_line(table):
-    from queuerelay.config import _pools
+    from queuerelay.config.reading import _pools
 
     try:
         (pool,) = _pools([table])

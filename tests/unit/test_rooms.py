@@ -31,14 +31,16 @@ MAY_USE = {
     "pool": (*BASE, "wire", "processes", "broker", "config"),
     "status": (*BASE, "wire", "http", "broker", "config"),
     "testing": ("broker",),
+    "parts": (*BASE, "wire", "http", "broker", "config", "relay", "pool", "status"),
     "service": (
         *BASE,
-        *("wire", "http", "processes", "broker", "config", "relay", "pool", "status"),
+        *("wire", "http", "processes", "broker", "config", "relay", "pool", "status", "parts"),
     ),
     "tap": ("errors", "config", "service"),
     "terminal": ("durations",),
     "client": (),
-    "cli": ("client", "terminal"),
+    "overview": ("terminal",),
+    "cli": ("client", "terminal", "overview"),
 }
 #: The rooms within `status`, and which of them each may import from.
 STATUS_MAY_USE = {"collect": (), "actions": ("collect",), "views": ("collect", "actions")}

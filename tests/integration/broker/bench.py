@@ -4,8 +4,8 @@ from typing import Any
 
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.wire import url
+from tests.helpers.redis import ValkeyServer
 from tests.unit.broker.contract import KEYS, Bench
-from tests.valkey import ValkeyServer
 
 
 class RedisBench(Bench):

@@ -5,7 +5,6 @@ import pytest_twisted
 
 from tests.integration.broker.bench import RedisBench
 from tests.integration.broker.doubles import FakeServer, Proxy
-from tests.unit.conftest import said  # noqa: F401
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.wire import url
+from tests.helpers.ports import free_port
 from tests.integration.broker.doubles import fired
 from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, eventually, raises, turns, within
-from tests.valkey import free_port
 
 
 @pytest.fixture

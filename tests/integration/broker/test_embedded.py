@@ -17,10 +17,10 @@ from queuerelay.broker.embedded import EmbeddedServer, find_server
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.errors import ConfigError
 from queuerelay.wire import url
+from tests.helpers.processes import alive
+from tests.helpers.redis import binary
 from tests.integration.broker.doubles import fired
-from tests.janitor import alive
 from tests.unit.broker.contract import LONG, ONE, eventually, turns, within
-from tests.valkey import binary
 
 ROOT = Path(__file__).parents[3]
 

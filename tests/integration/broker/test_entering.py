@@ -8,7 +8,7 @@ from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from queuerelay.broker.redis import connection
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.wire import url
-from tests.integration.broker.certificates import Authority
+from tests.helpers.certificates import Authority
 from tests.integration.broker.doubles import Proxy
 from tests.unit.broker.contract import KEYS, ONE, eventually, turns, within
 

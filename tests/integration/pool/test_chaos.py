@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from queuerelay.processes.spawner import supported
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 
@@ -76,13 +76,6 @@ def host(fresh_valkey: Any) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         assert process.wait(PATIENCE) == 0
 
 
-def until(holds: Callable[[], Any]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.02)
-
-
 def test_a_pool_that_is_frozen_for_twice_its_lease_corrupts_nothing(host, fresh_valkey, tmp_path):
     ledger = tmp_path / "ledger"
     script = 'echo "begin $QUEUERELAY_ATTEMPT" >> "$0"; sleep 3; echo end >> "$0"; echo done'
@@ -94,14 +87,14 @@ def test_a_pool_that_is_frozen_for_twice_its_lease_corrupts_nothing(host, fresh_
     first = host("/bin/sh", "-c", script, str(ledger))
     message = {"class": "J", "args": [{"n": 1, "reply_to": "results"}], "id": "1"}
     client.rpush("resque:queue:chaos", json.dumps(message))
-    until(lambda: lines() == ["begin 1"])
+    eventually(lambda: lines() == ["begin 1"], seconds=PATIENCE)
     first.send_signal(signal.SIGSTOP)
     host("/bin/sh", "-c", script, str(ledger))
     # Its own script has ended meanwhile, and the other pool has begun again.
-    until(lambda: "begin 2" in lines() and "end" in lines())
+    eventually(lambda: "begin 2" in lines() and "end" in lines(), seconds=PATIENCE)
     first.send_signal(signal.SIGCONT)
-    until(lambda: client.llen("results"))
-    until(lambda: not client.hlen("queuerelay:inflight:chaos"))
+    eventually(lambda: client.llen("results"), seconds=PATIENCE)
+    eventually(lambda: not client.hlen("queuerelay:inflight:chaos"), seconds=PATIENCE)
     assert sorted(lines()) == ["begin 1", "begin 2", "end", "end"]
     assert client.llen("results") == 1
     assert client.llen("resque:failed") == client.llen("resque:queue:chaos") == 0

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.relay.daemon import ROOT, TWISTD, Client, Daemon, eventually, listens
-from tests.integration.relay.test_start import refused
-from tests.janitor import alive, children
-from tests.valkey import free_port
+from tests.helpers.daemon import ROOT, TWISTD, Client, Daemon, refused
+from tests.helpers.ports import free_port, listens
+from tests.helpers.processes import alive, family
+from tests.helpers.waiting import eventually
 
 PREFIX = "queuerelay:"
 
@@ -122,12 +122,6 @@ class Place:
 @pytest.fixture
 def place(tmp_path, fresh_valkey, daemon):
     return Place(tmp_path, fresh_valkey, daemon)
-
-
-def family(pid: int) -> set[int]:
-    """All living processes below `pid`."""
-    found = children(pid)
-    return found.union(*(family(child) for child in found))
 
 
 def stop(one: Daemon) -> None:

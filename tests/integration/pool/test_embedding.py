@@ -13,7 +13,8 @@ from queuerelay.config import load
 from queuerelay.errors import ConfigError
 from queuerelay.service import PoolService
 from queuerelay.testing import MemoryBroker
-from tests.janitor import alive, children
+from tests.helpers.processes import alive, children
+from tests.helpers.waiting import until
 
 TOML = """
 [[pool]]
@@ -53,13 +54,6 @@ def config(tmp_path):
         return load(str(tmp_path / "pools.toml"), options)
 
     return make
-
-
-async def until(holds, seconds=30.0):
-    end = reactor.seconds() + seconds
-    while not holds():
-        assert reactor.seconds() < end
-        await deferLater(reactor, 0.01)
 
 
 def job(name):

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from queuerelay.config import load
-from tests.integration.relay.daemon import ROOT, TWISTD, Daemon, eventually
-from tests.valkey import ValkeyServer, binary
+from tests.helpers.daemon import ROOT, TWISTD, Daemon
+from tests.helpers.redis import ValkeyServer, binary
+from tests.helpers.waiting import eventually
 
 EXAMPLES = ROOT / "etc" / "examples"
 #: What pools.toml says, and the tests replace.

@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.processes.spawner import supported
 from queuerelay.wire import url
-from tests.integration.pool.test_pool import KEYS, Bench
+from tests.integration.pool.bench import KEYS, Bench
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 

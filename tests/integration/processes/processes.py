@@ -4,17 +4,15 @@ import contextlib
 import os
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor, task
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 
-#: Seconds in which whatever is expected must happen.
-PATIENCE = 30.0
+from tests.helpers.waiting import PATIENCE
 
 
 class Recorder(ProcessProtocol):
@@ -57,13 +55,6 @@ def close_stdin(transport: Any) -> None:
 async def soon(deferred: Deferred[Any]) -> Any:
     """What it fires with, in time."""
     return await deferred.addTimeout(PATIENCE, reactor)
-
-
-async def until(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, "it never came true"
-        await task.deferLater(reactor, 0.005)
 
 
 def descriptors() -> set[str]:

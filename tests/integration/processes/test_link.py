@@ -20,18 +20,18 @@ from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from queuerelay.processes import launched as launched_module
 from queuerelay.processes import launcher, link, spawner
 from queuerelay.processes.spawner import Spawner, supported
+from tests.helpers.janitor import LoggedFailures
+from tests.helpers.processes import alive, children
+from tests.helpers.waiting import PATIENCE, until
 from tests.integration.processes.processes import (
-    PATIENCE,
     Recorder,
     close_stdin,
     descriptors,
     run,
     sh,
     soon,
-    until,
     zombies,
 )
-from tests.janitor import LoggedFailures, alive, children
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 

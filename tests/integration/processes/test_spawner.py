@@ -26,8 +26,9 @@ from zope.interface.verify import verifyObject
 from queuerelay.processes import guarded, guardian, pipes, spawner
 from queuerelay.processes.interfaces import IGroupTransport
 from queuerelay.processes.spawner import Spawner, supported
+from tests.helpers.processes import alive, children
+from tests.helpers.waiting import PATIENCE, until
 from tests.integration.processes.processes import (
-    PATIENCE,
     Recorder,
     close_stdin,
     descriptors,
@@ -36,10 +37,8 @@ from tests.integration.processes.processes import (
     sh,
     soon,
     start,
-    until,
     zombies,
 )
-from tests.janitor import alive, children
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from queuerelay.processes import watch as watch_module
 from queuerelay.processes.watch import Watch
-from tests.janitor import LoggedFailures
+from tests.helpers.janitor import LoggedFailures
 
 #: Seconds in which whatever is expected must happen.
 PATIENCE = 30.0

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.relay import daemon as harness
-from tests.integration.relay.daemon import ROOT, Worker, eventually
-from tests.unit.http.log_line import lines
-from tests.unit.relay.strict import request
-from tests.valkey import PATIENCE
+from tests.helpers import daemon as harness
+from tests.helpers.daemon import ROOT, Worker
+from tests.helpers.log_line import lines
+from tests.helpers.strict import request
+from tests.helpers.waiting import PATIENCE, eventually
 
 LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin:/bin")
 GOACCESS = shutil.which("goaccess")

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from tests.integration.relay.daemon import eventually
-from tests.unit.relay.strict import chunked
+from tests.helpers.strict import chunked
+from tests.helpers.waiting import eventually
 
 
 def test_a_request_is_answered(relay, worker):

@@ -17,9 +17,10 @@ import pytest
 
 from queuerelay.cli import SHOWN, main
 from queuerelay.client import Client, Unreachable
-from tests.integration.relay.daemon import ROOT, eventually
-from tests.integration.relay.test_actions import TOKEN, Place
-from tests.valkey import free_port
+from tests.helpers.daemon import ROOT
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import eventually
+from tests.integration.relay.place import TOKEN, Place
 
 COMMAND = [sys.executable, "-m", "queuerelay.cli"]
 BOUND = 60

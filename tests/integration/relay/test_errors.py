@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.integration.relay.daemon import eventually
+from tests.helpers.waiting import eventually
 
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 HTML, PROBLEM, TEXT = (

@@ -9,8 +9,8 @@ import pytest
 
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.scripts import source
-from tests.integration import test_worker
-from tests.integration.relay.daemon import eventually
+from tests.helpers import worker as workers
+from tests.helpers.waiting import eventually
 
 KEYS = Keys()
 QUEUE = KEYS.queue("requests")
@@ -35,7 +35,7 @@ def scene(own_valkey, daemon, tmp_path):
     """A server that keeps its data, relays on it, and workers: ``(server, relay, worker)``."""
     (tmp_path / "relay.toml").write_text(textwrap.dedent(CONFIG))
     server = own_valkey("--appendonly", "yes", "--appendfsync", "always")
-    stage = test_worker.Stage(server, tmp_path)
+    stage = workers.Stage(server, tmp_path)
 
     def relay(*options):
         return daemon("--redis", server.url, "--config", "relay.toml", *options).ready()

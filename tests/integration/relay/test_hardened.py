@@ -9,10 +9,11 @@ import time
 import pytest
 
 from queuerelay.http.connections import SURPLUS
-from tests.integration.broker.certificates import Authority
-from tests.integration.relay.daemon import Client, eventually, listens
-from tests.unit.relay.strict import read, request
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.certificates import Authority
+from tests.helpers.daemon import Client
+from tests.helpers.ports import free_port, listens
+from tests.helpers.strict import read, request
+from tests.helpers.waiting import PATIENCE, eventually
 
 LARGE = 4 * 1024 * 1024
 

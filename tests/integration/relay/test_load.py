@@ -7,8 +7,8 @@ from collections import Counter
 from io import BytesIO
 
 from queuerelay.wire.reply import encode_reply
-from tests.integration.relay.daemon import PATIENCE, eventually
-from tests.unit.relay.strict import read, request
+from tests.helpers.strict import read, request
+from tests.helpers.waiting import PATIENCE, eventually
 
 CLIENTS = 300
 REQUESTS = 10

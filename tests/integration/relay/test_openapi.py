@@ -10,7 +10,7 @@ from queuerelay.status.actions import actions
 from queuerelay.status.status import Status
 from queuerelay.status.views.openapi import openapi
 from queuerelay.testing import MemoryBroker
-from tests.integration.relay.test_actions import TOKEN, Place
+from tests.integration.relay.place import TOKEN, Place
 
 schema = schemathesis.openapi.from_dict(openapi())
 

@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from tests.integration.relay.daemon import Worker, eventually
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.daemon import Worker
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import PATIENCE, eventually
 
 
 def test_redis_is_not_there_at_the_start_and_comes_later(own_valkey, daemon):
@@ -121,7 +122,7 @@ def test_promise_1_a_relay_is_killed_and_started_again_and_nobody_gets_an_old_re
 
 
 def test_a_killed_daemon_leaves_no_embedded_server(daemon, tmp_path):
-    from tests.janitor import alive, children
+    from tests.helpers.processes import alive, children
 
     one = daemon("--redis", f"embedded:{tmp_path / 'data'}").ready()
     eventually(lambda: "embedded server" in one.log)

@@ -1,15 +1,14 @@
 """Starting: every option from both sides, and every mistake as one line."""
 
 import json
-import os
 import socket
-import subprocess
 
 import pytest
 
-from tests.integration.relay.daemon import ROOT, TWISTD, Client, Worker, eventually
-from tests.unit.relay.strict import request
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.daemon import Client, Worker, refused, run
+from tests.helpers.ports import free_port
+from tests.helpers.strict import request
+from tests.helpers.waiting import eventually
 
 OPTIONS = {
     "prefix": "mine:",
@@ -141,29 +140,6 @@ def test_routes_send_by_path_method_host_and_header(relay, worker, tmp_path):
     # Resque's workers with QUEUE=* and resque-web find queues only in this set.
     known = {name.decode() for name in worker.redis.smembers("resque:queues")}
     assert known == set(sent)
-
-
-def run(*options, cwd):
-    return subprocess.run(
-        [*TWISTD, *options],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-def refused(*options, cwd):
-    """The one line on stderr of a start that fails."""
-    done = run(*options, cwd=cwd)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr + done.stdout
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("queuerelay: ")
-    return line
 
 
 @pytest.mark.parametrize(

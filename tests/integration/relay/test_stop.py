@@ -4,8 +4,10 @@ import signal
 
 import pytest
 
-from tests.integration.relay.daemon import Worker, eventually, listens
-from tests.janitor import alive, children
+from tests.helpers.daemon import Worker
+from tests.helpers.ports import listens
+from tests.helpers.processes import alive, children
+from tests.helpers.waiting import eventually
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

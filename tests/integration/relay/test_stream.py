@@ -11,10 +11,10 @@ from io import BytesIO
 import pytest
 
 from queuerelay.wire.reply import encode_frame, encode_reply
-from tests.integration.broker.certificates import Authority
-from tests.integration.relay.daemon import eventually, listens
-from tests.unit.relay.strict import Broken, read, request
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.certificates import Authority
+from tests.helpers.ports import free_port, listens
+from tests.helpers.strict import Broken, read, request
+from tests.helpers.waiting import PATIENCE, eventually
 
 MIB = 1024 * 1024
 

@@ -1,5 +1,5 @@
 """The fixtures of `daemon` for every test in this folder, and a status listener's client."""
 
-from tests.integration.relay.daemon import daemon, relay, worker
+from tests.helpers.daemon import daemon, relay, worker
 
 __all__ = ["daemon", "relay", "worker"]

@@ -5,8 +5,7 @@ import json
 import re
 from typing import Any
 
-from tests.integration.relay.daemon import eventually
-from tests.valkey import PATIENCE
+from tests.helpers.waiting import PATIENCE, eventually
 
 PATHS = ("/", "/status.json", "/history.json", "/failures.json", "/metrics", "/stats.txt")
 PROBES = ("/healthz", "/readyz", "/healthz/deep")

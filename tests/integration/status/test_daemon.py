@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.relay.daemon import ROOT, TWISTD, Client, eventually, listens
+from tests.helpers.daemon import ROOT, TWISTD, Client
+from tests.helpers.ports import free_port, listens
+from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import PATHS, PROBES, ask, listening, status
-from tests.valkey import PATIENCE, free_port
 
 CANARY = "c4n4ry5ecret"
 

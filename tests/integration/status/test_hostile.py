@@ -12,10 +12,10 @@ import html5lib
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.relay.daemon import eventually
+from tests.helpers.html import shape
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import listening, status
-from tests.unit.status.test_page_hostile import shape
-from tests.valkey import PATIENCE, free_port
 
 PAYLOADS = {
     "script": "<script>alert(1)</script>",

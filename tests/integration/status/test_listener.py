@@ -10,11 +10,11 @@ import pytest
 
 from queuerelay.http.connections import SURPLUS
 from queuerelay.status.listener import LIMITS
-from tests.integration.broker.certificates import Authority
-from tests.integration.relay.daemon import eventually, listens
+from tests.helpers.certificates import Authority
+from tests.helpers.ports import free_port, listens
+from tests.helpers.strict import read, request
+from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import listening
-from tests.unit.relay.strict import read, request
-from tests.valkey import PATIENCE, free_port
 
 assert LIMITS.max_connections is not None
 PLACES = LIMITS.max_connections

@@ -12,11 +12,11 @@ from pathlib import Path
 import html5lib
 
 from queuerelay.wire.reply import encode_reply
-from tests.integration.relay.daemon import eventually
+from tests.helpers.ports import free_port
+from tests.helpers.strict import read, request
+from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import ask as place_ask
 from tests.integration.status.place import listening, metrics, stats, status, summed
-from tests.unit.relay.strict import read, request
-from tests.valkey import PATIENCE, free_port
 
 REQUESTS = 10_000
 JOBS = 2_000

@@ -12,8 +12,8 @@ from twisted.web.http_headers import Headers
 from queuerelay.http import accesslog
 from queuerelay.http.accesslog import AccessLog, Entry, escape
 from queuerelay.wire.reply import encode_frame, encode_reply
-from tests.unit.http.log_line import LINE, lines
-from tests.unit.relay.strict import request
+from tests.helpers.log_line import LINE, lines
+from tests.helpers.strict import request
 
 
 def entry(**fields):

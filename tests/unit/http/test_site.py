@@ -15,8 +15,8 @@ from queuerelay.relay.limits import client_limits
 from queuerelay.relay.resource import RelayResource
 from queuerelay.service import RelayService
 from queuerelay.testing import MemoryBroker
+from tests.helpers.strict import CONTINUE, chunked, request
 from tests.unit.relay.stage import Connection
-from tests.unit.relay.strict import CONTINUE, chunked, request
 
 
 class Echo(Resource):

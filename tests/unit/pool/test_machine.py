@@ -8,6 +8,7 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -375,6 +376,7 @@ class Deafened:
     processEnded = processExited
 
 
+@pytest.mark.heavy
 def test_whatever_happens():
     run_state_machine_as_test(
         PoolMachine, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)

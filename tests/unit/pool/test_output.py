@@ -62,6 +62,7 @@ def test_a_whole_answer_up_to_the_cap_and_no_further():
     assert capture._kept.__sizeof__() < 1000
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("size", [1, 65536])
 def test_a_flood_costs_little_memory(whole, size):

@@ -23,7 +23,7 @@ from queuerelay.relay.limits import client_limits
 from queuerelay.relay.relay import Relay
 from queuerelay.testing import MemoryBroker, MemoryStore
 from queuerelay.wire.reply import Reply, encode_frame, encode_reply
-from tests.unit.relay.strict import Response, parse
+from tests.helpers.strict import Response, parse
 
 
 class FakeClient:

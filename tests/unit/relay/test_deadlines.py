@@ -4,7 +4,7 @@ import pytest
 
 from queuerelay.http.channel import EAGER, LEAST_RATE, LINGER
 from queuerelay.http.connections import SURPLUS, SWEEP, open_files_allow
-from tests.unit.relay.strict import CONTINUE, chunked, parse, request
+from tests.helpers.strict import CONTINUE, chunked, parse, request
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
 

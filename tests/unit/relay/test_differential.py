@@ -7,6 +7,7 @@ Each run draws the same 20,000. Others: ``QUEUERELAY_SEED=<number>``, and
 import os
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ EXAMPLES, EACH = 4000, 5
 SIZE = 24
 
 
+@pytest.mark.heavy
 @seed(SEED)
 @settings(
     max_examples=EXAMPLES,

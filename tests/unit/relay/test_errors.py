@@ -4,8 +4,8 @@ import pytest
 
 from queuerelay.relay import request as front_request
 from queuerelay.wire.reply import encode_reply
+from tests.helpers.strict import request
 from tests.unit.relay.stage import FakeClient
-from tests.unit.relay.strict import request
 
 
 def test_a_bug_while_it_is_held_is_500_and_nothing_is_held(stage, monkeypatch, logged_failures):

@@ -13,8 +13,8 @@ from queuerelay.http.listening import BACKLOG
 from queuerelay.http.proxied import ProxiedFactory
 from queuerelay.relay.listeners import endpoint_from
 from queuerelay.relay.resource import RelayResource
+from tests.helpers.strict import request
 from tests.unit.relay.stage import Connection, to
-from tests.unit.relay.strict import request
 
 FORGED = (
     ("X-Forwarded-For", "6.6.6.6"),

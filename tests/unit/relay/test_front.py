@@ -6,7 +6,7 @@ from queuerelay.errors import ReplyError
 from queuerelay.http.channel import LINGER
 from queuerelay.http.connections import SWEEP
 from queuerelay.wire.reply import encode_reply
-from tests.unit.relay.strict import CONTINUE, Malformed, chunked, parse, request
+from tests.helpers.strict import CONTINUE, Malformed, chunked, parse, request
 
 
 def served(stage, data, *, method="GET", **reply):

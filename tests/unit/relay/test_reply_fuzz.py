@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.strict import request
 from tests.unit.relay.stage import Stage
-from tests.unit.relay.strict import request
 
 EXAMPLES = 5000
 
@@ -159,6 +159,7 @@ def seen():
     assert min(counts.whole, counts.bad, counts.streamed, counts.broken) > EXAMPLES // 100, counts
 
 
+@pytest.mark.heavy
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

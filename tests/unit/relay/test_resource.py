@@ -6,8 +6,8 @@ from twisted.web.server import Site
 
 from queuerelay.relay.resource import RelayResource
 from queuerelay.wire.reply import encode_reply
+from tests.helpers.strict import chunked, parse, request
 from tests.unit.relay.stage import Connection
-from tests.unit.relay.strict import chunked, parse, request
 
 
 class Else(Resource):

@@ -3,7 +3,7 @@
 import pytest
 
 from queuerelay.wire.reply import encode_reply
-from tests.unit.relay.strict import Broken, parse, request
+from tests.helpers.strict import Broken, parse, request
 from tests.unit.relay.test_resource import Mounted
 
 MIB = 1024 * 1024

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from queuerelay.relay.held import State
 from queuerelay.relay.stream import TOLD_EVERY
 from queuerelay.wire.reply import Reply, encode_frame, encode_reply
+from tests.helpers.strict import Broken, request
 from tests.unit.relay.stage import FakeClient, Stage
-from tests.unit.relay.strict import Broken, request
 
 MIB = 1024 * 1024
 
@@ -733,6 +733,7 @@ def tries(draw):
     return found
 
 
+@pytest.mark.heavy
 @settings(max_examples=300, deadline=None, database=None)
 @given(tries=tries(), data=st.data())
 def test_promise_2_an_answer_is_of_one_try_in_order_and_ends_only_where_that_ended(tries, data):

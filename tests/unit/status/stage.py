@@ -12,9 +12,9 @@ from queuerelay.status.listener import status_site
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import Status, ThisProcess
 from queuerelay.testing import MemoryBroker
+from tests.helpers.strict import Response
 from tests.unit.relay.stage import Connection
 from tests.unit.relay.stage import Stage as RelayStage
-from tests.unit.relay.strict import Response
 
 
 class Stage(RelayStage):

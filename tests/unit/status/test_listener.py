@@ -10,8 +10,8 @@ from queuerelay.http.forwarded import Trust
 from queuerelay.http.proxied import behind_proxy
 from queuerelay.status.guard import TRIES
 from queuerelay.status.listener import LIMITS
+from tests.helpers.strict import request
 from tests.unit.relay.stage import Connection
-from tests.unit.relay.strict import request
 
 TOKEN = "0123456789abcdef"
 AUTHORIZED = ("Authorization", f"Bearer {TOKEN}")

@@ -11,6 +11,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from queuerelay.status.views import page, page_text, page_view
+from tests.helpers.html import shape
 from tests.unit.status.page_scene import NOW, Texts, plain, snapshot
 
 PAYLOADS = {
@@ -27,8 +28,6 @@ PAYLOADS = {
     "address": "javascript:alert(1)//../..?x#y",
     "long": "<b a='b'>" * 30,
 }
-#: Attributes whose values are texts of others, or made of them.
-FREE = {"data-key", "title", "aria-label", "value", "action", "formaction", "datetime"}
 
 
 def written(made: page_view.View) -> bytes:
@@ -49,14 +48,6 @@ def parsed(texts: Texts, *, writable: bool) -> ET.Element:
     tree: ET.Element = parser.parse(document, transport_encoding="utf-8")
     assert parser.errors == [], parser.errors[:3]
     return tree
-
-
-def shape(tree: ET.Element) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Elements with their attributes, in the order of the document."""
-    return [
-        (str(one.tag), sorted((k, "" if k in FREE else v) for k, v in one.attrib.items()))
-        for one in tree.iter()
-    ]
 
 
 def everything(tree: ET.Element) -> str:

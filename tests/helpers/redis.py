@@ -1,7 +1,6 @@
 """Real Valkey (or Redis) servers for tests, as fixtures."""
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -15,8 +14,8 @@ from typing import Any
 import pytest
 import redis
 
-#: Seconds in which a server must answer or end.
-PATIENCE = 30.0
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import PATIENCE
 
 
 def binary() -> str | None:
@@ -28,22 +27,6 @@ def binary() -> str | None:
         return str(get_binary_path())
     except (ImportError, ValkeyBinaryNotFoundError):
         return shutil.which("valkey-server") or shutil.which("redis-server")
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on.
-
-    Below the ephemeral ports: a client that retries one of those while the server is down can
-    connect to itself.
-    """
-    while True:
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class ValkeyServer:

@@ -16,29 +16,12 @@ import pytest
 import redis
 
 from queuerelay.wire.reply import encode_reply
-from tests.unit.relay.strict import Response, read, request
-from tests.valkey import PATIENCE, free_port
+from tests.helpers.ports import free_port, listens
+from tests.helpers.strict import Response, read, request
+from tests.helpers.waiting import PATIENCE, eventually
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 TWISTD = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "queuerelay"]
-
-
-def eventually(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """What `what()` gives once it is true; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while True:
-        found = what()
-        if found:
-            return found
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.005)
-
-
-def listens(port: int) -> bool:
-    """Whether somebody accepts connections there."""
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Client:
@@ -184,6 +167,30 @@ class Worker:
         taken = self.take()
         self.reply(taken, **{"body": taken["url"].encode(), **fields})
         return taken
+
+
+def run(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """One ``twistd -n queuerelay`` that ends by itself."""
+    return subprocess.run(
+        [*TWISTD, *options],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def refused(*options: str, cwd: Path) -> str:
+    """The one line on stderr of a start that fails."""
+    done = run(*options, cwd=cwd)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("queuerelay: ")
+    return line
 
 
 @pytest.fixture
