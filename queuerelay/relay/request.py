@@ -21,7 +21,7 @@ from queuerelay.http.problems import Fields, for_refusal
 from queuerelay.http.request_id import request_id
 from queuerelay.http.sender import Sender
 from queuerelay.relay.framing import Framing, has_body, without_body
-from queuerelay.relay.held import Held, State
+from queuerelay.relay.held import Held, HeldState
 from queuerelay.relay.response import for_reply
 from queuerelay.relay.stream import Break
 from queuerelay.wire.reply import Reply
@@ -117,7 +117,7 @@ class FrontRequest:
     def gotLength(self, length: int | None) -> None:
         """The header section is complete; the body has `length` bytes, None for chunked."""
         self._name()
-        if length and length > self._front.relay.room:
+        if length and length > self._front.relay.budget.room:
             # Else all of it might come before there is too much of it.
             self._refuse_early(TooManyHeld("no room for another body"))
 
@@ -133,8 +133,8 @@ class FrontRequest:
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
-        relay.receiving += len(data)
-        if relay.room < 0:
+        relay.budget.receiving += len(data)
+        if relay.budget.room < 0:
             self._refuse_early(TooManyHeld("no room for another body"))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -195,7 +195,7 @@ class FrontRequest:
 
     def _take_body(self) -> bytes:
         body, self._body = bytes(self._body), b""
-        self._front.relay.receiving -= len(body)
+        self._front.relay.budget.receiving -= len(body)
         return body
 
     def _refuse_early(self, refusal: Refusal) -> None:
@@ -211,7 +211,7 @@ class FrontRequest:
             self._failed("an answer could not be made")
             return
         self._timing = reply.timing
-        if len(body) > COPIED and not self._front.relay.fits(len(body)):
+        if len(body) > COPIED and not self._front.relay.budget.fits(len(body)):
             self.refuse(
                 self._front.relay.count(TooManyHeld("no room for a large answer"), self._held)
             )
@@ -326,7 +326,7 @@ class FrontRequest:
                 end = "refused"
             else:
                 # The relay notes the end of a streamed answer when all of it was written.
-                end = State.ANSWERED.value if held.alive else held.state.value
+                end = HeldState.ANSWERED.value if held.alive else held.state.value
             self._log_access(end)
         self._held = None
         self.channel = None

@@ -119,7 +119,7 @@ class _Exchange:
         except Exception:
             self.refuse(resource.failed("an answer could not be made", self.held))
             return
-        if len(body) > PIECE and not resource.relay.fits(len(body)):
+        if len(body) > PIECE and not resource.relay.budget.fits(len(body)):
             why = TooManyHeld("no room for a large answer")
             self.refuse(resource.relay.count(why, self.held))
         else:
