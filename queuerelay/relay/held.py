@@ -50,7 +50,7 @@ class HeldState(Enum):
 
 
 _GATED, _QUEUED, _ANSWERING = HeldState.GATED, HeldState.QUEUED, HeldState.ANSWERING
-#: How a request may end before its answer has begun. A reply is matched by its id alone, so one that
+#: How a request may end before its answer has begun. Replies are matched by id alone, so one that
 #: was not pushed may be answered too; broken off is an answer that failed while it began.
 _ENDS: Final = frozenset(HeldState) - {_GATED, _QUEUED, _ANSWERING}
 
