@@ -28,6 +28,7 @@ from queuerelay.http.site import Site
 from queuerelay.pool.pools import Pools, check_command
 from queuerelay.relay.limits import client_limits
 from queuerelay.relay.listeners import Listeners, endpoints
+from queuerelay.relay.probe import Probe
 from queuerelay.relay.relay import Relay
 from queuerelay.relay.resource import RelayResource
 from queuerelay.status.listener import StatusListener, endpoint_from
@@ -236,7 +237,7 @@ class Daemon(Service):
             local=[part.published for part in parts],
             loops=[part.loops for part in parts],
             draining=lambda: self._stopping,
-            holder=self.relay,
+            deep=None if self.relay is None else Probe(self.relay, clock=self._reactor),
             credentials=config.status.credentials,
         )
 

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
 from queuerelay.loop import Loop
-from queuerelay.relay.probe import Deep, Holder
 from queuerelay.status.collect.collector import Collector, Local
 from queuerelay.status.collect.snapshot import Snapshot
 from queuerelay.status.credentials import Credentials
@@ -18,12 +18,24 @@ from queuerelay.status.guard import Guard
 Loops = Callable[[], Sequence[Loop]]
 
 
+class DeepCheck(Protocol):
+    """Whether anybody is served: the relay's `Probe`."""
+
+    def check(self) -> Deferred[Any]:
+        """Fires with a dataclass that is shown as it is; its field ``ok`` says whether all is well.
+        Never fails.
+        """
+
+    def stop(self) -> None:
+        """End the check under way."""
+
+
 class Status:
     """`start` and `stop` once each.
 
     `local` and `loops` are the other parts of this process, `draining` tells whether they stop, and
-    `holder` is the relay among them, if there is one. `credentials` is a file with those of who
-    may act; raises `ConfigError` where it is wrong. Without one nobody may.
+    `deep` is the check by the relay among them, if there is one. `credentials` is a file with those
+    of who may act; raises `ConfigError` where it is wrong. Without one nobody may.
     """
 
     def __init__(
@@ -35,7 +47,7 @@ class Status:
         local: Sequence[Local] = (),
         loops: Sequence[Loops] = (),
         draining: Callable[[], bool] = lambda: False,
-        holder: Holder | None = None,
+        deep: DeepCheck | None = None,
         credentials: str | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -45,8 +57,8 @@ class Status:
         self.collector = Collector(
             broker, local=local, address=address, clock=clock, wall_clock=wall_clock
         )
-        #: Sends requests that do nothing; None where there is no relay in this process.
-        self.deep = None if holder is None else Deep(holder, clock=clock)
+        #: Sends a request that does nothing; None where there is no relay in this process.
+        self.deep = deep
         #: Decides who may act.
         self.guard = Guard(Credentials(credentials) if credentials else None, clock=clock)
         self._loops = loops

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from queuerelay.relay.probe import Probe
 from queuerelay.status.collect.snapshot import Queue, Snapshot
 from queuerelay.status.listener import StatusSite
 from queuerelay.status.resource import StatusResource
@@ -29,7 +30,7 @@ class Stage(RelayStage):
             wall_clock=self.clock.seconds,
             local=[] if alone else [self.relay.published],
             loops=[] if alone else [self.relay.loops],
-            holder=None if alone else self.relay,
+            deep=None if alone else Probe(self.relay, clock=self.clock),
             draining=lambda: self.draining,
         )
         self.resource = StatusResource(self.status, hosts=hosts)
