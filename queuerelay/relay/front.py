@@ -40,7 +40,7 @@ class FrontChannel(HardenedChannel):
         super().connectionMade()
 
     def meet(self) -> Peer:
-        """See who is at the other end; not earlier, because a PROXY line comes after the
+        """Look who is at the other end; not earlier, because a PROXY line comes after the
         connection.
         """
         peer = self.peer = self.transport.getPeer()
@@ -106,7 +106,7 @@ class Front(http.HTTPFactory):
         return self.connections.channel_for(channel)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What is spoken over TLS (RFC 7301); there is no HTTP/2 here."""
+        """The protocols offered over TLS (RFC 7301); there is no HTTP/2 here."""
         return [b"http/1.1"]
 
     def drain(self) -> None:

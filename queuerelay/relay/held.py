@@ -102,7 +102,7 @@ class HeldClient(Protocol):
         """Bytes of a streamed answer that the client has not taken yet."""
 
     def abort(self) -> None:
-        """It failed halfway: break off, without another answer."""
+        """The answer failed halfway: break it off, without another one."""
 
 
 class Held:
@@ -151,7 +151,7 @@ class Held:
 
     @property
     def alive(self) -> bool:
-        """Whether it still waits for its end."""
+        """Whether the request still waits for its end."""
         return self.state not in _ENDS
 
 
@@ -184,19 +184,21 @@ class HeldTable:
         held.lane = lane
 
     def pushed(self, held: Held) -> None:
-        """Its message is on its way to the queue."""
+        """The message of `held` is on its way to the queue."""
         self._step(held, _QUEUED)
         held.pushes += 1
 
     def not_sent(self, held: Held) -> None:
-        """The last push was not sent, so it has not happened; where it was the only one, the
-        request is in memory alone again.
+        """The last push of `held` was not sent, so it has not happened; where it was the only one,
+        the request is in memory alone again.
         """
         self._step(held, _QUEUED if held.pushes > 1 else _GATED)
         held.pushes -= 1
 
     def begin(self, held: Held) -> None:
-        """Its answer is being streamed: it has no deadline any more, and needs no message."""
+        """The answer to `held` is being streamed: there is no deadline any more, and no message is
+        needed.
+        """
         self._step(held, _ANSWERING)
         self.bytes -= len(held.message)
         held.message = b""
@@ -209,7 +211,7 @@ class HeldTable:
         return self._by_id.get(id)
 
     def end(self, held: Held, state: HeldState) -> bool:
-        """It ends as `state`; False where it had ended already."""
+        """The request ends as `state`; False where it had ended already."""
         if self._by_id.get(held.id) is not held:
             return False
         if state not in _ENDS:
@@ -227,12 +229,12 @@ class HeldTable:
         return True
 
     def oldest(self, now: float) -> float:
-        """Seconds that the one has waited who waits longest, 0 where nobody waits."""
+        """Seconds that the oldest request has waited for its answer, 0 where none waits."""
         since = [next(iter(lane.values())).accepted_at for lane in self._lanes.values() if lane]
         return now - min(since, default=now)
 
     def by_queue(self) -> dict[str, tuple[int, int]]:
-        """How many are held for each queue, and how many of them are in memory only."""
+        """How many requests are held for each queue, and how many of them are in memory only."""
         found: dict[str, tuple[int, int]] = {}
         for held in self._by_id.values():
             count, gated = found.get(held.queue, (0, 0))
@@ -240,12 +242,12 @@ class HeldTable:
         return found
 
     def ended_as(self, id: str) -> HeldState | None:
-        """How it ended, where that is remembered."""
+        """How the request of that id ended, where that is remembered."""
         return self._ended.get(id)
 
     def due(self, now: float) -> list[Held]:
-        """Those whose deadline has passed, the oldest first. Each is given once; it stays in the
-        table until it is ended.
+        """The requests whose deadline has passed, the oldest first. Each is given once, and
+        stays in the table until it is ended.
         """
         due: list[Held] = []
         for lane in self._lanes.values():
@@ -258,7 +260,7 @@ class HeldTable:
         return due
 
     def all(self) -> list[Held]:
-        """Everything held now."""
+        """All requests held now."""
         return list(self._by_id.values())
 
     def _step(self, held: Held, state: HeldState) -> None:

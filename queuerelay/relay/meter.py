@@ -69,7 +69,9 @@ class Meter:
         self._queues[""].codes[status // 100 - 2] += 1
 
     def published(self, held: Mapping[str, tuple[int, int]]) -> dict[str, dict[str, Any]]:
-        """All of it by queue; `held` says how many are held now, and how many of them gated."""
+        """All counts by queue; `held` says how many requests are held now, and how many of them are
+        gated.
+        """
         published: dict[str, dict[str, Any]] = {}
         for queue, meter in self._queues.items():
             count, gated = held.get(queue, (0, 0))

@@ -64,14 +64,14 @@ class Outbox:
         self._pending: Batches = {}
         self._uncertain: Batches = {}
         self._scheduled = False
-        #: Whose clients have left in this reactor turn.
+        #: Requests whose clients have left in this reactor turn.
         self._leaving: Batches = {}
         #: Queues whose pending requests go out step by step.
         self._releasing: set[str] = set()
         gate.on_open = self._open
 
     def add(self, held: Held) -> None:
-        """Push it at the end of this reactor turn."""
+        """Push `held` at the end of this reactor turn."""
         batch = self._pending.get(held.queue)
         if batch is None:
             self._pending[held.queue] = [held]
@@ -142,7 +142,7 @@ class Outbox:
             self._uncertain[queue] = [held for held in batch if held.alive]
 
     def take_off(self, queue: str, batch: list[Held], *, newest: bool) -> Deferred[list[bool]]:
-        """Take requests off `queue` where nobody has taken them; see `Broker.take_off`."""
+        """Take requests off `queue` where no worker has taken them; see `Broker.take_off`."""
         messages = [held.message for held in batch]
         # What was pushed twice may be there twice.
         again = [held.message for held in batch for _ in range(held.pushes - 1)]
@@ -155,14 +155,14 @@ class Outbox:
         return removed.addCallback(taken_off)
 
     def leave(self, held: Held) -> None:
-        """Its client has left: withdraw it at the end of this reactor turn."""
+        """The client of `held` has left: withdraw the request at the end of this reactor turn."""
         if not self._leaving:
             self._clock.callLater(0, self._withdraw_leaving)
         self._leaving.setdefault(held.queue, []).append(held)
 
     def withdraw(self, queue: str, batch: list[Held]) -> None:
-        """Nobody awaits these any more: take off `queue` what nobody has started on, and tell the
-        workers of the others.
+        """Nobody awaits these requests any more: take off `queue` what no worker has started on,
+        and tell the workers of the others.
         """
         removed = self.take_off(queue, batch, newest=True)
 
@@ -231,7 +231,7 @@ class Outbox:
                 self._push(queue, [held for held in batch if held.state is HeldState.GATED])
 
     def _push(self, queue: str, batch: list[Held]) -> Deferred[None]:
-        """Fires when it is known what became of it."""
+        """Fires when it is known what became of the push."""
         if not batch:
             return succeed(None)
         for held in batch:

@@ -212,7 +212,7 @@ class Streams:
         return _NOTHING if event is None else (event,)
 
     def forget(self, held: Held) -> None:
-        """It has ended."""
+        """The request has ended, however that came."""
         self.active.pop(held.id, None)
 
     def sweep(self, now: float) -> Iterator[Event]:
