@@ -34,7 +34,7 @@ from queuerelay.parts import (
 from queuerelay.pool.pools import check_command
 from queuerelay.relay.limits import client_limits
 from queuerelay.relay.listeners import endpoints
-from queuerelay.relay.probe import Deep
+from queuerelay.relay.probe import Probe
 from queuerelay.relay.relay import Relay
 from queuerelay.relay.resource import RelayResource
 from queuerelay.status.listener import endpoint_from
@@ -68,7 +68,7 @@ class Daemon(ServiceOfParts):
                     *([pools.pools] if pools is not None else []),
                 ],
                 draining=lambda: self.stopping,
-                probe=None if relay is None else Deep(relay.relay, clock=reactor),
+                probe=None if relay is None else Probe(relay.relay, clock=reactor),
             )
             status = ListeningStatus(
                 config, broker, endpoint=config.status.listen, reactor=reactor, process=process

@@ -26,11 +26,12 @@ class Framing:
     come; the body is held to it: what is longer or shorter is broken off (RFC 9112 6.3).
     """
 
-    __slots__ = ("_chunked", "_left", "sent", "status")
+    __slots__ = ("_left", "chunked", "sent", "until_close")
 
-    def __init__(self, status: int, *, chunked: bool, length: int | None) -> None:
-        self.status = status
-        self._chunked = chunked
+    def __init__(self, *, chunked: bool, length: int | None) -> None:
+        self.chunked = chunked
+        #: Whether nothing but the end of the connection says that the body has ended.
+        self.until_close = length is None and not chunked
         self._left = length
         #: Bytes of the body so far.
         self.sent = 0
@@ -48,7 +49,7 @@ class Framing:
             if last and self._left:
                 raise ReplyError("the body is shorter than its Content-Length")
         self.sent += size
-        if not self._chunked:
+        if not self.chunked:
             return b"".join(parts)
         # An empty chunk would be the end (RFC 9112 7.1).
         pieces: list[bytes] = []

@@ -1,12 +1,13 @@
 """The daemon's own HTTP front: a hardened channel, and nothing between it and the relay.
 
-A request here is parsed (`channel`), held and answered (`request`) without traversal, sessions,
-form parsing or temporary files, and its answer goes out in one write.
+A request here is parsed by its connection's channel, held and answered (`request`) without
+traversal, sessions, form parsing or temporary files, and its answer goes out in one write.
 """
 
 from collections.abc import Callable
 from functools import cache
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
 from twisted.internet.protocol import Protocol
@@ -14,11 +15,51 @@ from twisted.web import http
 from zope.interface import implementer
 
 from queuerelay.http.accesslog import AccessLog
+from queuerelay.http.channel import StrictChannel
 from queuerelay.http.connections import ClientLimits, Connections
 from queuerelay.http.error_pages import Pages
+from queuerelay.http.forwarded import Peer
+from queuerelay.http.head import Head
 from queuerelay.http.problems import Fields, reason_phrase
-from queuerelay.relay.channel import FrontChannel
+from queuerelay.http.proxied import ProxiedConnection
 from queuerelay.relay.relay import Relay
+from queuerelay.relay.request import FrontRequest
+
+
+class FrontChannel(StrictChannel):
+    """One connection of a client."""
+
+    factory: "Front"
+
+    #: Who is at the other end, from the first request on.
+    met: Peer | None = None
+
+    def connectionMade(self) -> None:
+        """A client has connected."""
+        self.peer = self.transport.getPeer()
+        super().connectionMade()
+
+    def meet(self) -> Peer:
+        """Look who is at the other end; not earlier, because a PROXY line comes after the
+        connection.
+        """
+        peer = self.peer = self.transport.getPeer()
+        address = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""
+        transport = self.transport
+        proxied = isinstance(transport, ProxiedConnection) and transport.client_secure
+        scheme = "https" if proxied or self.isSecure() else "http"
+        self.met = self.factory.relay.trust.peer(address, scheme)
+        return self.met
+
+    def keeps(self, head: Head) -> bool:
+        """Whether the connection stays open after the answer to `head`."""
+        return head.keep_alive and not self.factory.draining
+
+    def make_request(self, head: Head) -> FrontRequest:
+        """A request with the fields of `head`."""
+        request = FrontRequest(self.factory, self)
+        request.requestHeaders.fields = head.fields
+        return request
 
 
 @cache
@@ -65,7 +106,7 @@ class Front(http.HTTPFactory):
         return self.connections.channel_for(channel)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What is spoken over TLS (RFC 7301); there is no HTTP/2 here."""
+        """The protocols offered over TLS (RFC 7301); there is no HTTP/2 here."""
         return [b"http/1.1"]
 
     def drain(self) -> None:

@@ -22,7 +22,7 @@ GATE_INTERVAL: Final = 0.5
 
 
 class GateWatch:
-    """Looks which of `queues` are paused; `look` is to be called each `GATE_INTERVAL` seconds.
+    """Watches which of `queues` are paused; `look` is to be called each `GATE_INTERVAL` seconds.
 
     Made before whoever pushes asks to be told of new connections.
     """

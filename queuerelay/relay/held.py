@@ -4,15 +4,19 @@ Invariants:
 
 1. A held request is in the table from `HeldTable.add` to `HeldTable.end`, and ends exactly once;
    whoever ends it first decides, everybody later finds `Held.state` and leaves it alone.
-2. After its end nothing of it remains but its id and its end, for a bounded while, to tell a late
-   reply from an unknown one.
-3. The deadlines cost one insertion and one removal each, and one timer for all of them: requests of
+2. Only the table writes `Held.state`, and only the steps of `STEPS` are made; any other is a bug of
+   ours, and raises `IllegalStep`.
+3. Nothing is pushed, or taken for not pushed, once its answer has begun; and an answer that has
+   begun is ended or broken off: no error of ours comes after it.
+4. After its end nothing of a request remains but its id and its end, for a bounded while, to tell a
+   late reply from an unknown one.
+5. The deadlines cost one insertion and one removal each, and one timer for all of them: requests of
    equal patience expire in the order in which they came, so there is a lane for each patience that
    is configured, and only its front is looked at. A lane is no longer than what is held.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from itertools import takewhile
 from typing import Final, Protocol
@@ -24,7 +28,7 @@ from queuerelay.wire.reply import Reply
 REMEMBERED: Final = 16384
 
 
-class State(Enum):
+class HeldState(Enum):
     """Where a held request stands; the first three are alive, the others are ends."""
 
     #: In memory only.
@@ -41,8 +45,33 @@ class State(Enum):
     #: Broken off in the middle of a streamed answer.
     ABORTED = "aborted"
 
+    # As a member is equal to itself alone; an enum's own is five times as slow.
+    __hash__ = object.__hash__
 
-class Client(Protocol):
+
+_GATED, _QUEUED, _ANSWERING = HeldState.GATED, HeldState.QUEUED, HeldState.ANSWERING
+#: How a request may end before its answer has begun. Replies are matched by id alone, so one that
+#: was not pushed may be answered too; broken off is an answer that failed while it began.
+_ENDS: Final = frozenset(HeldState) - {_GATED, _QUEUED, _ANSWERING}
+
+#: By state, those that may come next.
+STEPS: Final[Mapping[HeldState, frozenset[HeldState]]] = {
+    _GATED: _ENDS | {_QUEUED, _ANSWERING},
+    # Where a connection was lost a request is pushed again, or turns out not to have been sent.
+    _QUEUED: _ENDS | {_QUEUED, _GATED, _ANSWERING},
+    _ANSWERING: frozenset({HeldState.ANSWERED, HeldState.GONE, HeldState.ABORTED}),
+    **dict.fromkeys(_ENDS, frozenset[HeldState]()),
+}
+
+
+class IllegalStep(Exception):
+    """a held request cannot go from one state to the other"""
+
+    def __init__(self, held: "Held", state: HeldState) -> None:
+        super().__init__(f"{held.id} is {held.state.value}, so it cannot be {state.value}")
+
+
+class HeldClient(Protocol):
     """The far end of a held request, whatever protocol it speaks.
 
     One of `answer`, `refuse` and `begin` is called, at most once; `proceed` only after `begin`.
@@ -73,7 +102,7 @@ class Client(Protocol):
         """Bytes of a streamed answer that the client has not taken yet."""
 
     def abort(self) -> None:
-        """It failed halfway: break off, without another answer."""
+        """The answer failed halfway: break it off, without another one."""
 
 
 class Held:
@@ -97,7 +126,7 @@ class Held:
         id: str,
         queue: str,
         message: bytes,
-        client: Client,
+        client: HeldClient,
         idempotent: bool,
         accepted_at: float,
         deadline: float,
@@ -113,19 +142,17 @@ class Held:
         self.accepted_at = accepted_at
         #: Clock seconds after which it is answered by us.
         self.deadline = deadline
-        self.state = State.GATED
-        #: How often it was pushed; more than once only after a lost connection.
+        #: Only the table writes it.
+        self.state = HeldState.GATED
+        #: How often it was pushed, more than once only after a lost connection; the table's.
         self.pushes = 0
         #: The lane that it waits for its deadline in; the table's.
         self.lane: dict[str, Held] | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether it still waits for its end."""
-        return self.state in _ALIVE
-
-
-_ALIVE: Final = frozenset({State.GATED, State.QUEUED, State.ANSWERING})
+        """Whether the request still waits for its end."""
+        return self.state not in _ENDS
 
 
 class HeldTable:
@@ -134,7 +161,7 @@ class HeldTable:
     def __init__(self) -> None:
         self._by_id: dict[str, Held] = {}
         self._lanes: dict[float, dict[str, Held]] = {}
-        self._ended: dict[str, State] = {}
+        self._ended: dict[str, HeldState] = {}
         self._ended_order: deque[str] = deque()
         #: Bytes of all messages held.
         self.bytes = 0
@@ -143,7 +170,11 @@ class HeldTable:
         return len(self._by_id)
 
     def add(self, held: Held, patience: float) -> None:
-        """Begin to hold it; it came last, and its deadline is `patience` seconds from now."""
+        """Begin to hold a new request; it came last, and its deadline is `patience` seconds from
+        now.
+        """
+        if held.state is not _GATED or held.id in self._by_id:
+            raise IllegalStep(held, _GATED)
         self._by_id[held.id] = held
         self.bytes += len(held.message)
         lane = self._lanes.get(patience)
@@ -152,9 +183,23 @@ class HeldTable:
         lane[held.id] = held
         held.lane = lane
 
+    def pushed(self, held: Held) -> None:
+        """The message of `held` is on its way to the queue."""
+        self._step(held, _QUEUED)
+        held.pushes += 1
+
+    def not_sent(self, held: Held) -> None:
+        """The last push of `held` was not sent, so it has not happened; where it was the only one,
+        the request is in memory alone again.
+        """
+        self._step(held, _QUEUED if held.pushes > 1 else _GATED)
+        held.pushes -= 1
+
     def begin(self, held: Held) -> None:
-        """Its answer is being streamed: it has no deadline any more, and needs no message."""
-        held.state = State.ANSWERING
+        """The answer to `held` is being streamed: there is no deadline any more, and no message is
+        needed.
+        """
+        self._step(held, _ANSWERING)
         self.bytes -= len(held.message)
         held.message = b""
         if held.lane is not None:
@@ -165,11 +210,14 @@ class HeldTable:
         """The held request of that id."""
         return self._by_id.get(id)
 
-    def end(self, held: Held, state: State) -> bool:
-        """It ends as `state`; False where it had ended already."""
-        if self._by_id.pop(held.id, None) is None:
+    def end(self, held: Held, state: HeldState) -> bool:
+        """The request ends as `state`; False where it had ended already."""
+        if self._by_id.get(held.id) is not held:
             return False
-        held.state = state
+        if state not in _ENDS:
+            raise IllegalStep(held, state)
+        self._step(held, state)
+        del self._by_id[held.id]
         self.bytes -= len(held.message)
         if held.lane is not None:
             del held.lane[held.id]
@@ -181,25 +229,25 @@ class HeldTable:
         return True
 
     def oldest(self, now: float) -> float:
-        """Seconds that the one has waited who waits longest, 0 where nobody waits."""
+        """Seconds that the oldest request has waited for its answer, 0 where none waits."""
         since = [next(iter(lane.values())).accepted_at for lane in self._lanes.values() if lane]
         return now - min(since, default=now)
 
     def by_queue(self) -> dict[str, tuple[int, int]]:
-        """How many are held for each queue, and how many of them are in memory only."""
+        """How many requests are held for each queue, and how many of them are in memory only."""
         found: dict[str, tuple[int, int]] = {}
         for held in self._by_id.values():
             count, gated = found.get(held.queue, (0, 0))
-            found[held.queue] = count + 1, gated + (held.state is State.GATED)
+            found[held.queue] = count + 1, gated + (held.state is HeldState.GATED)
         return found
 
-    def ended_as(self, id: str) -> State | None:
-        """How it ended, where that is remembered."""
+    def ended_as(self, id: str) -> HeldState | None:
+        """How the request of that id ended, where that is remembered."""
         return self._ended.get(id)
 
     def due(self, now: float) -> list[Held]:
-        """Those whose deadline has passed, the oldest first. Each is given once; it stays in the
-        table until it is ended.
+        """The requests whose deadline has passed, the oldest first. Each is given once, and
+        stays in the table until it is ended.
         """
         due: list[Held] = []
         for lane in self._lanes.values():
@@ -212,5 +260,10 @@ class HeldTable:
         return due
 
     def all(self) -> list[Held]:
-        """Everything held now."""
+        """All requests held now."""
         return list(self._by_id.values())
+
+    def _step(self, held: Held, state: HeldState) -> None:
+        if state not in STEPS[held.state]:
+            raise IllegalStep(held, state)
+        held.state = state

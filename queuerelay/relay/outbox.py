@@ -11,7 +11,7 @@ Invariants:
    out in the order in which it came, before what comes later, and never much of it at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -19,10 +19,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker.base import Broker
-from queuerelay.errors import ConnectionDropped, NotConnected, QueueUnavailable, Refusal
+from queuerelay.broker.base import Broker, Gate, QueueDepth
+from queuerelay.errors import ConnectionDropped, NotConnected, QueueUnavailable
+from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GateWatch
-from queuerelay.relay.held import Held, State
+from queuerelay.relay.held import Held, HeldState
+from queuerelay.relay.notices import Notices, command_failed
 
 #: Seconds that a request waits for Redis to come back before it is refused.
 PATIENCE: Final = 2.0
@@ -35,10 +37,7 @@ Batches = dict[str, list[Held]]
 
 
 class Outbox:
-    """What is on its way to the queues.
-
-    `gate` says which queues are open, `refuse` ends a held request with a `Refusal`.
-    """
+    """What is on its way to `queues`; `gate` says which of them are open."""
 
     _log = Logger()
 
@@ -46,24 +45,33 @@ class Outbox:
         self,
         broker: Broker,
         gate: GateWatch,
+        endings: Endings,
+        notices: Notices,
         *,
+        queues: Sequence[str],
         clock: IReactorTime,
-        refuse: Callable[[Held, Refusal], object],
     ) -> None:
         self._broker = broker
         self._gate = gate
+        self._endings = endings
+        self._table = endings.table
+        self._notices = notices
         self._clock = clock
-        self._refuse = refuse
+        self.queues = queues
+        #: Depth of each queue, as last seen.
+        self.depths: dict[str, QueueDepth] = {}
         self._lengths: dict[str, int] = {}
         self._pending: Batches = {}
         self._uncertain: Batches = {}
         self._scheduled = False
+        #: Requests whose clients have left in this reactor turn.
+        self._leaving: Batches = {}
         #: Queues whose pending requests go out step by step.
         self._releasing: set[str] = set()
         gate.on_open = self._open
 
     def add(self, held: Held) -> None:
-        """Push it at the end of this reactor turn."""
+        """Push `held` at the end of this reactor turn."""
         batch = self._pending.get(held.queue)
         if batch is None:
             self._pending[held.queue] = [held]
@@ -82,19 +90,35 @@ class Outbox:
         """Requests that wait here because `queue` is paused."""
         if queue not in self._gate.gates:
             return 0
-        return sum(held.state is State.GATED for held in self._pending.get(queue, ()))
+        return sum(held.state is HeldState.GATED for held in self._pending.get(queue, ()))
 
-    def saw_length(self, queue: str, length: int) -> None:
-        """Redis said how long `queue` is."""
-        self._lengths[queue] = length
+    @property
+    def gates(self) -> Mapping[str, Gate]:
+        """The paused queues, as last seen."""
+        return self._gate.gates
 
-    def left(self, queue: str) -> None:
+    def look(self) -> Deferred[None]:
+        """See how deep the queues are."""
+        return self._broker.depths(self.queues).addCallback(self._saw_depths)
+
+    def _saw_depths(self, depths: Sequence[QueueDepth]) -> None:
+        for queue, depth in zip(self.queues, depths, strict=True):
+            self.depths[queue] = depth
+            self._lengths[queue] = depth.length
+            self._endings.drain_rate.saw(queue, depth.length, self._clock.seconds())
+
+    def answered(self, queue: str) -> None:
         """A message was answered, so it is not on `queue` any more. Else a burst that was worked
         off at once would keep a queue full for us until the next look at it.
         """
         length = self._lengths.get(queue, 0)
         if length:
             self._lengths[queue] = length - 1
+        self._endings.drain_rate.answered(queue)
+
+    def retry_after(self, queue: str) -> int | None:
+        """Seconds until `queue` is worked off; None where nobody knows."""
+        return self._endings.drain_rate.seconds(self.length(queue), (queue,))
 
     def sweep(self, now: float) -> None:
         """Refuse what has waited too long for Redis, and forget what has ended."""
@@ -107,10 +131,10 @@ class Outbox:
                 continue
             kept = []
             for held in batch:
-                if held.state is not State.GATED:
+                if held.state is not HeldState.GATED:
                     continue
                 if not paused and held.accepted_at + PATIENCE <= now:
-                    self._refuse(held, QueueUnavailable(reason))
+                    self._endings.refuse(held, QueueUnavailable(reason))
                 else:
                     kept.append(held)
             self._pending[queue] = kept
@@ -118,7 +142,7 @@ class Outbox:
             self._uncertain[queue] = [held for held in batch if held.alive]
 
     def take_off(self, queue: str, batch: list[Held], *, newest: bool) -> Deferred[list[bool]]:
-        """Take requests off `queue` where nobody has taken them; see `Broker.take_off`."""
+        """Take requests off `queue` where no worker has taken them; see `Broker.take_off`."""
         messages = [held.message for held in batch]
         # What was pushed twice may be there twice.
         again = [held.message for held in batch for _ in range(held.pushes - 1)]
@@ -130,13 +154,38 @@ class Outbox:
 
         return removed.addCallback(taken_off)
 
+    def leave(self, held: Held) -> None:
+        """The client of `held` has left: withdraw the request at the end of this reactor turn."""
+        if not self._leaving:
+            self._clock.callLater(0, self._withdraw_leaving)
+        self._leaving.setdefault(held.queue, []).append(held)
+
+    def withdraw(self, queue: str, batch: list[Held]) -> None:
+        """Nobody awaits these requests any more: take off `queue` what no worker has started on,
+        and tell the workers of the others.
+        """
+        removed = self.take_off(queue, batch, newest=True)
+
+        def taken_off(answers: Sequence[bool]) -> Deferred[None] | None:
+            self._endings.counters["work_saved"] += sum(answers)
+            started = [held for held, was in zip(batch, answers, strict=True) if not was]
+            return self._notices.gone(started) if started else None
+
+        removed.addCallback(taken_off)
+        removed.addErrback(command_failed)
+
+    def _withdraw_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, {}
+        for queue, batch in leaving.items():
+            self.withdraw(queue, batch)
+
     def _open(self) -> None:
         """There is a connection, or a queue was resumed: what has waited for it goes out."""
         lets = self._gate.lets
         for queue in filter(lets, list(self._uncertain)):
             batch = self._uncertain.pop(queue)
             # Not where the answer has begun: it was pushed, then.
-            self._push(queue, [held for held in batch if held.state is State.QUEUED])
+            self._push(queue, [held for held in batch if held.state is HeldState.QUEUED])
         for queue in filter(lets, list(self._pending)):
             if queue not in self._releasing:
                 released = Deferred.fromCoroutine(self._release(queue))
@@ -150,7 +199,7 @@ class Outbox:
                 if not batch:
                     return
                 await self._push(queue, batch)
-                if batch[0].state is State.GATED:
+                if batch[0].state is HeldState.GATED:
                     # It was not sent, and waits for the next connection.
                     return
         finally:
@@ -162,7 +211,7 @@ class Outbox:
         size = 0
         pending = self._pending.get(queue, [])
         for number, held in enumerate(pending):
-            if held.state is not State.GATED:
+            if held.state is not HeldState.GATED:
                 continue
             size += len(held.message)
             if len(batch) == RELEASE or (batch and size > RELEASE_BYTES):
@@ -179,30 +228,30 @@ class Outbox:
         for queue in list(self._pending):
             if self._gate.lets(queue) and queue not in self._releasing:
                 batch = self._pending.pop(queue)
-                self._push(queue, [held for held in batch if held.state is State.GATED])
+                self._push(queue, [held for held in batch if held.state is HeldState.GATED])
 
     def _push(self, queue: str, batch: list[Held]) -> Deferred[None]:
-        """Fires when it is known what became of it."""
+        """Fires when it is known what became of the push."""
         if not batch:
             return succeed(None)
         for held in batch:
-            held.state = State.QUEUED
-            held.pushes += 1
+            self._table.pushed(held)
         self._lengths[queue] = self._lengths.get(queue, 0) + len(batch)
         pushed = self._broker.push(queue, [held.message for held in batch])
         known = pushed.addCallbacks(
-            lambda length: self.saw_length(queue, length),
+            lambda length: self._pushed(queue, length),
             lambda failure: self._failed(queue, batch, failure),
         )
         return known.addErrback(lambda failure: self._log.failure("a push failed", failure))
 
+    def _pushed(self, queue: str, length: int) -> None:
+        self._lengths[queue] = length
+
     def _failed(self, queue: str, batch: list[Held], failure: Failure) -> None:
-        alive = [held for held in batch if held.state is State.QUEUED]
+        alive = [held for held in batch if held.state is HeldState.QUEUED]
         if failure.check(NotConnected):
             for held in alive:
-                held.pushes -= 1
-                if held.pushes == 0:
-                    held.state = State.GATED
+                self._table.not_sent(held)
             self._pending.setdefault(queue, [])[:0] = [held for held in alive if not held.pushes]
             self._uncertain.setdefault(queue, []).extend(held for held in alive if held.pushes)
         elif failure.check(ConnectionDropped):
@@ -210,4 +259,4 @@ class Outbox:
         else:
             # Redis said no: nothing was pushed.
             for held in alive:
-                self._refuse(held, QueueUnavailable(failure.getErrorMessage()))
+                self._endings.refuse(held, QueueUnavailable(failure.getErrorMessage()))

@@ -1,22 +1,26 @@
-"""The deep check: a request that does nothing, through queue and worker and back.
+"""The probe: a request that does nothing, through queue and worker and back.
 
 It is ``OPTIONS *``, which RFC 9110 9.3.7 calls a ping, on the queue of requests that no route
 takes: for the workers a request like any other, and for the relay too, which counts it.
 
 Invariants:
 
-1. One check at a time; who asks meanwhile, or within `FRESH` seconds of the last, gets its result.
-2. A check ends after `BOUND` seconds, and what it had sent is taken off the queue then.
+1. One request at a time; whoever asks meanwhile, or within `FRESH` seconds of the last, gets its
+   result.
+2. A probe ends after `BOUND` seconds, and the request that it sent is taken off the queue then.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from queuerelay.errors import Refusal
+from queuerelay.relay.held import Held
+from queuerelay.relay.relay import Relay
+from queuerelay.waiters import Waiters
 from queuerelay.wire.reply import Reply
 
 #: Seconds that an answer may take.
@@ -25,30 +29,9 @@ BOUND: Final = 5.0
 FRESH: Final = 1.0
 
 
-class Holder(Protocol):
-    """What sends a request: `queuerelay.relay.relay.Relay`."""
-
-    def hold(
-        self,
-        client: Any,
-        *,
-        method: str,
-        url: str,
-        http_version: str,
-        headers: Sequence[tuple[str, str]],
-        body: bytes,
-        remote_addr: str,
-        scheme: str,
-    ) -> Any:
-        """Put a request on its queue; `Refusal` where that cannot be."""
-
-    def gone(self, held: Any) -> None:
-        """The client has left."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came of a check."""
+class ProbeResult:
+    """What came of a probe."""
 
     ok: bool
     #: Seconds there and back.
@@ -59,19 +42,19 @@ class Result:
     reason: str = ""
 
 
-class _Client:
-    """The check as the relay's client."""
+class _ProbeClient:
+    """The probe as the relay's `HeldClient`."""
 
     backlog = 0
 
     def __init__(self) -> None:
-        self.done: Deferred[Result] = Deferred()
+        self.done: Deferred[ProbeResult] = Deferred()
 
     def answer(self, reply: Reply) -> None:
         """A worker has answered."""
         well = reply.status < 500
         reason = "" if well else "worker-error"
-        self._fire(Result(ok=well, seconds=0.0, status=reply.status, reason=reason))
+        self._fire(ProbeResult(ok=well, seconds=0.0, status=reply.status, reason=reason))
 
     def begin(self, reply: Reply, parts: Sequence[bytes], *, last: bool) -> bool:
         """A worker has begun to answer, which is enough."""
@@ -83,53 +66,52 @@ class _Client:
 
     def refuse(self, refusal: Refusal) -> None:
         """The relay has given up."""
-        self._fire(Result(ok=False, seconds=0.0, status=refusal.status, reason=refusal.reason))
+        self._fire(ProbeResult(ok=False, seconds=0.0, status=refusal.status, reason=refusal.reason))
 
     def abort(self) -> None:
         """The relay failed."""
-        self._fire(Result(ok=False, seconds=0.0, reason="internal"))
+        self._fire(ProbeResult(ok=False, seconds=0.0, reason="internal"))
 
-    def _fire(self, result: Result) -> None:
+    def _fire(self, result: ProbeResult) -> None:
         if not self.done.called:
             self.done.callback(result)
 
 
-class Deep:
-    """The checks of one process."""
+class Probe:
+    """The probes of one process, by `relay`."""
 
-    def __init__(self, holder: Holder, *, clock: IReactorTime) -> None:
-        self._holder = holder
+    def __init__(self, relay: Relay, *, clock: IReactorTime) -> None:
+        self._relay = relay
         self._clock = clock
-        self._waiting: list[Deferred[Result]] = []
-        self._last: Result | None = None
+        self._asking: Waiters[ProbeResult] = Waiters()
+        self._last: ProbeResult | None = None
         self._at = 0.0
-        #: Ends the check under way, and when.
+        #: Ends the probe under way.
         self._late: Callable[[], None] = lambda: None
+        #: When that is done; None where no probe is under way.
         self._timer: IDelayedCall | None = None
 
     def stop(self) -> None:
-        """End the check under way."""
-        if self._timer is not None and self._timer.active():
+        """End the probe under way."""
+        if self._timer is not None:
             self._timer.cancel()
             self._late()
 
-    def check(self) -> Deferred[Result]:
-        """Check, or join the check under way; never fails."""
-        waiter: Deferred[Result] = Deferred()
+    def check(self) -> Deferred[ProbeResult]:
+        """Send a request, or join the probe under way; never fails."""
         if self._last is not None and self._clock.seconds() - self._at < FRESH:
-            waiter.callback(self._last)
-            return waiter
-        self._waiting.append(waiter)
-        if len(self._waiting) == 1:
+            return succeed(self._last)
+        asked = self._asking.wait()
+        if self._timer is None:
             self._send()
-        return waiter
+        return asked
 
     def _send(self) -> None:
-        client, began = _Client(), self._clock.seconds()
-        held: Any = None
+        client, began = _ProbeClient(), self._clock.seconds()
+        held: Held | None = None
         refused: Refusal | None = None
         try:
-            held = self._holder.hold(
+            held = self._relay.hold(
                 client,
                 method="OPTIONS",
                 url="*",
@@ -144,21 +126,20 @@ class Deep:
 
         def late() -> None:
             if held is not None:
-                self._holder.gone(held)
+                self._relay.gone(held)
             if not client.done.called:
-                client.done.callback(Result(ok=False, seconds=0.0, reason="no-answer"))
+                client.done.callback(ProbeResult(ok=False, seconds=0.0, reason="no-answer"))
 
         self._late = late
         timer = self._timer = self._clock.callLater(BOUND, late)
 
-        def ended(result: Result) -> None:
+        def ended(result: ProbeResult) -> None:
             if timer.active():
                 timer.cancel()
+            self._timer = None
             self._at = self._clock.seconds()
             self._last = replace(result, seconds=self._at - began)
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                waiter.callback(self._last)
+            self._asking.fire(self._last)
 
         client.done.addCallback(ended)
         if refused is not None:

@@ -52,7 +52,7 @@ class RefusalLog:
         )
 
     def sweep(self, now: float, *, last: bool = False) -> None:
-        """Tell what was only counted; all of it where it is the `last` time."""
+        """Log what was only counted, if it is old enough or this is the `last` time."""
         for reason, since in list(self._since.items()):
             if now - since < QUIET and not last:
                 continue

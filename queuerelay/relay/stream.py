@@ -13,16 +13,20 @@ Invariants:
    relay's memory; who is further behind is cut off, and nobody else notices.
 5. Frames for nobody tell their worker so, by the mark of clients that have left; and a worker that
    wants to know how much of the body its client has taken can, so that it need not run ahead.
+6. What becomes of a stream is given as events, and each is to be carried out before the next is
+   asked for: it may be about memory that the next one needs.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from twisted.logger import Logger
 
 from queuerelay.errors import BadReply, Refusal, ReplyError
+from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.held import Held, HeldTable
 from queuerelay.wire.reply import Frame, Reply
 
@@ -49,6 +53,57 @@ class Break(Enum):
     STOPPING = "aborted_stopping"
     #: A bug of ours.
     FAILED = "aborted_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CannotBegin:
+    """The answer to `held` cannot begin; nothing was sent, so an error can still be said."""
+
+    held: Held
+    refusal: Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenOff:
+    """The answer to `held` ends in the middle; its client must not take it for whole."""
+
+    held: Held
+    why: Break
+    particulars: str
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All of the answer to `held` was given to its client."""
+
+    held: Held
+    status: int
+    #: Whether the worker has ended too, or goes on for nothing.
+    worker_ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A frame that is no part of the answer."""
+
+    #: Its counter.
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The client of a request has taken so many bytes of the body, which its worker is to know."""
+
+    id: str
+    size: int
+
+
+Event = CannotBegin | BrokenOff | Whole | Ignored | Taken
+
+#: What most frames give.
+_NOTHING: Final[tuple[Event, ...]] = ()
+_DOUBLED: Final = (Ignored("frames_doubled"),)
+_LATE: Final = (Ignored("frames_late"),)
 
 
 class _Stream:
@@ -81,36 +136,18 @@ class _Stream:
 class Streams:
     """The streamed answers of one relay.
 
-    `refuse` ends a held request before its answer has begun, `answered` and `cut` after; `cut` also
-    aborts its client. `answered` is told whether the worker has ended too, `crowded` tells whether
-    the relay has no more memory, `count` counts under a name, `tell` is given an id and how many
-    bytes of the body its client has taken.
+    A client's memory is bounded by `max_unsent`, that of all clients by `budget`.
     """
 
     _log = Logger()
 
     def __init__(
-        self,
-        table: HeldTable,
-        *,
-        frame_timeout: float,
-        max_unsent: int,
-        refuse: Callable[[Held, Refusal], object],
-        answered: Callable[[Held, bool], object],
-        cut: Callable[[Held, Break, str], object],
-        crowded: Callable[[], bool],
-        count: Callable[[str], object],
-        tell: Callable[[str, int], object],
+        self, table: HeldTable, budget: ByteBudget, *, frame_timeout: float, max_unsent: int
     ) -> None:
         self._table = table
+        self._budget = budget
         self._timeout = frame_timeout
         self._max_unsent = max_unsent
-        self._refuse = refuse
-        self._answered = answered
-        self._cut = cut
-        self._crowded = crowded
-        self._count = count
-        self._tell = tell
         #: Those under way by id, the one whose last frame is oldest first; for others to look at.
         self.active: OrderedDict[str, _Stream] = OrderedDict()
         self._touched: dict[str, _Stream] = {}
@@ -118,10 +155,10 @@ class Streams:
     def __len__(self) -> int:
         return len(self.active)
 
-    def take(self, held: Held, reply: Reply, now: float) -> bool:
-        """A reply for `held`, which waits or has a streamed answer; what it gives is for `flush`.
+    def take(self, held: Held, reply: Reply, now: float) -> Iterable[Event] | None:
+        """A reply for `held`, which waits or has a streamed answer. Its bytes are for `flush`.
 
-        False where it is no part of a stream, but the whole answer.
+        None where it is no part of a stream, but the whole answer.
         """
         stream = self.active.get(held.id)
         if stream is None:
@@ -130,67 +167,55 @@ class Streams:
                 isinstance(reply, Frame)
                 and (reply.more or (reply.number is not None and not reply.opens))
             ):
-                return False
-            if reply.opens:
-                stream = self.active[held.id] = self._touched[held.id] = _Stream(held, reply, now)
-            else:
-                self._refuse(held, BadReply("a first frame without status and headers"))
-            return True
+                return None
+            if not reply.opens:
+                return (CannotBegin(held, BadReply("a first frame without status and headers")),)
+            stream = self.active[held.id] = self._touched[held.id] = _Stream(held, reply, now)
+            return _NOTHING
         number = reply.number if isinstance(reply, Frame) else None
         expected = stream.expected
         if number is not None and expected is not None and stream.first <= number < expected:
             # Pushed again because its worker did not hear of the first time.
-            self._count("frames_doubled")
-        elif stream.last:
-            self._count("frames_late")
-        elif not isinstance(reply, Frame) or reply.opens or number != expected:
-            self.broken(held, Break.RESTARTED, f"status {reply.status} while it was under way")
-        else:
-            stream.parts.append(reply.body)
-            stream.size += len(reply.body)
-            stream.last = not reply.more
-            stream.at = now
-            if expected is not None:
-                stream.expected = expected + 1
-            self.active.move_to_end(held.id)
-            self._touched[held.id] = stream
-        return True
+            return _DOUBLED
+        if stream.last:
+            return _LATE
+        if not isinstance(reply, Frame) or reply.opens or number != expected:
+            why = f"status {reply.status} while it was under way"
+            return (self._broken(stream, Break.RESTARTED, why),)
+        stream.parts.append(reply.body)
+        stream.size += len(reply.body)
+        stream.last = not reply.more
+        stream.at = now
+        if expected is not None:
+            stream.expected = expected + 1
+        self.active.move_to_end(held.id)
+        self._touched[held.id] = stream
+        return _NOTHING
 
-    def flush(self) -> None:
+    def flush(self) -> Iterator[Event]:
         """Send what has come since the last time: for each client in one write."""
-        if not self._touched:
-            return
         touched, self._touched = self._touched, {}
         for stream in touched.values():
             if self.active.get(stream.held.id) is stream:
-                self._send(stream)
+                event = self._send(stream)
+                if event is not None:
+                    yield event
 
-    def broken(self, held: Held, why: Break, particulars: str) -> None:
-        """Break the answer to `held` off; where it has not begun, an error can still be said."""
-        stream = self.active[held.id]
-        if stream.opening is not None:
-            self._refuse(held, BadReply(particulars))
-        else:
-            self._cut(held, why, particulars)
-
-    def status(self, held: Held) -> int:
-        """Of the answer to `held`; 0 where it has ended."""
+    def taken(self, held: Held, now: float) -> Iterable[Event]:
+        """The client of `held` has taken something that it was behind with."""
         stream = self.active.get(held.id)
-        return 0 if stream is None else stream.status
-
-    def taken(self, held: Held, now: float) -> None:
-        """Its client has taken something that it was behind with."""
-        stream = self.active.get(held.id)
-        if stream is not None:
-            stream.at = now
-            self.active.move_to_end(held.id)
-            self._tell_taken(stream)
+        if stream is None:
+            return _NOTHING
+        stream.at = now
+        self.active.move_to_end(held.id)
+        event = self._taken(stream)
+        return _NOTHING if event is None else (event,)
 
     def forget(self, held: Held) -> None:
-        """It has ended."""
+        """The request has ended, however that came."""
         self.active.pop(held.id, None)
 
-    def sweep(self, now: float) -> None:
+    def sweep(self, now: float) -> Iterator[Event]:
         """Break off what has been silent for too long; `now` in clock seconds."""
         due = now - self._timeout
         while self.active:
@@ -201,9 +226,10 @@ class Streams:
                 stream.at = now
                 self.active.move_to_end(stream.held.id)
             else:
-                self._cut(stream.held, Break.TIMEOUT, f"no frame for {self._timeout:g} s")
+                del self.active[stream.held.id]
+                yield BrokenOff(stream.held, Break.TIMEOUT, f"no frame for {self._timeout:g} s")
 
-    def _send(self, stream: _Stream) -> None:
+    def _send(self, stream: _Stream) -> Event | None:
         held, parts, last = stream.held, stream.parts, stream.last
         stream.parts = []
         client = held.client
@@ -211,32 +237,35 @@ class Streams:
             if stream.opening is not None:
                 more = client.begin(stream.opening, parts, last=last)
                 stream.opening = None
+                if not held.alive:
+                    # The client has left meanwhile.
+                    return None
                 self._table.begin(held)
-                if last or not more:
-                    self._answered(held, last)
-                else:
-                    self._tell_taken(stream)
-                return
-            behind = client.backlog
-            if behind > self._max_unsent or (behind and self._crowded()):
-                self._cut(held, Break.BEHIND, f"its client is {behind} bytes behind")
-                return
-            client.proceed(parts, last=last)
+                if not more:
+                    return Whole(held, stream.status, last)
+            else:
+                behind = client.backlog
+                if behind > self._max_unsent or (behind and self._budget.crowded):
+                    why = f"its client is {behind} bytes behind"
+                    return BrokenOff(held, Break.BEHIND, why)
+                client.proceed(parts, last=last)
         except ReplyError as error:
-            self.broken(held, Break.BROKEN, str(error))
+            return self._broken(stream, Break.BROKEN, str(error))
         except Exception:
             self._log.failure("a part of an answer could not be sent")
-            self._cut(held, Break.FAILED, "it could not be sent")
-        else:
-            if last:
-                self._answered(held, True)
-            else:
-                self._tell_taken(stream)
+            return BrokenOff(held, Break.FAILED, "it could not be sent")
+        return Whole(held, stream.status, True) if last else self._taken(stream)
 
-    def _tell_taken(self, stream: _Stream) -> None:
+    def _broken(self, stream: _Stream, why: Break, particulars: str) -> Event:
+        if stream.opening is not None:
+            return CannotBegin(stream.held, BadReply(particulars))
+        return BrokenOff(stream.held, why, particulars)
+
+    def _taken(self, stream: _Stream) -> Event | None:
         taken = stream.size - stream.held.client.backlog
-        if taken - stream.told >= TOLD_EVERY or (
-            taken > stream.told and stream.at - stream.told_at >= TOLD_AFTER
+        if taken - stream.told < TOLD_EVERY and (
+            taken <= stream.told or stream.at - stream.told_at < TOLD_AFTER
         ):
-            stream.told, stream.told_at = taken, stream.at
-            self._tell(stream.held.id, taken)
+            return None
+        stream.told, stream.told_at = taken, stream.at
+        return Taken(stream.held.id, taken)

@@ -12,8 +12,11 @@ from queuerelay.config import RelayConfig
 from queuerelay.errors import Refusal
 from queuerelay.http.connections import ClientLimits
 from queuerelay.http.forwarded import Trust
+from queuerelay.http.sender import Senders
 from queuerelay.http.site import Site
+from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.front import Front
+from queuerelay.relay.held import HeldTable
 
 
 class Recorded(Refusal):
@@ -43,8 +46,7 @@ class RecordingRelay:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.room = 2**30
-        self.receiving = 0
+        self.budget = ByteBudget(HeldTable(), Senders(stall=60.0), limit=2**30)
         self.trust = Trust((), RelayConfig().proxy_fields)
 
     def hold(self, client: object, **request: Any) -> None:

@@ -27,7 +27,7 @@ from tests.helpers.strict import Response, parse
 
 
 class FakeClient:
-    """A `Client` that notes what it is told."""
+    """A `HeldClient` that notes what it is told."""
 
     def __init__(self) -> None:
         self.told: list[Reply | Refusal] = []

@@ -168,7 +168,7 @@ def test_a_reply_between_the_look_at_the_queue_and_its_answer_is_the_answer(stag
 
     def and_reply(*args, **kwargs):
         removed = take_off(*args, **kwargs)
-        stage.relay._replies([raw])
+        stage.relay._replies.read([raw])
         return removed
 
     monkeypatch.setattr(stage.broker, "take_off", and_reply)
@@ -304,7 +304,7 @@ def test_promise_6_no_more_bytes_are_held_than_the_limit_says(make_stage):
     stage.hold(body=b"x" * 500)
     snapshot = stage.relay.snapshot()
     assert 1500 < snapshot.held_bytes <= 3000
-    assert stage.relay.room == 3000 - snapshot.held_bytes
+    assert stage.relay.budget.room == 3000 - snapshot.held_bytes
 
 
 # Promise 6
@@ -411,21 +411,21 @@ def test_promise_4_a_bad_reply_costs_no_other_of_its_batch(stage, monkeypatch):
 
 
 def test_a_bug_in_decoding_costs_only_the_reply_that_has_it(stage, monkeypatch, logged_failures):
-    from queuerelay.relay import relay
+    from queuerelay.relay import replies
 
     clients = [FakeClient(), FakeClient()]
     for client in clients:
         stage.hold(client)
     stage.turn()
     first, second = stage.take()["node_id"], stage.take()["node_id"]
-    decode = relay.decode_reply
+    decode = replies.decode_reply
 
     def buggy(raw):
         if first.encode() in raw:
             raise KeyError("bug")
         return decode(raw)
 
-    monkeypatch.setattr(relay, "decode_reply", buggy)
+    monkeypatch.setattr(replies, "decode_reply", buggy)
     stage.push_reply(encode_reply(node_id=first), encode_reply(node_id=second))
     assert [client.status for client in clients] == [502, 200]
     assert len(logged_failures.flush(KeyError)) == 1

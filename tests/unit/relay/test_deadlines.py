@@ -95,7 +95,7 @@ def test_promise_6_a_body_in_single_bytes_is_answered_408(make_stage, coding):
     drip(stage, connection, b"1\r\nx\r\n" * 100, 2.0)
     assert stage.clock.seconds() - began <= 30.0 + 2.0 + SWEEP
     assert connection.response("POST").status == 408
-    assert stage.relay.receiving == 0
+    assert stage.relay.budget.receiving == 0
     assert stage.waiting() == []
 
 
@@ -105,7 +105,7 @@ def test_a_body_that_stops_after_much_of_it_is_answered_408(make_stage):
     # What has come counts once.
     assert seconds_until(stage, lambda: connection.raw) <= 60.0 + 2 * SWEEP
     assert connection.response("POST").status == 408
-    assert stage.relay.receiving == 0
+    assert stage.relay.budget.receiving == 0
 
 
 def test_a_large_upload_over_a_slow_line_succeeds(make_stage):
@@ -265,10 +265,10 @@ def test_promise_6_chunks_for_which_there_is_no_room_are_refused_while_they_come
     connections = [stage.connect().send(head, chunked(b"x" * 900)[:-5]) for _ in range(3)]
     assert [one.raw == b"" for one in connections] == [True, True, False]
     assert connections[2].response("POST").status == 503
-    assert stage.relay.receiving == 1800
+    assert stage.relay.budget.receiving == 1800
     for one in connections:
         one.leave()
-    assert stage.relay.receiving == 0
+    assert stage.relay.budget.receiving == 0
 
 
 def test_trace_is_told_what_is_allowed(stage):

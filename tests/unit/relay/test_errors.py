@@ -2,7 +2,7 @@
 
 import pytest
 
-from queuerelay.relay import request as front_request
+from queuerelay.relay import answering
 from queuerelay.wire.reply import encode_reply
 from tests.helpers.strict import request
 from tests.unit.relay.stage import FakeClient
@@ -26,7 +26,7 @@ def test_a_bug_while_it_is_held_is_500_and_nothing_is_held(stage, monkeypatch, l
 
 def test_a_bug_while_it_is_answered_is_500(stage, monkeypatch, logged_failures, log_lines):
     connection = stage.connect().send(request())
-    monkeypatch.setattr(front_request, "for_reply", lambda *args, **how: 1 / 0)
+    monkeypatch.setattr(answering, "for_reply", lambda *args, **how: 1 / 0)
     stage.reply(stage.take(), body=b"lost")
     assert connection.response().status == 500
     assert stage.relay.snapshot().refusals == {"internal": 1}

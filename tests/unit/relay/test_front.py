@@ -261,7 +261,7 @@ def test_promise_2_a_body_that_is_too_large_is_refused_once_and_nothing_follows(
     assert connection.wire.half_closed
     stage.turn(LINGER + SWEEP)
     assert connection.wire.aborted
-    assert stage.relay.receiving == 0
+    assert stage.relay.budget.receiving == 0
 
 
 @pytest.mark.parametrize("coding", ["length", "chunks"])
@@ -278,7 +278,7 @@ def test_a_body_of_just_the_limit_is_taken(make_stage, coding):
     assert taken["body"] == "1234567890"
     stage.reply(taken)
     assert connection.response("PUT").status == 200
-    assert stage.relay.receiving == 0
+    assert stage.relay.budget.receiving == 0
 
 
 def test_a_length_that_is_too_large_is_refused_before_the_body(make_stage):
@@ -313,7 +313,7 @@ def test_promise_6_bodies_that_are_coming_in_count_against_the_bytes_held(make_s
     assert stage.relay.snapshot().refusals == {"held-limit": 1}
     # A client that gives up makes room.
     connections[0].leave()
-    assert stage.relay.receiving == 900
+    assert stage.relay.budget.receiving == 900
     assert stage.connect().send(part, b"x" * 900).raw == b""
 
 
@@ -455,7 +455,7 @@ def test_a_client_that_leaves_halfway_through_its_request_leaves_nothing(stage):
         stage.connect().send(data).leave()
     assert stage.relay.snapshot().held == 0
     assert stage.front.connections.channels == set()
-    assert stage.relay.receiving == 0
+    assert stage.relay.budget.receiving == 0
 
 
 # Promise 2

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail
 
 from queuerelay.errors import NotConnected, QueueFull, Refused, TooManyHeld
 from queuerelay.relay import outbox
-from queuerelay.relay.held import State
+from queuerelay.relay.held import HeldState
 from tests.unit.relay.stage import FakeClient, to
 from tests.unit.relay.test_outbox import watch
 
@@ -42,7 +42,7 @@ def test_a_paused_queue_gets_nothing_and_everything_in_order_when_it_is_resumed(
         clients.append(FakeClient())
         held = stage.hold(clients[-1], url=f"/{number}")
         stage.turn(0.3)
-        assert held.state is State.GATED
+        assert held.state is HeldState.GATED
     assert pushes == [("requests", ["/before"])]
     # What was on the queue before stays there.
     assert urls(stage) == ["/before"]

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from queuerelay.errors import ConnectionDropped, NotConnected
-from queuerelay.relay.held import State
+from queuerelay.relay.held import HeldState
 from tests.unit.relay.stage import FakeClient, to
 
 
@@ -193,7 +193,7 @@ def test_a_second_push_that_could_not_be_sent_stays_a_second_push(stage, monkeyp
     assert held.pushes == 2
     stage.broker.disconnect()
     answers[0].errback(NotConnected("gone again"))
-    assert (held.pushes, held.state) == (1, State.QUEUED)
+    assert (held.pushes, held.state) == (1, HeldState.QUEUED)
     stage.turn(3)
     assert held.alive, "it may be on the queue, so its client goes on waiting"
     stage.broker.reconnect()

@@ -46,12 +46,26 @@ def test_a_bug_of_ours_is_500(mounted, monkeypatch, logged_failures):
     assert response.body == b"500 Internal Server Error: this server failed.\n"
     assert len(logged_failures.flush(ZeroDivisionError)) == 1
     monkeypatch.undo()
-    monkeypatch.setattr("queuerelay.relay.resource.for_reply", lambda *args, **how: 1 / 0)
+    monkeypatch.setattr("queuerelay.relay.answering.for_reply", lambda *args, **how: 1 / 0)
     connection = mounted.send(request("GET", "/app"))
     mounted.stage.reply(mounted.stage.take())
     assert connection.response().status == 500
     assert mounted.stage.relay.snapshot().refusals == {"internal": 2}
     assert len(logged_failures.flush(ZeroDivisionError)) == 1
+
+
+def test_a_bug_as_a_streamed_answer_begins_is_500_and_counted_for_its_queue_alone(
+    mounted, monkeypatch, logged_failures
+):
+    monkeypatch.setattr("queuerelay.relay.answering.for_reply", lambda *args, **how: 1 / 0)
+    connection = mounted.send(request("GET", "/app"))
+    mounted.stage.stream(mounted.stage.take(), b"lost")
+    assert connection.response().status == 500
+    assert len(logged_failures.flush(ZeroDivisionError)) == 1
+    assert mounted.stage.relay.snapshot().refusals == {"internal": 1}
+    queues = mounted.stage.relay.published().queues
+    assert queues[""].codes["5xx"] == 0
+    assert queues["requests"].taken == 1
 
 
 def test_it_is_mounted_beside_others_and_sends_the_whole_target(mounted):

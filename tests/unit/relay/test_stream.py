@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queuerelay.relay.held import State
+from queuerelay.relay.held import HeldState
 from queuerelay.relay.stream import TOLD_EVERY
 from queuerelay.wire.reply import Reply, encode_frame, encode_reply
 from tests.helpers.strict import Broken, request
@@ -355,7 +355,7 @@ def test_promise_2_a_first_frame_while_the_expiry_is_under_way_is_not_followed_b
 
     def and_begin(*args, **kwargs):
         removed = fail(NotConnected()) if fails else take_off(*args, **kwargs)
-        stage.relay._replies([raw])
+        stage.relay._replies.read([raw])
         return removed
 
     monkeypatch.setattr(stage.broker, "take_off", and_begin)
@@ -374,16 +374,16 @@ def test_a_push_that_is_uncertain_is_not_repeated_where_its_answer_has_begun(sta
     if when == "after":
         stage.broker.disconnect()
         stage.turn()
-        stage.relay._replies([first])
+        stage.relay._replies.read([first])
         stage.broker.reconnect()
     else:
-        stage.relay._replies([first])
+        stage.relay._replies.read([first])
         stage.broker.disconnect()
         stage.turn()
         stage.broker.reconnect()
     stage.turn()
     assert held.pushes == 1
-    assert held.state is State.ANSWERING
+    assert held.state is HeldState.ANSWERING
     stage.frame(held.id, b"two", more=False)
     assert client.ended
     assert stage.counter("answered") == 1
@@ -466,7 +466,7 @@ def test_promise_6_all_clients_together_are_not_further_behind_than_the_memory(m
     # Each had its first; then those in whose turn there was too much already were cut.
     assert [connection.wire.aborted for connection, _ in clients] == [True, True, False]
     assert stage.relay.snapshot().unsent_bytes <= 300_000
-    assert stage.relay.room >= 150_000
+    assert stage.relay.budget.room >= 150_000
 
 
 # Promise 6
@@ -592,7 +592,7 @@ def test_promise_6_a_large_answer_counts_until_it_is_taken(make_stage):
     assert clients[2].response().get("retry-after")
     snapshot = stage.relay.snapshot()
     assert MIB - 100_000 < snapshot.unsent_bytes < MIB + 100_000
-    assert stage.relay.room == MIB - snapshot.held_bytes
+    assert stage.relay.budget.room == MIB - snapshot.held_bytes
     for _ in range(30):
         clients[0].wire.drain()
     assert len(clients[0].response().body) == MIB + 100_000
@@ -606,8 +606,8 @@ def test_slow_readers_leave_requests_their_half(make_stage):
     # The only one that waits is always sent, and here it is more than all there is.
     stage.reply(taken, body=b"x" * 3 * MIB)
     assert stage.relay.snapshot().unsent_bytes > 2 * MIB
-    assert stage.relay.room == MIB
-    assert not stage.relay.fits(1)
+    assert stage.relay.budget.room == MIB
+    assert not stage.relay.budget.fits(1)
     other = stage.connect().send(request("POST", "/", body=b"y" * 700_000))
     taken = stage.take()
     stage.reply(taken, body=b"small")
@@ -623,7 +623,7 @@ def test_answers_wait_in_half_of_the_room(make_stage):
         clients.append(connection)
         stage.reply(taken, body=b"x" * (MIB - 100_000))
     assert [one.raw.startswith(b"HTTP/1.1 200") for one in clients] == [True, True, False]
-    assert stage.relay.room > 2 * MIB
+    assert stage.relay.budget.room > 2 * MIB
 
 
 def test_a_client_that_leaves_a_large_answer_leaves_nothing(stage):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from queuerelay.relay.probe import Deep
+from queuerelay.relay.probe import Probe
 from queuerelay.status.collect.snapshot import QueueStatus, StatusSnapshot
 from queuerelay.status.listener import status_site
 from queuerelay.status.resource import StatusResource
@@ -38,7 +38,7 @@ class Stage(RelayStage):
             process=ThisProcess(
                 parts=[] if alone else [self.relay],
                 draining=lambda: self.draining,
-                probe=None if alone else Deep(self.relay, clock=self.clock),
+                probe=None if alone else Probe(self.relay, clock=self.clock),
             ),
             credentials=credentials,
         )

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from queuerelay.relay.probe import BOUND
 
@@ -94,6 +94,17 @@ def test_one_at_a_time(stage):
     assert len(stage.waiting()) == 1
     stage.work()
     assert first.result is second.result
+
+
+def test_whoever_asks_no_more_starts_no_second_one(stage):
+    waiter = stage.status.probe.check()
+    waiter.addErrback(lambda failure: failure.trap(CancelledError))
+    waiter.cancel()
+    stage.turn()
+    second = Asked(stage)
+    assert len(stage.waiting()) == 1
+    stage.work()
+    assert second.result.ok
 
 
 def test_nobody_answers(stage):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.relay.held import State
+from queuerelay.relay.held import HeldState
 from queuerelay.relay.stream import Break
 from queuerelay.wire import node as records
 from queuerelay.wire.histogram import Histogram
@@ -218,7 +218,7 @@ def test_whatever_it_is_it_is_a_record_or_unreadable(role, fields):
 
 def test_the_counters_of_a_relay_are_named_as_it_names_them():
     assert {f"aborted_{reason}" for reason in BREAKS} == {why.value for why in Break}
-    assert set(ENDS) <= {state.value for state in State}
+    assert set(ENDS) <= {state.value for state in HeldState}
 
 
 def test_each_record_is_frozen():
