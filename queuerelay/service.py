@@ -24,6 +24,7 @@ from queuerelay.broker.base import Broker
 from queuerelay.broker.embedded import find_server
 from queuerelay.config import Config, describe, load
 from queuerelay.http.error_pages import load_pages
+from queuerelay.http.forwarded import Trust
 from queuerelay.http.site import Site
 from queuerelay.pool.pools import Pools, check_command
 from queuerelay.relay.limits import client_limits
@@ -225,7 +226,12 @@ class Daemon(Service):
         if "status" in config.role and config.status.listen is not None:
             self.status = self._made_status(config)
             resource = StatusResource(self.status, hosts=config.status.hosts)
-            self._status_listener = StatusListener(config.status.listen, resource, reactor=reactor)
+            self._status_listener = StatusListener(
+                config.status.listen,
+                resource,
+                trust=Trust(config.relay.trusted_proxies, config.relay.proxy_fields),
+                reactor=reactor,
+            )
 
     def _made_status(self, config: Config) -> Status:
         parts = [part for part in (self.relay, self.pools) if part is not None]

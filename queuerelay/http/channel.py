@@ -1,5 +1,4 @@
-"""A channel of twisted.web's kind that leaves nothing of HTTP/1.1 open: for our own front, and for
-anybody's Site.
+"""One connection of a client: a channel of twisted.web's that refuses what HTTP/1.1 leaves open.
 
 twisted.web's own parser is not used: heads are `queuerelay.http.head`'s, chunked bodies
 `queuerelay.http.chunked`'s. What stays is its interface to requests and to the transport.
@@ -32,7 +31,7 @@ from queuerelay.errors import (
 )
 from queuerelay.http.chunked import ChunkedDecoder
 from queuerelay.http.connections import Connections
-from queuerelay.http.head import Head, HeadReader, read
+from queuerelay.http.head import Head, HeadReader, read_head
 
 #: Seconds for which a client is still read from after an early answer, so that the answer arrives.
 LINGER: Final = 2.0
@@ -45,7 +44,7 @@ LEAST_RATE: Final = 1024
 _UNKNOWN: Final = (b"-", b"-", b"-")
 
 
-class HardenedChannel(http.HTTPChannel):
+class StrictChannel(http.HTTPChannel):
     """One connection of a client; `factory.connections` has its limits."""
 
     # Whatever the endpoint makes; twisted.web's annotations know a few methods of it only.
@@ -84,6 +83,10 @@ class HardenedChannel(http.HTTPChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive
 
+    def begin_request(self, request: Any, head: Head) -> None:
+        """The head is complete and valid; from here on the request may be answered early."""
+        request.gotLength(head.length)
+
     def take_body(self, request: Any, part: bytes) -> None:
         """A part of the body has come."""
         request.handleContentChunk(part)
@@ -113,7 +116,7 @@ class HardenedChannel(http.HTTPChannel):
         self.factory.connections.left(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes of the client's."""
+        """The client has sent `data`."""
         if self.deaf:
             return
         self._pending = self._pending + data if self._pending else data
@@ -155,7 +158,7 @@ class HardenedChannel(http.HTTPChannel):
         limits = connections.limits
         reader = self._reader
         if reader is None:
-            whole = read(data, limits.head)
+            whole = read_head(data, limits.head)
             if whole is not None:
                 head, end = whole
                 self._begin(head, data[end:])
@@ -186,7 +189,7 @@ class HardenedChannel(http.HTTPChannel):
             return
         length = head.length
         if length == 0:
-            request.gotLength(0)
+            self.begin_request(request, head)
             if not self.deaf:
                 self._complete(head)
             return
@@ -199,7 +202,7 @@ class HardenedChannel(http.HTTPChannel):
             return
         else:
             self._left = length
-        request.gotLength(length)
+        self.begin_request(request, head)
         if self.deaf:
             return
         self._excused = False
@@ -263,7 +266,11 @@ class HardenedChannel(http.HTTPChannel):
 
     def answer_early(self, request: Any, refusal: Refusal) -> None:
         """Answer a request that is still being sent, and close once the client has heard of it."""
-        self.transport.write(self.early_answer(request, refusal))
+        self.close_with(self.early_answer(request, refusal))
+
+    def close_with(self, answer: bytes) -> None:
+        """Send `answer` in place of reading on, and close once the client has heard of it."""
+        self.transport.write(answer)
         # It may not have read the answer before this one.
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
 

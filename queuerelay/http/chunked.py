@@ -36,7 +36,7 @@ class _State(Enum):
 
 
 class ChunkedDecoder:
-    """One body."""
+    """Reads one chunked body, in pieces."""
 
     __slots__ = ("_extensions", "_fields", "_kept", "_left", "_limits", "_room", "_state",
                  "_trailer", "rest")  # fmt: skip
@@ -54,7 +54,7 @@ class ChunkedDecoder:
         self.rest: bytes | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Read on: what `data` has of the body.
+        """The part of the body that is in `data`.
 
         Raises `Refusal`. A chunk that makes the body too large is refused by its size, before any
         of it.

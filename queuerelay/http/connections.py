@@ -4,24 +4,22 @@ Invariants:
 
 1. Deadlines cost a comparison each, twice a second, and one timer for all of them; a request that
    arrives in one piece sets none until its answer is out.
-2. At `ClientLimits.max_connections` a new client is answered 503, and beyond `SURPLUS` more of them
-   closed at once: whoever is connected keeps what is left of the process's open files.
+2. At `ClientLimits.max_connections`, and those to spare, a new client is answered 503, and beyond
+   `SURPLUS` more of them closed at once: whoever is connected keeps what is left of the process's
+   open files.
 """
 
 import resource
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 
 from queuerelay.http.head import HeadLimits
-
-if TYPE_CHECKING:
-    from queuerelay.http.channel import HardenedChannel
 
 #: Seconds between two looks at the deadlines, which may be so much late.
 SWEEP: Final = 0.5
@@ -52,22 +50,45 @@ class ClientLimits:
     max_body: int = 16 * 1024 * 1024
     #: From the first byte of a request to the end of its header section.
     header_time: float = 10.0
-    #: In which a body must get on, see `hardened.LEAST_RATE`.
+    #: In which a body must get on, see `queuerelay.http.channel.LEAST_RATE`.
     body_time: float = 30.0
     #: Between two requests.
     idle: float = 60.0
     #: Clients at a time; None for what the open files allow.
     max_connections: int | None = None
+    #: Clients beyond these that a `Site` lets ask for one of `spare_paths`, so that probes are
+    #: answered when others have taken every place.
+    spare: int = 0
+    spare_paths: frozenset[bytes] = frozenset()
+
+
+class ClientConnection(Protocol):
+    """One client as `Connections` knows it: a `queuerelay.http.channel.StrictChannel`."""
+
+    #: When `expire` is to be called, in clock seconds; infinity for never.
+    due: float
+
+    def expire(self, now: float) -> None:
+        """The time for what this connection is doing is over."""
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being read or answered."""
+
+    def loseConnection(self) -> None:
+        """Close once everything that was written has been sent."""
+
+    def abort(self) -> None:
+        """Close at once, whatever has not been sent."""
 
 
 class Connections:
-    """All clients of one front."""
+    """All clients of one HTTP server."""
 
     _log = Logger()
 
     def __init__(self, limits: ClientLimits, *, clock: IReactorTime) -> None:
         self.limits = limits
-        self.channels: set[HardenedChannel] = set()
+        self.channels: set[ClientConnection] = set()
         self.seconds = clock.seconds
         self._clock = clock
         self._sweep_call: IDelayedCall | None = None
@@ -82,21 +103,27 @@ class Connections:
     @property
     def full(self) -> bool:
         """Whether there are more clients than there may be."""
+        return len(self.channels) > self._most + self.limits.spare
+
+    @property
+    def to_spare(self) -> bool:
+        """Whether the last client has one of the places to spare."""
         return len(self.channels) > self._most
 
-    def channel_for(self, channel: "HardenedChannel") -> "HardenedChannel | Protocol":
+    def channel_for(self, channel: TwistedProtocol) -> TwistedProtocol:
         """`channel` for a new client, or what closes its connection at once."""
-        return channel if len(self.channels) < self._most + SURPLUS else _Closed()
+        most = self._most + self.limits.spare + SURPLUS
+        return channel if len(self.channels) < most else _Closed()
 
-    def add(self, channel: "HardenedChannel") -> None:
+    def add(self, client: ClientConnection) -> None:
         """A client has connected."""
-        self.channels.add(channel)
+        self.channels.add(client)
         if self._sweep_call is None:
             self._sweep_call = self._clock.callLater(SWEEP, self._sweep)
 
-    def left(self, channel: "HardenedChannel") -> None:
+    def left(self, client: ClientConnection) -> None:
         """A client has left, or was sent away."""
-        self.channels.discard(channel)
+        self.channels.discard(client)
         if self.channels:
             return
         if self._sweep_call is not None:
@@ -112,29 +139,39 @@ class Connections:
             self._closed.callback(None)
         return self._closed
 
+    def close_idle(self) -> None:
+        """Close every connection on which no request is being read or answered."""
+        for client in list(self.channels):
+            client.close_if_idle()
+
+    def close(self) -> None:
+        """Close every connection once it has sent what was written."""
+        for client in list(self.channels):
+            client.loseConnection()
+
     def abort(self) -> None:
         """Close every connection at once."""
-        for channel in list(self.channels):
-            channel.abort()
+        for client in list(self.channels):
+            client.abort()
 
     def _sweep(self) -> None:
         self._sweep_call = self._clock.callLater(SWEEP, self._sweep)
         now = self.seconds()
-        for channel in [channel for channel in self.channels if channel.due <= now]:
+        for client in [client for client in self.channels if client.due <= now]:
             # Until somebody says otherwise: a failure must not come again with each sweep.
-            channel.due = inf
+            client.due = inf
             try:
-                channel.expire(now)
+                client.expire(now)
             except Exception:
                 self._log.failure("a client whose time was over could not be sent away")
-                channel.abort()
+                client.abort()
 
 
-class _Closed(Protocol):
-    """A connection that is not wanted. A factory that gives None instead is an error under TLS."""
+class _Closed(TwistedProtocol):
+    """A connection beyond all limits. A factory that gives None instead is an error under TLS."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """Close it."""
+        """Close the connection at once."""
         self.transport.abortConnection()

@@ -106,7 +106,7 @@ class Trust:
         return known
 
     def trusts(self, address: _Address) -> bool:
-        """Whether it is in one of the networks."""
+        """Whether `address` is in one of the networks."""
         if isinstance(address, IPv4Address):
             return any(address in network for network in self._v4)
         return any(address in network for network in self._v6)
@@ -181,8 +181,8 @@ class Peer:
         self._own = _about(self.address, scheme, "1.1")
 
     def forward(self, fields: Fields, url: str, http_version: str) -> tuple[Headers, str, str]:
-        """What goes into the message of a request that came by this connection: the header
-        fields, the client's address ("" where it has none) and scheme.
+        """The header fields of the message for a request that came by this connection, the
+        client's address ("" where it has none) and scheme.
 
         `fields` are as for `request_headers`, `url` is the request target.
         """
@@ -259,7 +259,7 @@ class _Hop:
         self.port: str | None = None
 
     def describe(self, scheme: str | None, host: str | None, port: str | None) -> None:
-        """Take what is well-formed of it."""
+        """Take scheme, host and port where they are well-formed."""
         if scheme is not None and scheme.lower() in DEFAULT_PORTS:
             self.scheme = scheme.lower()
         if host is not None and is_host(host):
@@ -303,7 +303,7 @@ def forwarded_elements(line: str) -> list[dict[str, str] | None]:
 
 
 def _about(address: str, scheme: str, http_version: str) -> Headers:
-    """What every worker is told."""
+    """The fields about a client that every worker gets."""
     own = [("x-forwarded-for", address)] if address else []
     # RFC 9110 7.6.3: the version in which we got the message.
     version = http_version if http_version in _VERSIONS else "1.1"

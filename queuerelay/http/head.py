@@ -78,7 +78,7 @@ class HeadLimits:
 
 
 class Head:
-    """A request as far as it is known before its body."""
+    """Request line and header section of one request, and what they say of its body."""
 
     __slots__ = (
         "continues",
@@ -118,7 +118,7 @@ class Head:
         self.refusal = refusal
 
 
-def read(data: bytes, limits: HeadLimits) -> tuple[Head, int] | None:
+def read_head(data: bytes, limits: HeadLimits) -> tuple[Head, int] | None:
     """The head that `data` begins with, and where it ends.
 
     The short way for what nearly every request is: whole, valid, and of moderate size. None for
@@ -170,7 +170,7 @@ class HeadReader:
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Read on: the head and what comes after it, or None while it is not complete.
+        """The head and what comes after it once `data` completes it, else None.
 
         Raises `Refusal` at the first line that is wrong.
         """

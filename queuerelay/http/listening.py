@@ -1,4 +1,4 @@
-"""Endpoints of Twisted's, as operators write them: listened on, or refused in one line."""
+"""Twisted's endpoints as operators write them: listened on, or refused in one line."""
 
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.errors import CannotListen, ConfigError
+from queuerelay.http.proxied import PREFIX
 
 #: Clients that may wait to be accepted. Twisted's 50 are less than a burst, and who finds no place
 #: tries again after a second (RFC 6298 2); the system's own bound (somaxconn) holds, too.
@@ -17,24 +18,26 @@ BACKLOG: Final = 1024
 _SOCKETS: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
 
 
-def endpoint_from(
-    text: str, *, option: str, example: str, reactor: Any, written: str | None = None
-) -> IStreamServerEndpoint:
+def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStreamServerEndpoint:
     """The endpoint that `text` describes, with our backlog where it has none of its own.
 
-    Raises `ConfigError` that names `option`, and what was `written` there if that is not `text`.
+    What stands behind `PREFIX` is the endpoint of a proxy's connections, for `behind_proxy`.
+    Raises `ConfigError` that names `option`.
     """
-    if text.startswith(_SOCKETS) and ":backlog=" not in text:
-        described = f"{text}:backlog={BACKLOG}"
-    else:
-        described = text
+    described = text.removeprefix(PREFIX)
+    if described != text and described.startswith(("ssl:", "tls:", PREFIX)):
+        raise ConfigError.of(
+            option,
+            text,
+            f"an endpoint such as {PREFIX}{example}: there is no TLS behind PROXY",
+        )
+    if described.startswith(_SOCKETS) and ":backlog=" not in described:
+        described = f"{described}:backlog={BACKLOG}"
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, described)
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise ConfigError.of(
-            option, written or text, f"an endpoint such as {example} ({reason})"
-        ) from error
+        raise ConfigError.of(option, text, f"an endpoint such as {example} ({reason})") from error
     return endpoint
 
 

@@ -1,7 +1,7 @@
-"""Which form of an error a client would rather have (RFC 9110 12.5.1).
+"""The format in which a client would rather have an error (RFC 9110 12.5.1).
 
-Pure. Whatever a client sends as ``Accept``, the answer is one of the forms that there are: an error
-is better read in another form than not at all (RFC 9110 12.4.1).
+Pure. Whatever a client sends as ``Accept``, the answer is one of the formats that there are: an
+error is better read in another format than not at all (RFC 9110 12.4.1).
 """
 
 import re
@@ -18,8 +18,8 @@ _QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _WEIGHT: Final = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
-class Form(Enum):
-    """What an error may look like; of two that a client names alike, the first."""
+class Format(Enum):
+    """The formats of an error; of two that a client names alike, the first."""
 
     #: A page of the operator's.
     HTML = "html"
@@ -28,29 +28,29 @@ class Form(Enum):
     TEXT = "text"
 
 
-#: The media ranges that a form suits, the most precise first. Whoever asks for JSON gets an error
+#: The media ranges that a format suits, the most precise first. Whoever asks for JSON gets an error
 #: as JSON, though its type is another one.
 _SUITS: Final = {
-    Form.HTML: (b"text/html", b"text/*", b"*/*"),
-    Form.PROBLEM: (b"application/problem+json", b"application/json", b"application/*", b"*/*"),
-    Form.TEXT: (b"text/plain", b"text/*", b"*/*"),
+    Format.HTML: (b"text/html", b"text/*", b"*/*"),
+    Format.PROBLEM: (b"application/problem+json", b"application/json", b"application/*", b"*/*"),
+    Format.TEXT: (b"text/plain", b"text/*", b"*/*"),
 }
 
 
-def form(accept: Sequence[bytes], *, html: bool) -> Form:
-    """The form for a client whose ``Accept`` fields are `accept`; HTML only where `html`."""
+def preferred_format(accept: Sequence[bytes], *, html: bool) -> Format:
+    """The format for a client whose ``Accept`` fields are `accept`; HTML only where `html`."""
     if not accept:
-        return Form.TEXT
+        return Format.TEXT
     text = b",".join(accept)
-    return _form(text, html) if len(text) <= _LONGEST else Form.TEXT
+    return _preferred(text, html) if len(text) <= _LONGEST else Format.TEXT
 
 
 @lru_cache(maxsize=256)
-def _form(accept: bytes, html: bool) -> Form:
+def _preferred(accept: bytes, html: bool) -> Format:
     weights = _weights(accept)
-    best, rank = Form.TEXT, (0.0, 0)
-    for one in Form:
-        if one is Form.HTML and not html:
+    best, rank = Format.TEXT, (0.0, 0)
+    for one in Format:
+        if one is Format.HTML and not html:
             continue
         suited = next((suited for suited in _SUITS[one] if suited in weights), None)
         if suited is None or not weights[suited]:
@@ -65,7 +65,7 @@ def _form(accept: bytes, html: bool) -> Form:
 def _weights(accept: bytes) -> dict[bytes, float]:
     """The weight of each media range; what is malformed is left out.
 
-    Parameters other than ``q`` are left out of account: no form of ours has more than one version.
+    Parameters other than ``q`` do not count: no format of ours has more than one version.
     """
     weights: dict[bytes, float] = {}
     # No parameter of interest is quoted, and what is quoted may have commas and semicolons.

@@ -8,7 +8,7 @@ import orjson
 
 from queuerelay.errors import Refusal
 from queuerelay.http.error_pages import Pages
-from queuerelay.http.negotiate import Form, form
+from queuerelay.http.negotiate import Format, preferred_format
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -16,9 +16,9 @@ Fields = Sequence[tuple[bytes, bytes]]
 REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 _TYPES: Final = {
-    Form.HTML: b"text/html; charset=utf-8",
-    Form.PROBLEM: b"application/problem+json",
-    Form.TEXT: b"text/plain; charset=utf-8",
+    Format.HTML: b"text/html; charset=utf-8",
+    Format.PROBLEM: b"application/problem+json",
+    Format.TEXT: b"text/plain; charset=utf-8",
 }
 _NO_PAGES: Final[Pages] = {}
 
@@ -35,8 +35,8 @@ def for_refusal(
     id: bytes,
     pages: Pages = _NO_PAGES,
 ) -> tuple[Fields, bytes]:
-    """Header fields and body for an error of ours, in the form that the client's ``Accept`` fields
-    ask for: text, JSON (RFC 9457), or one of the operator's `pages`.
+    """Header fields and body for an error of ours, in the format that the client's ``Accept``
+    fields ask for: text, JSON (RFC 9457), or one of the operator's `pages`.
 
     Nothing of the request is in it but the request's `id`, of letters that are safe anywhere.
 
@@ -44,10 +44,10 @@ def for_refusal(
     """
     status = refusal.status
     page = pages.get(status)
-    chosen = form(accept, html=page is not None)
-    if page is not None and chosen is Form.HTML:
+    chosen = preferred_format(accept, html=page is not None)
+    if page is not None and chosen is Format.HTML:
         body = page
-    elif chosen is Form.PROBLEM:
+    elif chosen is Format.PROBLEM:
         # Not as `instance`, a URI reference: an id is none.
         body = orjson.dumps({**_problem(type(refusal)), "request_id": id.decode("ascii")})
     else:

@@ -13,7 +13,7 @@ Invariants:
 """
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IProtocol, ITransport
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ITransport
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
@@ -22,6 +22,11 @@ from queuerelay.http.proxy_line import NotProxied, ProxyLine, read_proxy_line
 
 #: What begins an endpoint's text, as in Twisted's own.
 PREFIX = "haproxy:"
+
+
+def behind_proxy(text: str, factory: IProtocolFactory, *, trust: Trust) -> IProtocolFactory:
+    """`factory` as the endpoint described by `text` needs it: behind the PROXY protocol or not."""
+    return ProxiedFactory(factory, trust=trust) if text.startswith(PREFIX) else factory
 
 
 class ProxiedConnection(ProtocolWrapper):
@@ -44,7 +49,7 @@ class ProxiedConnection(ProtocolWrapper):
             self._refuse("its address is not in --trusted-proxies")
 
     def dataReceived(self, data: bytes) -> None:
-        """The line, or what comes after it."""
+        """The proxy has sent its line, or what comes after it."""
         if self._refused:
             return
         if self._line is None:

@@ -49,7 +49,7 @@ class ProxyLine:
 
 
 def read_proxy_line(data: bytes) -> tuple[ProxyLine, int] | None:
-    """What `data` begins with, and where it ends; None while more is to come.
+    """The line that `data` begins with, and where it ends; None while more is to come.
 
     Raises `NotProxied`. The checksum of version 2 is not looked at: TCP has its own.
     """

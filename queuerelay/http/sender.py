@@ -1,4 +1,4 @@
-"""Sending what does not go out in one write: large answers, and streamed ones.
+"""Answers that do not go out in one write: large ones, and streamed ones.
 
 twisted.web writes an answer as a whole and then gives its client the idle time of a connection to
 take it, 60 s and 15 s more, however well it reads (`http.HTTPChannel`, ``requestDone`` and
@@ -33,7 +33,7 @@ _LOOKS: Final = 12
 
 
 class Senders:
-    """All answers of one relay that are being sent.
+    """All answers of one server that are being sent.
 
     `stall` is for how many seconds a client may take nothing.
     """
@@ -51,15 +51,15 @@ class Senders:
         return len(self._active)
 
     def add(self, sender: "Sender") -> None:
-        """It has something to send."""
+        """`sender` has something to send."""
         self._active.add(sender)
 
     def discard(self, sender: "Sender") -> None:
-        """It is done, or its client is."""
+        """`sender` has sent all, or its client has left."""
         self._active.discard(sender)
 
     def sweep(self, now: float) -> None:
-        """Cut off whose client has taken nothing for too long; `now` in clock seconds."""
+        """Give up each answer whose client takes nothing any more; `now` is clock seconds."""
         if now < self._look_at:
             return
         self._look_at = now + self._stall / _LOOKS
@@ -75,9 +75,10 @@ class Senders:
 class Sender:
     """One answer on its way; to be registered as the connection's producer.
 
-    `write` takes bytes for the client. `done` is called once, after `end`, when the transport has
-    taken all; `taken` each time that it has taken something that had to wait; `give_up` where the
-    client takes nothing any more: it is to abort the connection.
+    `channel` is twisted.web's for the request. `write` takes bytes for the client. `done` is called
+    once, after `end`, when the transport has taken all; `taken` each time that it has taken
+    something that had to wait; `give_up` where the client takes nothing any more: it is to abort
+    the connection.
     """
 
     __slots__ = (
@@ -101,16 +102,15 @@ class Sender:
     def __init__(
         self,
         senders: Senders,
-        transport: Any,
+        channel: Any,
         *,
         write: Callable[[bytes], object],
         done: Callable[[], object],
+        taken: Callable[[], object],
         give_up: Callable[[], object],
-        taken: Callable[[], object] | None = None,
-        paused: bool = False,
     ) -> None:
         self._senders = senders
-        self._transport = transport
+        self._transport = channel.transport
         self._write = write
         self._done = done
         self._tell_taken = taken
@@ -119,7 +119,8 @@ class Sender:
         self._queue: deque[bytes] = deque()
         #: Bytes of the first in the queue that the transport has.
         self._offset = 0
-        self._paused = paused
+        # The transport may still have an earlier answer; HTTP/2's channels have no such attribute.
+        self._paused: bool = getattr(channel, "_waitingForTransport", False)
         self._ending = False
         #: Bytes that the transport has not taken yet.
         self.waiting = 0
@@ -139,7 +140,7 @@ class Sender:
         self._pump()
 
     def go_on(self, data: bytes, *, last: bool) -> None:
-        """Send `data`, if there is any, and after the `last` of it no more."""
+        """Send `data`, if there is any; nothing comes after the `last`."""
         if data:
             self.send(data)
         if last:
@@ -181,7 +182,7 @@ class Sender:
         self._paused = False
         waited = self.waiting > 0
         self._pump()
-        if waited and self._tell_taken is not None:
+        if waited:
             self._tell_taken()
 
     def stopProducing(self) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from queuerelay.http.channel import HardenedChannel
+from queuerelay.http.channel import StrictChannel
 from queuerelay.http.forwarded import Peer
 from queuerelay.http.head import Head
 from queuerelay.http.proxied import ProxiedConnection
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from queuerelay.relay.front import Front
 
 
-class FrontChannel(HardenedChannel):
+class FrontChannel(StrictChannel):
     """One connection of a client."""
 
     factory: "Front"

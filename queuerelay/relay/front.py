@@ -71,8 +71,7 @@ class Front(http.HTTPFactory):
     def drain(self) -> None:
         """Close what is idle, and everything else after its answer."""
         self.draining = True
-        for channel in list(self.connections.channels):
-            channel.close_if_idle()
+        self.connections.close_idle()
 
     def closed(self) -> Deferred[None]:
         """Fires when no client is connected any more; to be asked once, after `drain`."""

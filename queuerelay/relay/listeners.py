@@ -13,7 +13,7 @@ from queuerelay.http import listening
 from queuerelay.http.accesslog import AccessLog
 from queuerelay.http.error_pages import load_pages
 from queuerelay.http.listening import Listener
-from queuerelay.http.proxied import PREFIX, ProxiedFactory
+from queuerelay.http.proxied import behind_proxy
 from queuerelay.loop import Loop
 from queuerelay.relay.front import Front
 from queuerelay.relay.limits import client_limits
@@ -79,10 +79,7 @@ class Listeners:
         self.max_connections = self._front.connections.settle()
         for text, endpoint in self._endpoints:
             listener = Listener(f"--listen {text}", endpoint)
-            proxied = text.startswith(PREFIX)
-            listener.open(
-                ProxiedFactory(self._front, trust=self._trust) if proxied else self._front
-            )
+            listener.open(behind_proxy(text, self._front, trust=self._trust))
             self._listeners.append(listener)
 
     def start(self) -> None:
@@ -138,15 +135,5 @@ def endpoints(texts: Sequence[str], *, reactor: Any) -> list[tuple[str, IStreamS
 
 
 def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
-    """The endpoint that `text` describes; `ConfigError` where it describes none.
-
-    What stands behind `PREFIX` is the endpoint of a proxy's connections.
-    """
-    inner = text.removeprefix(PREFIX)
-    if inner != text and inner.startswith(("ssl:", "tls:", PREFIX)):
-        raise ConfigError.of(
-            "--listen", text, "an endpoint such as haproxy:tcp:8000: there is no TLS behind PROXY"
-        )
-    return listening.endpoint_from(
-        inner, option="--listen", example="tcp:8000", reactor=reactor, written=text
-    )
+    """The endpoint that `text` describes; `ConfigError` where it describes none."""
+    return listening.endpoint_from(text, option="--listen", example="tcp:8000", reactor=reactor)

@@ -336,15 +336,13 @@ class FrontRequest:
 
     def _sending(self) -> Sender:
         channel = self.channel
-        transport = channel.transport
         sender = self._sender = Sender(
             self._front.relay.senders,
-            transport,
-            write=partial(eager.write, transport),
+            channel,
+            write=partial(eager.write, channel.transport),
             done=self._sent,
             give_up=self._stalled,
             taken=self._taken,
-            paused=channel._waitingForTransport,
         )
         channel.registerProducer(sender, True)
         return sender

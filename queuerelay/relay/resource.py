@@ -190,12 +190,11 @@ class _Exchange:
         request: Any = self._request
         sender = self._sender = Sender(
             self._resource.relay.senders,
-            request.transport,
+            request.channel,
             write=request.write,
             done=self._sent,
             give_up=self._stalled,
             taken=self._taken,
-            paused=getattr(request.channel, "_waitingForTransport", False),
         )
         request.registerProducer(sender, True)
         return sender

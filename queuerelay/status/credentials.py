@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[bytes, str]:
 
 
 def _plain(scheme: str, secret: str) -> str:
-    """What stands in the field; RFC 7617 2 says how name and password do."""
+    """The secret as text; RFC 7617 2 says how name and password stand in the field."""
     if scheme != "basic":
         return secret
     try:

@@ -10,7 +10,7 @@ In this order, so that no answer tells more than the one before it:
    password instead sends an ``Origin``.
 3. Who has tried too many wrong credentials waits: 429. Who is an address, of IPv6 its /64: a host
    has all of that. Behind a proxy all have the proxy's, so one can make the others wait; with the
-   PROXY protocol (``haproxy:tcp:...``) each has its own.
+   PROXY protocol (``haproxy:tcp:...``) of a trusted proxy each has its own.
 4. Without valid credentials: 401.
 """
 
@@ -23,7 +23,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.status.credentials import Credentials
-from queuerelay.status.route import Ask
+from queuerelay.status.route import StatusRequest
 
 #: Wrong credentials that one address may give within `WINDOW` seconds.
 TRIES: Final = 10
@@ -37,8 +37,8 @@ _CHALLENGE: Final = 'Bearer realm="queuerelay", Basic realm="queuerelay", charse
 _FOR_PEOPLE: Final = 'Basic realm="queuerelay", charset="UTF-8"'
 
 
-class Refused(Exception):
-    """It may not: an HTTP status, a line for people, and fields that the answer needs."""
+class Denied(Exception):
+    """A request may not act: an HTTP status, a line for people, and fields for the answer."""
 
     def __init__(self, status: int, text: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
         super().__init__(f"{status} {text}")
@@ -61,23 +61,23 @@ class Guard:
         """Whether anybody may act at all."""
         return self._credentials is not None
 
-    def let(self, ask: Ask) -> str:
-        """Who acts; raises `Refused`."""
+    def let(self, ask: StatusRequest) -> str:
+        """The name of who sends `ask` and may act; raises `Denied`."""
         if self._credentials is None:
-            raise Refused(403, "read-only: there is no --status-credentials file")
+            raise Denied(403, "read-only: there is no --status-credentials file")
         authorization = ask.headers.get("authorization", "")
         if not _same_site(ask, authorization):
-            raise Refused(403, "not from another site's page")
+            raise Denied(403, "not from another site's page")
         whose = _whose(ask.client)
         left = self._left(whose)
         if left:
-            raise Refused(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
+            raise Denied(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
         who = self._credentials.who(authorization) if authorization else None
         if who is None:
             if authorization:
                 self._note(whose)
             challenge = _FOR_PEOPLE if "text/html" in ask.headers.get("accept", "") else _CHALLENGE
-            raise Refused(401, "credentials are needed", {"WWW-Authenticate": challenge})
+            raise Denied(401, "credentials are needed", {"WWW-Authenticate": challenge})
         self._wrong.pop(whose, None)
         return who
 
@@ -97,7 +97,7 @@ class Guard:
 
 
 def _whose(client: str) -> str:
-    """What one host has: of IPv6 a network."""
+    """The addresses that one host has: of IPv6 a network."""
     try:
         found = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
@@ -109,7 +109,7 @@ def _whose(client: str) -> str:
     return str(ipaddress.ip_network((int(found), 64), strict=False))
 
 
-def _same_site(ask: Ask, authorization: str) -> bool:
+def _same_site(ask: StatusRequest, authorization: str) -> bool:
     site, origin = ask.headers.get("sec-fetch-site"), ask.headers.get("origin")
     if site is not None and site != "same-origin":
         return False

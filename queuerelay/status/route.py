@@ -1,7 +1,7 @@
-"""What is asked of the status listener and what it answers, whatever carries it.
+"""Requests to the status listener and its responses, whatever carries them.
 
-A representation (the page, JSON, an action) is a list of `Route`s. It gets an `Ask` and gives an
-`Answer`; it knows nothing of twisted.web, and nothing here does.
+A representation (the page, JSON, an action) is a list of `StatusRoute`s. Its handlers get a
+`StatusRequest` and give a `StatusResponse`; nothing here knows of twisted.web.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +15,8 @@ READ: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """One request."""
+class StatusRequest:
+    """One request to the status listener."""
 
     method: str
     #: Decoded, one for each ``/``: ``("queues", "mails", "pause")``; of the listener's own root.
@@ -29,7 +29,7 @@ class Ask:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: At most `resource.MAX_BODY` bytes.
     body: bytes = b""
-    #: Address of the client, "" where it has none.
+    #: Address of the client, without controls; "" where it has none.
     client: str = ""
     #: Where the listener's root is, ending in ``/``: ``/`` by itself, else as it was mounted.
     root: str = "/"
@@ -43,8 +43,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One response."""
+class StatusResponse:
+    """One response of the status listener."""
 
     status: int = 200
     body: bytes = b""
@@ -54,20 +54,23 @@ class Answer:
 
 
 #: Makes an answer, now or later.
-Handler = Callable[[Ask], Answer | Deferred[Answer]]
+Handler = Callable[[StatusRequest], StatusResponse | Deferred[StatusResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """A path, and who answers there."""
+class StatusRoute:
+    """A path, its methods, and the handler that answers there."""
 
     #: Without the first ``/``; ``{name}`` stands for one segment that is not empty.
     path: str
     handler: Handler
     methods: tuple[str, ...] = READ
+    #: Gives the answer to a request that may not ask for it, before its body is read, and None for
+    #: one that may; the handler asks again. None where anybody may.
+    deny: Callable[[StatusRequest], StatusResponse | None] | None = None
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
-        """What its ``{name}`` stand for, None where it is another path."""
+        """The texts that its ``{name}`` segments stand for, None where it is another path."""
         parts = self.path.split("/")
         if len(parts) != len(segments):
             return None
@@ -83,8 +86,8 @@ class Route:
 
 
 def find(
-    routes: Iterable[Route], method: str, segments: Sequence[str]
-) -> tuple[Route | None, dict[str, str], tuple[str, ...]]:
+    routes: Iterable[StatusRoute], method: str, segments: Sequence[str]
+) -> tuple[StatusRoute | None, dict[str, str], tuple[str, ...]]:
     """The first route for it, with its params; or None, and the methods that the path takes (none
     where there is no such path).
     """

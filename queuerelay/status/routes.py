@@ -1,12 +1,12 @@
-"""Everything that the status listener answers, in one list."""
+"""All routes of the status listener, in one list."""
 
 from queuerelay.status.actions import actions
-from queuerelay.status.route import Route
+from queuerelay.status.route import StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views import document, metrics, openapi, page, probes, stats
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The routes for `status`; the first that fits answers."""
     return [
         *page.routes(status),

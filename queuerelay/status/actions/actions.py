@@ -22,8 +22,8 @@ from queuerelay.config import MOST_QUEUED
 from queuerelay.errors import BrokerError, MessageError
 from queuerelay.status.actions.form import Wrong, flag, from_json, given, number, text, texts
 from queuerelay.status.actions.give_orders import Outcome, give, new_id
-from queuerelay.status.guard import NO_HEADERS, Guard, Refused
-from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.guard import NO_HEADERS, Denied, Guard
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views.document import json_answer
 from queuerelay.wire import exact
@@ -66,10 +66,10 @@ class Done:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-_Act = Callable[[Ask, str], Awaitable[Done]]
+_Act = Callable[[StatusRequest, str], Awaitable[Done]]
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The actions, for those whom the guard of `status` lets."""
     acts, guard = _Acts(status), status.guard
     found: dict[str, _Act] = {
@@ -87,8 +87,8 @@ def routes(status: Status) -> list[Route]:
         "jobs/{id}/stop": acts.stop,
     }
     return [
-        Route(path=path, handler=_Guarded(guard, act), methods=("POST",))
-        for path, act in found.items()
+        StatusRoute(path=path, handler=guarded, methods=("POST",), deny=guarded.deny)
+        for path, guarded in ((path, _Guarded(guard, act)) for path, act in found.items())
     ]
 
 
@@ -101,15 +101,25 @@ class _Guarded:
         self._guard = guard
         self._act = act
 
-    def __call__(self, ask: Ask) -> Answer | Deferred[Answer]:
-        try:
-            who = self._guard.let(ask)
-        except Refused as refused:
-            self._audit(ask, "nobody", str(refused))
-            return _answer(ask, refused.status, refused.text, headers=refused.headers)
+    def __call__(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
+        who = self._who(ask)
+        if isinstance(who, StatusResponse):
+            return who
         return Deferred.fromCoroutine(self._acted(ask, who))
 
-    async def _acted(self, ask: Ask, who: str) -> Answer:
+    def deny(self, ask: StatusRequest) -> StatusResponse | None:
+        """The answer to a request that may not act; None for one that may."""
+        who = self._who(ask)
+        return who if isinstance(who, StatusResponse) else None
+
+    def _who(self, ask: StatusRequest) -> str | StatusResponse:
+        try:
+            return self._guard.let(ask)
+        except Denied as denied:
+            self._audit(ask, "nobody", str(denied))
+            return _answer(ask, denied.status, denied.text, headers=denied.headers)
+
+    async def _acted(self, ask: StatusRequest, who: str) -> StatusResponse:
         try:
             done = await self._act(ask, f"{who}@{ask.client}")
         except Wrong as error:
@@ -124,10 +134,10 @@ class _Guarded:
             raise
         self._audit(ask, who, f"{done.status} {done.text}")
         if done.status < 400 and _from_page(ask):
-            return Answer(status=303, headers={"Location": f"{ask.root}?said={done.word}"})
+            return StatusResponse(status=303, headers={"Location": f"{ask.root}?said={done.word}"})
         return _answer(ask, done.status, done.text, more=done.more)
 
-    def _audit(self, ask: Ask, who: str, outcome: str) -> None:
+    def _audit(self, ask: StatusRequest, who: str, outcome: str) -> None:
         self._log.info(
             "action by {who} from {client}: {action}: {outcome}",
             who=who,
@@ -137,20 +147,20 @@ class _Guarded:
         )
 
 
-def _from_page(ask: Ask) -> bool:
+def _from_page(ask: StatusRequest) -> bool:
     return "text/html" in ask.headers.get("accept", "")
 
 
 def _answer(
-    ask: Ask,
+    ask: StatusRequest,
     status: int,
     text: str,
     *,
     more: Mapping[str, Any] = _NOTHING_MORE,
     headers: Mapping[str, str] = NO_HEADERS,
-) -> Answer:
+) -> StatusResponse:
     if _from_page(ask):
-        return Answer(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
+        return StatusResponse(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
     plain = json_answer({"done": status < 400, "text": text, **more}, status)
     return replace(plain, headers=headers)
 
@@ -167,17 +177,17 @@ class _Acts:
 
     # Queues
 
-    async def pause(self, ask: Ask, who: str) -> Done:
+    async def pause(self, ask: StatusRequest, who: str) -> Done:
         new = await self._broker.pause(_queue(ask), by=who)
         return Done(word="paused", text="paused" if new else "it was paused already")
 
-    async def resume(self, ask: Ask, who: str) -> Done:
+    async def resume(self, ask: StatusRequest, who: str) -> Done:
         was = await self._broker.resume(_queue(ask))
         return Done(
             word="resumed" if was else "nothing", text="resumed" if was else "it was not paused"
         )
 
-    async def submit(self, ask: Ask, who: str) -> Done:
+    async def submit(self, ask: StatusRequest, who: str) -> Done:
         queue, fields = _queue(ask), given(ask)
         name, args = text(fields, "class"), fields.get("args", [])
         if _CLASS.fullmatch(name) is None:
@@ -204,34 +214,34 @@ class _Acts:
 
     # Dead letters
 
-    async def retry(self, ask: Ask, who: str) -> Done:
+    async def retry(self, ask: StatusRequest, who: str) -> Done:
         return _one_letter(await self._broker.retry_failure(_letter(ask)), "retried")
 
-    async def drop(self, ask: Ask, who: str) -> Done:
+    async def drop(self, ask: StatusRequest, who: str) -> Done:
         return _one_letter(await self._broker.drop_failure(_letter(ask)), "dropped")
 
-    async def retry_many(self, ask: Ask, who: str) -> Done:
+    async def retry_many(self, ask: StatusRequest, who: str) -> Done:
         return _letters(await self._broker.retry_failures(_which(ask)), "retried")
 
-    async def drop_many(self, ask: Ask, who: str) -> Done:
+    async def drop_many(self, ask: StatusRequest, who: str) -> Done:
         return _letters(await self._broker.drop_failures(_which(ask)), "dropped")
 
     # Pools
 
-    async def size(self, ask: Ask, who: str) -> Done:
+    async def size(self, ask: StatusRequest, who: str) -> Done:
         size = number(given(ask), "size", 0, MOST_SLOTS)
         return await self._pool(ask, "size", "sized", size)
 
-    async def drain(self, ask: Ask, who: str) -> Done:
+    async def drain(self, ask: StatusRequest, who: str) -> Done:
         return await self._pool(ask, "drain", "drained")
 
-    async def resume_pool(self, ask: Ask, who: str) -> Done:
+    async def resume_pool(self, ask: StatusRequest, who: str) -> Done:
         return await self._pool(ask, "resume", "resumed")
 
-    async def restart(self, ask: Ask, who: str) -> Done:
+    async def restart(self, ask: StatusRequest, who: str) -> Done:
         return await self._pool(ask, "restart", "restarted")
 
-    async def _pool(self, ask: Ask, action: str, word: str, size: int = 0) -> Done:
+    async def _pool(self, ask: StatusRequest, action: str, word: str, size: int = 0) -> Done:
         name, only = ask.params["pool"], text(given(ask), "node")
         pools = self._status.snapshot.pools
         nodes = [one.node for one in pools if one.name == name and only in ("", one.node)]
@@ -242,7 +252,7 @@ class _Acts:
 
     # Jobs
 
-    async def stop(self, ask: Ask, who: str) -> Done:
+    async def stop(self, ask: StatusRequest, who: str) -> Done:
         message = _id(ask, "that of a message")
         pools = self._status.snapshot.pools
         nodes = [one.node for one in pools if any(slot.message == message for slot in one.slots)]
@@ -275,25 +285,25 @@ class _Acts:
         return Done(status=status, word=word, text=words, more={"nodes": nodes})
 
 
-def _queue(ask: Ask) -> str:
+def _queue(ask: StatusRequest) -> str:
     queue = ask.params["queue"]
     if _QUEUE.fullmatch(queue) is None:
         raise Wrong("queue: expected 1 to 128 characters without ':', ',' and blanks")
     return queue
 
 
-def _letter(ask: Ask) -> str:
+def _letter(ask: StatusRequest) -> str:
     return _id(ask, "that of a dead letter or of its message")
 
 
-def _id(ask: Ask, expected: str) -> str:
+def _id(ask: StatusRequest, expected: str) -> str:
     id = ask.params["id"]
     if len(id) > 256 or not id.isprintable():
         raise Wrong(f"id: expected {expected}")
     return id
 
 
-def _which(ask: Ask) -> list[str] | None:
+def _which(ask: StatusRequest) -> list[str] | None:
     """The ids that are named; None for all, where that is said."""
     fields = given(ask)
     ids, all = texts(fields, "id"), flag(fields, "all")

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from queuerelay.errors import MessageError
-from queuerelay.status.route import Ask
+from queuerelay.status.route import StatusRequest
 from queuerelay.wire import exact
 
 #: Fields of a form.
@@ -18,7 +18,7 @@ class Wrong(Exception):
     """What was given is not what is expected; the text says both."""
 
 
-def given(ask: Ask) -> Mapping[str, Any]:
+def given(ask: StatusRequest) -> Mapping[str, Any]:
     """The fields of the body: lists of texts of a form, anything of a JSON object.
 
     Raises `Wrong`.

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from queuerelay.status.collect.collector import LONGEST_PAGE, PAGE
 from queuerelay.status.collect.snapshot import Failures, Snapshot
-from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
 #: Parts of a snapshot that have a document of their own, or none.
@@ -21,13 +21,13 @@ _LEFT_OUT = ("history", "histograms")
 _TYPE = "application/json"
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The routes of this representation."""
     documents = _Documents(status)
     return [
-        Route(path="status.json", handler=documents.status),
-        Route(path="history.json", handler=documents.history),
-        Route(path="failures.json", handler=documents.failures),
+        StatusRoute(path="status.json", handler=documents.status),
+        StatusRoute(path="history.json", handler=documents.history),
+        StatusRoute(path="failures.json", handler=documents.failures),
     ]
 
 
@@ -63,30 +63,30 @@ class _Documents:
         self._status = status
         self._written: dict[str, tuple[Snapshot, bytes]] = {}
 
-    def status(self, ask: Ask) -> Answer:
+    def status(self, ask: StatusRequest) -> StatusResponse:
         snapshot = self._status.snapshot
         return self._answer("status", snapshot, lambda: status_document(snapshot))
 
-    def history(self, ask: Ask) -> Answer:
+    def history(self, ask: StatusRequest) -> StatusResponse:
         snapshot = self._status.snapshot
         return self._answer("history", snapshot, lambda: asdict(snapshot.history))
 
-    def failures(self, ask: Ask) -> Deferred[Answer]:
+    def failures(self, ask: StatusRequest) -> Deferred[StatusResponse]:
         start = ask.number("start", 0, 0, 10**9)
         count = ask.number("count", PAGE, 1, LONGEST_PAGE)
         page = self._status.collector.failures(start, count)
         return page.addCallback(lambda page: json_answer(failures_document(page)))
 
-    def _answer(self, name: str, snapshot: Snapshot, make: Any) -> Answer:
+    def _answer(self, name: str, snapshot: Snapshot, make: Any) -> StatusResponse:
         known = self._written.get(name)
         if known is None or known[0] is not snapshot:
             known = self._written[name] = (snapshot, _dump(make()))
-        return Answer(body=known[1], content_type=_TYPE)
+        return StatusResponse(body=known[1], content_type=_TYPE)
 
 
-def json_answer(value: object, status: int = 200) -> Answer:
+def json_answer(value: object, status: int = 200) -> StatusResponse:
     """An answer of JSON."""
-    return Answer(status=status, body=_dump(value), content_type=_TYPE)
+    return StatusResponse(status=status, body=_dump(value), content_type=_TYPE)
 
 
 def _dump(value: object) -> bytes:

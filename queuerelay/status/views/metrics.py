@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from queuerelay.errors import Refusal
 from queuerelay.status.collect.nodes import ENDS
 from queuerelay.status.collect.snapshot import CODES, Durations, Severity, Snapshot
-from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.wire.histogram import BUCKETS, cumulative
 
@@ -39,9 +39,9 @@ _ROLES: Final = ("relay", "pool")
 _SEVERITIES: Final = (Severity.OK, Severity.WARNING, Severity.CRITICAL)
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The routes of this representation."""
-    return [Route(path="metrics", handler=_Metrics(status).answer)]
+    return [StatusRoute(path="metrics", handler=_Metrics(status).answer)]
 
 
 class _Metrics:
@@ -51,7 +51,7 @@ class _Metrics:
         self._status = status
         self._written: dict[str, tuple[Snapshot, bytes]] = {}
 
-    def answer(self, ask: Ask) -> Answer:
+    def answer(self, ask: StatusRequest) -> StatusResponse:
         snapshot = self._status.snapshot
         # What prometheus_client would echo of the version asked for is left aside.
         wants_open = "application/openmetrics-text" in ask.headers.get("accept", "")
@@ -59,7 +59,7 @@ class _Metrics:
         known = self._written.get(kind)
         if known is None or known[0] is not snapshot:
             known = self._written[kind] = (snapshot, write(snapshot, openmetrics_format=wants_open))
-        return Answer(body=known[1], content_type=kind)
+        return StatusResponse(body=known[1], content_type=kind)
 
 
 def write(snapshot: Snapshot, *, openmetrics_format: bool = False) -> bytes:

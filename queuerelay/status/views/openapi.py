@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from queuerelay import __version__
-from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views.document import json_answer
 from queuerelay.wire.order import MOST_SLOTS
@@ -69,14 +69,14 @@ _STATUSES: Final = {
 }
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The route of this representation."""
     answer = json_answer(openapi())
 
-    def document(ask: Ask) -> Answer:
+    def document(ask: StatusRequest) -> StatusResponse:
         return answer
 
-    return [Route(path="openapi.json", handler=document)]
+    return [StatusRoute(path="openapi.json", handler=document)]
 
 
 def openapi() -> dict[str, Any]:

@@ -28,7 +28,7 @@ from twisted.internet.task import deferLater
 from queuerelay.status.actions.actions import SAID
 from queuerelay.status.collect.collector import PAGE
 from queuerelay.status.collect.snapshot import Failures, History, Snapshot
-from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views import page_text, page_view
 from queuerelay.status.views.page_plot import plots
@@ -91,18 +91,18 @@ def _environment() -> Environment:
 _TEMPLATE: Final = _environment().get_template("page.html")
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The page and what it needs."""
     pages = _Pages(status)
     return [
-        Route(path="", handler=pages.page),
-        Route(path="page.css", handler=_fixed(_STYLE, "text/css; charset=utf-8")),
-        Route(path="page.js", handler=_fixed(_SCRIPT, "text/javascript; charset=utf-8")),
+        StatusRoute(path="", handler=pages.page),
+        StatusRoute(path="page.css", handler=_fixed(_STYLE, "text/css; charset=utf-8")),
+        StatusRoute(path="page.js", handler=_fixed(_SCRIPT, "text/javascript; charset=utf-8")),
     ]
 
 
-def _fixed(body: bytes, content_type: str) -> Callable[[Ask], Answer]:
-    answer = Answer(body=body, content_type=content_type, headers=_FOREVER)
+def _fixed(body: bytes, content_type: str) -> Callable[[StatusRequest], StatusResponse]:
+    answer = StatusResponse(body=body, content_type=content_type, headers=_FOREVER)
     return lambda ask: answer
 
 
@@ -114,9 +114,9 @@ class _Pages:
         self._plots: tuple[History, Mapping[str, Markup]] | None = None
         #: The plain page of a snapshot, and those who wait for it while it is written.
         self._written: tuple[Snapshot, bytes | None] | None = None
-        self._waiting: list[Deferred[Answer]] = []
+        self._waiting: list[Deferred[StatusResponse]] = []
 
-    def page(self, ask: Ask) -> Answer | Deferred[Answer]:
+    def page(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
         """The page as it was asked for."""
         start = ask.number(FAILED, 0, 0, 10**9)
         if start:
@@ -126,7 +126,7 @@ class _Pages:
             return self._write(self._view(ask))
         return self._plain(ask)
 
-    def _plain(self, ask: Ask) -> Answer | Deferred[Answer]:
+    def _plain(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
         snapshot = self._status.snapshot
         if self._written is None or self._written[0] is not snapshot:
             if self._waiting:
@@ -139,19 +139,19 @@ class _Pages:
         body = self._written[1]
         return self._wait() if body is None else _answer(body)
 
-    def _wait(self) -> Deferred[Answer]:
-        waiting: Deferred[Answer] = Deferred(self._waiting.remove)
+    def _wait(self) -> Deferred[StatusResponse]:
+        waiting: Deferred[StatusResponse] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         return waiting
 
     def _done(self, result: Any, snapshot: Snapshot) -> None:
-        self._written = (snapshot, result.body) if isinstance(result, Answer) else None
+        self._written = (snapshot, result.body) if isinstance(result, StatusResponse) else None
         waiting, self._waiting = self._waiting, []
         while waiting:
             # The first one may see to it that the others leave.
             waiting.pop().callback(result)
 
-    def _view(self, ask: Ask, failures: Failures | None = None) -> View:
+    def _view(self, ask: StatusRequest, failures: Failures | None = None) -> View:
         snapshot, status = self._status.snapshot, self._status
         if self._plots is None or self._plots[0] is not snapshot.history:
             self._plots = snapshot.history, plots(snapshot.history)
@@ -166,12 +166,12 @@ class _Pages:
             said=SAID.get(ask.query.get(SAY, ""), ""),
         )
 
-    def _write(self, made: View) -> Deferred[Answer]:
+    def _write(self, made: View) -> Deferred[StatusResponse]:
         return written(made, self._status.clock).addCallback(_answer)
 
 
-def _answer(body: bytes) -> Answer:
-    return Answer(body=body, content_type=_HTML, headers=_OURS)
+def _answer(body: bytes) -> StatusResponse:
+    return StatusResponse(body=body, content_type=_HTML, headers=_OURS)
 
 
 def written(made: View, clock: IReactorTime) -> Deferred[bytes]:

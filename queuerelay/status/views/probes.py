@@ -11,18 +11,18 @@ from dataclasses import asdict
 
 from twisted.internet.defer import Deferred
 
-from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 from queuerelay.status.views.document import json_answer
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The routes of this representation."""
     probes = _Probes(status)
     return [
-        Route(path="healthz", handler=probes.alive),
-        Route(path="readyz", handler=probes.ready),
-        Route(path="healthz/deep", handler=probes.deep),
+        StatusRoute(path="healthz", handler=probes.alive),
+        StatusRoute(path="readyz", handler=probes.ready),
+        StatusRoute(path="healthz/deep", handler=probes.deep),
     ]
 
 
@@ -30,7 +30,7 @@ class _Probes:
     def __init__(self, status: Status) -> None:
         self._status = status
 
-    def alive(self, ask: Ask) -> Answer:
+    def alive(self, ask: StatusRequest) -> StatusResponse:
         stuck = [
             {"loop": loop.name, "age": round(loop.still, 3), "limit": loop.limit}
             for loop in self._status.loops()
@@ -38,7 +38,7 @@ class _Probes:
         ]
         return json_answer({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
 
-    def ready(self, ask: Ask) -> Answer:
+    def ready(self, ask: StatusRequest) -> StatusResponse:
         why = []
         if not self._status.broker.is_up:
             why.append("redis-down")
@@ -46,7 +46,7 @@ class _Probes:
             why.append("draining")
         return json_answer({"ok": not why, "reasons": why}, 503 if why else 200)
 
-    def deep(self, ask: Ask) -> Answer | Deferred[Answer]:
+    def deep(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
         if self._status.deep is None:
             return json_answer({"ok": False, "reason": "no relay in this process"}, 501)
         return self._status.deep.check().addCallback(

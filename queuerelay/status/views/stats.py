@@ -8,20 +8,20 @@ import re
 from typing import Final
 
 from queuerelay.status.collect.snapshot import Snapshot
-from queuerelay.status.route import Answer, Ask, Route
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
 #: What would begin another line, or end the name; anybody may name a queue on Redis.
 _BREAKS: Final = re.compile(r"[\s=\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def routes(status: Status) -> list[Route]:
+def routes(status: Status) -> list[StatusRoute]:
     """The routes of this representation."""
 
-    def stats(ask: Ask) -> Answer:
-        return Answer(body=stats_txt(status.snapshot).encode("utf-8", "replace"))
+    def stats(ask: StatusRequest) -> StatusResponse:
+        return StatusResponse(body=stats_txt(status.snapshot).encode("utf-8", "replace"))
 
-    return [Route(path="stats.txt", handler=stats)]
+    return [StatusRoute(path="stats.txt", handler=stats)]
 
 
 def stats_txt(snapshot: Snapshot) -> str:

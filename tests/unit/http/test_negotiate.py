@@ -4,9 +4,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from queuerelay.http.negotiate import Form, form
+from queuerelay.http.negotiate import Format, preferred_format
 
-HTML, PROBLEM, TEXT = Form.HTML, Form.PROBLEM, Form.TEXT
+HTML, PROBLEM, TEXT = Format.HTML, Format.PROBLEM, Format.TEXT
 
 #: Accept, the form where there is a page, and where there is none.
 CASES = [
@@ -61,14 +61,14 @@ CASES = [
 @pytest.mark.parametrize(("accept", "page", "none"), CASES)
 def test_the_form_that_is_asked_for(accept, page, none):
     fields = [accept.encode()]
-    assert form(fields, html=True) is page
-    assert form(fields, html=False) is none
+    assert preferred_format(fields, html=True) is page
+    assert preferred_format(fields, html=False) is none
 
 
 def test_no_accept_is_text_and_several_are_one_list():
-    assert form([], html=True) is TEXT
-    assert form((), html=False) is TEXT
-    assert form([b"text/plain;q=0.1", b"application/json"], html=True) is PROBLEM
+    assert preferred_format([], html=True) is TEXT
+    assert preferred_format((), html=False) is TEXT
+    assert preferred_format([b"text/plain;q=0.1", b"application/json"], html=True) is PROBLEM
 
 
 PART = st.sampled_from(
@@ -78,10 +78,10 @@ PART = st.sampled_from(
 
 @given(st.lists(st.lists(PART | st.binary(max_size=5), max_size=30).map(b"".join), max_size=3))
 def test_whatever_comes_there_is_a_form(accept):
-    assert form(accept, html=False) in (PROBLEM, TEXT)
-    assert form(accept, html=True) in Form
+    assert preferred_format(accept, html=False) in (PROBLEM, TEXT)
+    assert preferred_format(accept, html=True) in Format
 
 
 def test_what_is_much_too_long_is_text():
-    assert form([b"application/json" + b" " * 1008], html=False) is PROBLEM
-    assert form([b"application/json" + b" " * 1009], html=False) is TEXT
+    assert preferred_format([b"application/json" + b" " * 1008], html=False) is PROBLEM
+    assert preferred_format([b"application/json" + b" " * 1009], html=False) is TEXT

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.protocol import Protocol
@@ -127,9 +128,10 @@ class Wire(StringTransport):
 class Connection:
     """A client's side of a connection."""
 
-    def __init__(self, stage: "Stage", protocol: Protocol) -> None:
+    def __init__(self, stage: "Stage", protocol: Protocol, *, client: str = "192.168.1.1") -> None:
         self._stage = stage
         self.wire = Wire(stage.clock, half_closes=True)
+        self.wire.peerAddr = IPv4Address("TCP", client, 54321)
         self.protocol = self.wire.protocol = protocol
         protocol.makeConnection(self.wire)
 

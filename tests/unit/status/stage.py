@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from queuerelay.status.collect.snapshot import Queue, Snapshot
-from queuerelay.status.listener import StatusSite
+from queuerelay.status.listener import status_site
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import Status
 from queuerelay.testing import MemoryBroker
@@ -19,7 +19,14 @@ from tests.unit.relay.strict import Response
 class Stage(RelayStage):
     """A relay and, in the same process, a status room."""
 
-    def __init__(self, *, alone: bool = False, hosts: Any = (), **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        alone: bool = False,
+        hosts: Any = (),
+        credentials: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.draining = False
         self.status = Status(
@@ -31,9 +38,10 @@ class Stage(RelayStage):
             loops=[] if alone else [self.relay.loops],
             holder=None if alone else self.relay,
             draining=lambda: self.draining,
+            credentials=credentials,
         )
         self.resource = StatusResource(self.status, hosts=hosts)
-        self.site = StatusSite(self.resource, reactor=self.clock)
+        self.site = status_site(self.resource, reactor=self.clock)
         self.status.start()
         self.turn(1.0)
 

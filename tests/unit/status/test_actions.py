@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from queuerelay.status.actions import actions
-from queuerelay.status.route import Ask, find
+from queuerelay.status.route import StatusRequest, find
 from queuerelay.status.status import Status
 from queuerelay.testing import MemoryBroker
 
@@ -42,7 +42,7 @@ def act(tmp_path, broker, clock):
         segments = tuple(path.split("/"))
         route, params, _ = find(routes, "POST", segments)
         fields = {"authorization": f"Bearer {token}", "content-type": kind, "host": "localhost"}
-        asked = Ask(
+        asked = StatusRequest(
             method="POST", segments=segments, params=params, headers=fields, body=body, client="::1"
         )
         answering = route.handler(asked)

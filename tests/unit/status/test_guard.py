@@ -8,8 +8,8 @@ from twisted.internet.task import Clock
 
 from queuerelay.errors import ConfigError
 from queuerelay.status.credentials import Credentials
-from queuerelay.status.guard import TRIES, WINDOW, Guard, Refused
-from queuerelay.status.route import Ask
+from queuerelay.status.guard import TRIES, WINDOW, Denied, Guard
+from queuerelay.status.route import StatusRequest
 
 TOKEN = "0123456789abcdef"
 PASSWORD = "correct horse: battery"
@@ -37,16 +37,18 @@ def guard(path, clock):
     return Guard(Credentials(str(path)), clock=clock)
 
 
-def ask(authorization: str | None = None, *, client: str = "192.0.2.1", **headers: str) -> Ask:
+def ask(
+    authorization: str | None = None, *, client: str = "192.0.2.1", **headers: str
+) -> StatusRequest:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     fields.setdefault("host", "127.0.0.1:8080")
     if authorization is not None:
         fields["authorization"] = authorization
-    return Ask(method="POST", segments=("x",), headers=fields, client=client)
+    return StatusRequest(method="POST", segments=("x",), headers=fields, client=client)
 
 
-def status(guard: Guard, asked: Ask) -> int:
-    with pytest.raises(Refused) as caught:
+def status(guard: Guard, asked: StatusRequest) -> int:
+    with pytest.raises(Denied) as caught:
         guard.let(asked)
     return caught.value.status
 
@@ -196,7 +198,7 @@ def test_cross_site(guard, scheme, headers, expected):
 
 
 def test_401_says_how(guard):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Denied) as caught:
         guard.let(ask())
     assert "Bearer" in caught.value.headers["WWW-Authenticate"]
     assert "Basic" in caught.value.headers["WWW-Authenticate"]
@@ -206,7 +208,7 @@ def test_guessing_is_slowed_by_address(guard, clock):
     for _ in range(TRIES):
         assert status(guard, ask("Bearer 00000000000000")) == 401
         clock.advance(1.0)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Denied) as caught:
         guard.let(ask(f"Bearer {TOKEN}"))
     assert caught.value.status == 429
     assert int(caught.value.headers["Retry-After"]) == WINDOW - TRIES + 1

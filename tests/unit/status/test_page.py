@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from queuerelay.errors import BrokerError
 from queuerelay.status.collect.snapshot import Failures, Health, Reason, Severity, Snapshot
-from queuerelay.status.route import Answer, Ask, find
+from queuerelay.status.route import StatusRequest, StatusResponse, find
 from queuerelay.status.views import page
 from tests.unit.status.page_scene import NOW, empty, snapshot
 
@@ -36,17 +36,17 @@ class Room:
         self.asked.append((start, count))
         return self.failures()
 
-    def ask(self, path: str = "", **query: str) -> Answer | Deferred[Answer]:
+    def ask(self, path: str = "", **query: str) -> StatusResponse | Deferred[StatusResponse]:
         route, params, _ = find(self.routes, "GET", path.split("/"))
         assert route is not None
         return route.handler(
-            Ask(method="GET", segments=tuple(path.split("/")), params=params, query=query)
+            StatusRequest(method="GET", segments=tuple(path.split("/")), params=params, query=query)
         )
 
-    def get(self, path: str = "", **query: str) -> Answer:
+    def get(self, path: str = "", **query: str) -> StatusResponse:
         """The answer, after as many turns as it takes."""
         found = self.ask(path, **query)
-        if isinstance(found, Answer):
+        if isinstance(found, StatusResponse):
             return found
         got: list[Any] = []
         found.addBoth(got.append)
@@ -54,7 +54,7 @@ class Room:
             if got:
                 break
             self.clock.advance(0)
-        assert isinstance(got[0], Answer), got
+        assert isinstance(got[0], StatusResponse), got
         return got[0]
 
     def text(self, **query: str) -> str:
@@ -111,7 +111,7 @@ def test_writing_gives_way_to_others_and_whoever_asks_meanwhile_gets_the_same() 
     # A newer snapshot does not start another one, before the one under way is done.
     room.snapshot = snapshot(at=NOW + 1)
     third = room.ask()
-    answers: list[Answer] = []
+    answers: list[StatusResponse] = []
     for one in (first, second, third):
         assert isinstance(one, Deferred)
         assert not one.called
@@ -131,7 +131,7 @@ def test_who_leaves_while_it_is_written_takes_nobody_along() -> None:
     assert isinstance(second, Deferred)
     first.addErrback(lambda failure: failure.trap(CancelledError) and None)
     first.cancel()
-    got: list[Answer] = []
+    got: list[StatusResponse] = []
     second.addCallback(got.append)
     room.clock.pump([0] * 1000)
     assert got[0].status == 200
