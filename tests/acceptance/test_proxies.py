@@ -240,9 +240,9 @@ def expected(scheme: str = "http") -> dict[str, str]:
 @pytest.mark.parametrize(
     ("language", "name"), [("nginx", "nginx.conf"), ("haproxy", "haproxy.cfg")]
 )
-def test_the_readme_shows_what_is_tested(language: str, name: str) -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    shown = readme.partition(f"```{language}\n")[2].partition("```")[0].splitlines()
+def test_the_page_shows_what_is_tested(language: str, name: str) -> None:
+    page = (ROOT / "docs" / "http.md").read_text("utf-8")
+    shown = page.partition(f"```{language}\n")[2].partition("```")[0].splitlines()
     tested = [line.strip() for line in (EXAMPLES / name).read_text().splitlines()]
     assert len(shown) > 2
     assert [line for line in shown if line.strip() not in tested] == []

@@ -1,6 +1,7 @@
 """The folder tree is the architecture: which room may use which, and nothing goes in circles."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,3 +178,17 @@ def kept(constructor: ast.FunctionDef) -> set[str]:
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_module_fits_in_ones_head(name):
     assert len(MODULES[name].read_text("utf-8").splitlines()) <= 400
+
+
+def test_the_architecture_page_draws_the_rooms_as_they_are():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    told = {
+        name: set(re.findall(r"\w+", used))
+        for name, used in re.findall(r"^\| `(\w+)/` \| .* \| ([^|]*) \|$", page, re.M)
+    }
+    assert set(told) == {name for name in MAY_USE if (PACKAGE / name).is_dir()}
+    for name, used in told.items():
+        rooms = {*used - {"base"}, *BASE} if "base" in used else used
+        assert rooms == set(MAY_USE[name]), name
+    named = set(re.findall(r"`(\w+)\.py`", page))
+    assert named >= {name for name in MAY_USE if name not in told}

@@ -291,9 +291,10 @@ def test_every_script_is_in_a_pool():
     assert all(os.access(script, os.X_OK) for script in scripts if script.name != "page.php")
 
 
-def test_the_readmes_files_are_right(tmp_path):
-    blocks = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+def test_the_files_that_the_pages_show_are_right(tmp_path):
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    blocks = re.findall(r"^```toml\n(.*?)^```", pages, re.M | re.S)
     assert len(blocks) >= 3
     for block in blocks:
-        (tmp_path / "readme.toml").write_text(block)
-        load(str(tmp_path / "readme.toml"))
+        (tmp_path / "shown.toml").write_text(block)
+        load(str(tmp_path / "shown.toml"))

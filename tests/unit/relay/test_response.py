@@ -58,11 +58,11 @@ def every_refusal(cls=Refusal):
             yield from every_refusal(one)
 
 
-def test_each_error_has_a_word_of_its_own_and_the_readme_has_it_with_its_status():
+def test_each_error_has_a_word_of_its_own_and_the_page_has_it_with_its_status():
     words = {cls.reason: cls.status for cls in every_refusal()}
     assert len(words) == len(list(every_refusal()))
-    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
-    _, _, rest = readme.partition("## What clients see\n")
+    page = (Path(__file__).parents[3] / "docs" / "http.md").read_text("utf-8")
+    _, _, rest = page.partition("## What clients see\n")
     table, _, _ = rest.partition("\nEvery answer")
     told, statuses = {}, []
     for row in table.splitlines():
