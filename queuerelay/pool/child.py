@@ -16,11 +16,12 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
-from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from queuerelay.pool.exits import Exit, Stopped
+from queuerelay.processes.interfaces import IGroupTransport
 
 #: Seconds for which the pipes of a process that has ended are still read.
 PIPES: Final = 2.0
@@ -59,7 +60,7 @@ class Child(ProcessProtocol):
 
     def start(
         self,
-        spawn: Callable[..., IProcessTransport],
+        spawn: Callable[..., IGroupTransport],
         argv: Sequence[bytes],
         environment: Mapping[bytes, bytes],
     ) -> None:

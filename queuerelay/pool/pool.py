@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -36,6 +36,7 @@ from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.sizing import INTERVAL
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.upkeep import Upkeep
+from queuerelay.processes.interfaces import IProcesses
 from queuerelay.wire.node import PoolState
 
 #: Most messages claimed in one step: while it answers that, Redis answers nobody else.
@@ -59,7 +60,7 @@ class Pool:
         config: PoolConfig,
         broker: Broker,
         *,
-        processes: IReactorProcess,
+        processes: IProcesses,
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         holder: str,

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorProcess
 from twisted.logger import Logger
 
 from queuerelay import __version__
@@ -21,6 +20,7 @@ from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.task import Workshop
+from queuerelay.processes.interfaces import IProcesses
 from queuerelay.processes.spawner import Spawner
 from queuerelay.wire.node import LoopAge, PoolNode, PoolState, encode
 from queuerelay.wire.order import decode_order, encode_report
@@ -66,7 +66,7 @@ class Pools:
         *,
         reactor: Any,
         wall_clock: Callable[[], float] = time.time,
-        processes: IReactorProcess | None = None,
+        processes: IProcesses | None = None,
     ) -> None:
         self._configs = configs
         self._broker = broker
@@ -74,8 +74,8 @@ class Pools:
         self._wall_clock = wall_clock
         self._spawner: Spawner | None = None
         if processes is None:
-            self._spawner = Spawner(reactor=reactor, together=broker.together)
-        self._processes: Any = processes or self._spawner
+            processes = self._spawner = Spawner(reactor=reactor, together=broker.together)
+        self._processes = processes
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}

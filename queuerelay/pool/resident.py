@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -28,6 +28,7 @@ from queuerelay.pool.exits import Exit, Stopped
 from queuerelay.pool.output import Lines
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Workshop
+from queuerelay.processes.interfaces import IProcesses
 from queuerelay.wire.node import PoolState, SlotState
 from queuerelay.wire.outcome import Outcome
 
@@ -79,7 +80,7 @@ class Residents:
         self,
         config: PoolConfig,
         *,
-        processes: IReactorProcess,
+        processes: IProcesses,
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         memory: Callable[[int], int] | None = None,

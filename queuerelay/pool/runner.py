@@ -15,9 +15,9 @@ import errno
 import os
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from twisted.internet.interfaces import IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker
@@ -32,7 +32,7 @@ from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work, Workshop
-from queuerelay.processes.interfaces import ILauncher
+from queuerelay.processes.interfaces import IProcesses
 from queuerelay.wire.message import Attempt, with_attempt
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import unreadable
@@ -64,15 +64,14 @@ class Runner:
         config: PoolConfig,
         broker: Broker,
         *,
-        processes: IReactorProcess,
+        processes: IProcesses,
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         holder: str,
     ) -> None:
         self._config = config
         self._broker = broker
-        self._processes: Any = processes
-        self._launches = ILauncher.providedBy(processes)
+        self._processes = processes
         self._clock = clock
         self._wall_clock = wall_clock
         self._holder = holder
@@ -213,9 +212,7 @@ class Runner:
         )
         started_at, started = self._wall_clock(), self._clock.seconds()
         try:
-            processes = self._processes
-            spawn = processes.launch if self._launches else processes.spawnProcess
-            child.start(spawn, argv, environment)
+            child.start(self._processes.launch, argv, environment)
         except OSError as error:
             if error.errno == errno.E2BIG:
                 # What is common to all scripts has room; this message is too large for the rest.

@@ -19,7 +19,7 @@ from queuerelay.pool.environment import base_environment, message_environment
 from queuerelay.pool.exits import Exit, ExitRules, decide
 from queuerelay.pool.output import Capture
 from queuerelay.pool.program import find_program
-from queuerelay.processes.confine import Limits, prefix
+from queuerelay.processes.confine import ProcessLimits, prefix
 from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
 from queuerelay.wire.failure import encode_failure
@@ -96,7 +96,7 @@ class Workshop:
         #: What every script of the pool has in its environment.
         self.base = base_environment(inherited, env=config.env, pass_env=config.pass_env)
         self._rules = ExitRules(exits=config.exits, stdout=config.status == "stdout")
-        self._limits = Limits(
+        self._limits = ProcessLimits(
             address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
         )
         self._prefix: list[bytes] | None = None

@@ -1,0 +1,41 @@
+"""Starting, watching and ending processes. It knows no queue: pools stand on it.
+
+Imports go one way::
+
+    guardian, launcher                                 (programs of their own; nothing of ours)
+    interfaces, ends, confine, watch
+    watch  <-  pipes  <-  transport  <-  ownchild, launched
+    guardian  <-  guarded, launched
+    launched, guarded  <-  link  <-  launchers  <-  spawner
+
+`spawner` is the way in: a `Spawner` provides `interfaces.IProcesses`, and what it starts provides
+`interfaces.IGroupTransport`. There are three ways to start a process, and it chooses:
+
+- by posix_spawn, our own child (`ownchild`): the usual way;
+- by the launcher, whose child it then is (`launched`): for scripts, where many descriptors are open
+  here, because a start copies the table of descriptors and the reactor would wait for that;
+- in Twisted's way: where the system has no pidfd, or another user or a terminal is asked for.
+
+Modules::
+
+    interfaces   what starts processes and what is started, as users see them
+    ends         both ends of a process's pipes, until it has them
+    confine      directory and resource limits, as a command before the command
+    watch        an epoll of our own for the descriptors of processes
+    pipes        stdin, stdout and stderr of one process
+    transport    one process that runs: signals, pipes, its end
+    ownchild     a process that is our own child: its pidfd, its status
+    guarded      process groups, and the guardian that ends them when we are killed
+    guardian     the guardian's program
+    launchers    a launcher where one is needed, and when another one comes
+    link         the link to one launcher
+    launched     a process that is the launcher's child
+    launcher     the launcher's program
+
+Invariants of the room; each module has its own at its top:
+
+1. Every process has a group of its own, so that what it started can be ended with it.
+2. Every process that is started is told about: `processExited` and `processEnded`, once each.
+3. Where the daemon is killed, its processes are too: the guardian sees to that.
+4. A number is never signalled after the process was reaped: it may be another's by then.
+"""

@@ -17,7 +17,7 @@ CPU_GRACE: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ProcessLimits:
     """Upper bounds for one process each; None leaves ours."""
 
     #: Bytes of address space (RLIMIT_AS).
@@ -29,7 +29,7 @@ class Limits:
 
 
 def prefix(
-    executable: str, *, directory: str | None = None, limits: Limits | None = None
+    executable: str, *, directory: str | None = None, limits: ProcessLimits | None = None
 ) -> tuple[str, ...]:
     """What to put in front of an argv, found out once; empty where nothing is asked for.
 
@@ -37,7 +37,7 @@ def prefix(
     is none and for limits that we may not give.
     """
     found: tuple[str, ...] = ()
-    if limits is not None and limits != Limits():
+    if limits is not None and limits != ProcessLimits():
         found += _limited(limits)
     if directory is not None:
         found += _within(executable, directory)
@@ -56,7 +56,7 @@ def _within(executable: str, directory: str) -> tuple[str, ...]:
     return (_tool("sh"), "-c", 'cd -- "$0" || exit 126; exec "$@"', str(path))
 
 
-def _limited(limits: Limits) -> tuple[str, ...]:
+def _limited(limits: ProcessLimits) -> tuple[str, ...]:
     options = []
     if limits.address_space is not None:
         bound = _bound(resource.RLIMIT_AS, limits.address_space)

@@ -17,22 +17,6 @@ class ISpawnReactor(IReactorProcess, IReactorFDSet, IReactorTime):
     """A reactor that watches descriptors, starts processes and tells the time."""
 
 
-class ILauncher(IReactorProcess):
-    """Starts processes, and need not wait until they run."""
-
-    def launch(
-        protocol: IProcessProtocol,
-        executable: bytes | str,
-        args: Sequence[bytes | str],
-        env: Mapping[AnyStr, AnyStr],
-    ) -> IProcessTransport:
-        """`spawnProcess` with stdin, stdout and stderr piped, for many short processes.
-
-        The transport may have no pid at first, and what cannot be started may be told by
-        `processExited` and `processEnded`, with an `OSError` as their reason.
-        """
-
-
 class IGroupTransport(IProcessTransport):
     """A process that is alone in its group with what it has started itself."""
 
@@ -63,3 +47,33 @@ class IGroupTransport(IProcessTransport):
 
     def unregisterProducer() -> None:
         """The producer is done."""
+
+
+class IProcesses(IReactorProcess):
+    """Starts processes whose transports provide `IGroupTransport`."""
+
+    def spawnProcess(
+        processProtocol: IProcessProtocol,
+        executable: bytes | str,
+        args: Sequence[bytes | str] = (),
+        env: Mapping[AnyStr, AnyStr] | None = {},  # none, as Twisted's
+        path: bytes | str | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        usePTY: bool = False,
+        childFDs: Mapping[int, int | str] | None = None,
+    ) -> IGroupTransport:
+        """Start a process, as `IReactorProcess` says."""
+
+    def launch(
+        protocol: IProcessProtocol,
+        executable: bytes | str,
+        args: Sequence[bytes | str],
+        env: Mapping[AnyStr, AnyStr],
+    ) -> IGroupTransport:
+        """`spawnProcess` with stdin, stdout and stderr piped, for many short processes: it need not
+        wait until they run.
+
+        The transport may have no pid at first, and what cannot be started may be told by
+        `processExited` and `processEnded`, with an `OSError` as their reason.
+        """

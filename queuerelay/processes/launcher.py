@@ -4,7 +4,7 @@ A process that is started gets a copy of the table of all descriptors, and close
 with 10,000 connections that costs twice as much as the rest of a short job, and the daemon, which
 waits until the program runs, is deaf meanwhile. This one has a handful, and may wait.
 
-Run by `launching.Launcher` as ``python -I -S launcher.py [session]``, with descriptor 4: a pidfd
+Run by `link.LauncherLink` as ``python -I -S launcher.py [session]``, with descriptor 4: a pidfd
 of the daemon, readable when the daemon is gone, and descriptor 3: a SOCK_SEQPACKET socket to it,
 whose packets are values as `marshal` writes them (both ends are the same Python, and the daemon's
 own):

@@ -1,4 +1,4 @@
-"""The launcher, as the daemon sees it: scripts are asked for, and their fate is told.
+"""The link to one launcher: scripts are asked for, and their fate is told.
 
 Invariants:
 
@@ -13,8 +13,7 @@ Invariants:
    but to what has one of the script's pipes.
 4. When a launcher dies, what it had told is heard first. Then its scripts are killed, and end with
    a status that is not known: a crash, also where they may not have been started. Only of a
-   launcher that never said a word it is sure that nothing was. Another one comes when it is needed,
-   `RETRY` seconds later; after a silent one twice as long each time.
+   launcher that never said a word it is sure that nothing was.
 """
 
 import marshal
@@ -25,11 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import (
     IDelayedCall,
-    IProcessProtocol,
     IReactorTime,
 )
 from twisted.internet.protocol import ProcessProtocol
@@ -38,17 +36,14 @@ from twisted.python.failure import Failure
 
 from queuerelay.processes import guardian, launcher
 from queuerelay.processes.ends import Ends
-from queuerelay.processes.guarded import RETRY, Start
-from queuerelay.processes.interfaces import ISpawnReactor
+from queuerelay.processes.guarded import Start
 from queuerelay.processes.launched import Launched
-from queuerelay.processes.transport import SpawnedProcess
 from queuerelay.processes.watch import Watch
+from queuerelay.waiters import Waiters
 
 #: Seconds between two looks whether a launcher says something, and at how many it may say nothing.
 LOOK: Final = 5.0
 LOOKS: Final = 3
-#: Longest time until another one is tried, in seconds.
-LONGEST_RETRY: Final = 60.0
 #: Seconds that a launcher has to go when it is no longer wanted.
 GRACE: Final = 2.0
 #: Seconds after which the launcher is told whom it may reap, if nothing else is to be told.
@@ -59,99 +54,8 @@ PACKETS: Final = 16
 _NOTHING: Final[list[int]] = []
 
 
-class Launchers:
-    """A launcher where one is needed; one at a time.
-
-    `session` says whether each script is to have a session of its own.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self, start: Start, reactor: ISpawnReactor, watch: Watch, *, session: Callable[[], bool]
-    ) -> None:
-        self._start = start
-        self._reactor: Any = reactor
-        self._watch = watch
-        self._session = session
-        self._current: Launcher | None = None
-        self._all: set[Launcher] = set()
-        self._next_start = 0.0
-        self._pause = RETRY
-        self._stopping = 0
-
-    @property
-    def alive(self) -> int:
-        """How many scripts have been asked for whose numbers are not free."""
-        return sum(len(one.scripts) for one in self._all)
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the launcher, None while there is none."""
-        return self._current.pid if self._current is not None else None
-
-    def launch(
-        self,
-        protocol: IProcessProtocol,
-        executable: bytes | str,
-        args: Sequence[bytes | str],
-        env: Mapping[Any, Any],
-        ends: Ends,
-    ) -> SpawnedProcess | None:
-        """Let a script be started; None where that cannot be asked for now, and then nothing was
-        done.
-        """
-        current = self._current or self._new()
-        if current is None:
-            return None
-        handle = current.ask(executable, args, env, ends)
-        if handle is None:
-            return None
-        ends.close_theirs()
-        process = SpawnedProcess(
-            self._reactor, self._watch, protocol, handle, ours=ends.ours, inputs=ends.inputs
-        )
-        process.begin()
-        return process
-
-    def _new(self) -> "Launcher | None":
-        clock: IReactorTime = self._reactor
-        if clock.seconds() < self._next_start or self._stopping:
-            return None
-        self._next_start = clock.seconds() + self._pause
-        try:
-            self._current = Launcher(
-                self._start,
-                self._watch,
-                clock=clock,
-                session=self._session(),
-                on_lost=self._lost,
-                on_gone=self._all.discard,
-            )
-        except OSError as error:
-            self._log.error("no launcher: {reason}", reason=str(error))
-            return None
-        self._all.add(self._current)
-        return self._current
-
-    def _lost(self, one: "Launcher") -> None:
-        if self._current is one:
-            self._current = None
-        self._pause = RETRY if one.has_answered else min(LONGEST_RETRY, 2 * self._pause)
-        self._next_start = max(self._next_start, self._reactor.seconds() + self._pause)
-
-    def stop(self) -> Deferred[None]:
-        """End it, and what it has started; fires when it is gone."""
-        self._stopping += 1
-        return gatherResults([one.stop() for one in list(self._all)]).addCallback(self._stopped)
-
-    def _stopped(self, _: object) -> None:
-        self._stopping -= 1
-        self._next_start, self._pause = 0.0, RETRY
-
-
-class Launcher:
-    """One launcher, from its start to its end. Raises `OSError` where it cannot be started.
+class LauncherLink:
+    """The link to one launcher, from its start to its end; `OSError` where it cannot be started.
 
     `on_lost` is called when it takes no more, `on_gone` when its process is gone as well.
     """
@@ -165,8 +69,8 @@ class Launcher:
         *,
         clock: IReactorTime,
         session: bool,
-        on_lost: "Callable[[Launcher], object]",
-        on_gone: "Callable[[Launcher], object]",
+        on_lost: "Callable[[LauncherLink], object]",
+        on_gone: "Callable[[LauncherLink], object]",
     ) -> None:
         self._watch = watch
         self._clock = clock
@@ -185,7 +89,7 @@ class Launcher:
         self._looking: IDelayedCall | None = None
         self._ending: IDelayedCall | None = None
         self._stopping = self._lost = False
-        self._gone: list[Deferred[None]] = []
+        self._gone: Waiters[None] = Waiters()
         self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         null = daemon = -1
         try:
@@ -391,15 +295,12 @@ class Launcher:
         if self._ending is not None and self._ending.active():
             self._ending.cancel()
         self._on_gone(self)
-        waiting, self._gone = self._gone, []
-        for one in waiting:
-            one.callback(None)
+        self._gone.fire(None)
 
     def stop(self) -> Deferred[None]:
         """End it, and its scripts; fires when it is gone."""
         self._stopping = True
-        stopped: Deferred[None] = Deferred()
-        self._gone.append(stopped)
+        stopped = self._gone.wait()
         self.ready()
         self.lost()
         return stopped
@@ -410,7 +311,7 @@ class _Process(ProcessProtocol):
 
     _log = Logger()
 
-    def __init__(self, owner: Launcher) -> None:
+    def __init__(self, owner: LauncherLink) -> None:
         self._owner = owner
 
     def errReceived(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Starts processes: an `IReactorProcess` whose cost does not grow with the connections held.
+"""Starts processes: `IProcesses` whose cost does not grow with the connections held.
 
 Twisted's own looks at every open descriptor for each process (11 to 14 ms with 10,000), and forks
 for a `path`, uid or gid. Here:
@@ -16,7 +16,7 @@ for a `path`, uid or gid. Here:
    launcher does.
 5. Whatever fails, `spawnProcess` raises at once and leaves no descriptor and no process behind.
 6. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
-   process starts them, which has few (`launching`).
+   process starts them, which has few (`launchers`).
 
 Where the kernel has no pidfds (before Linux 5.4, or another system) the reactor's own
 `spawnProcess` serves; see `Spawner.native`.
@@ -42,8 +42,8 @@ from zope.interface import classImplements, implementer
 
 from queuerelay.processes.ends import STANDARD, Ends
 from queuerelay.processes.guarded import Groups
-from queuerelay.processes.interfaces import IGroupTransport, ILauncher, ISpawnReactor
-from queuerelay.processes.link import Launchers
+from queuerelay.processes.interfaces import IGroupTransport, IProcesses, ISpawnReactor
+from queuerelay.processes.launchers import Launchers
 from queuerelay.processes.ownchild import OwnChild
 from queuerelay.processes.transport import SpawnedProcess, signal_number
 from queuerelay.processes.watch import Watch
@@ -81,7 +81,7 @@ def supported() -> bool:
     return False
 
 
-@implementer(ILauncher)
+@implementer(IProcesses)
 class Spawner:
     """Starts processes on `reactor`; to be stopped at the end.
 
@@ -150,7 +150,7 @@ class Spawner:
         gid: int | None = None,
         usePTY: bool = False,
         childFDs: Mapping[int, int | str] | None = None,
-    ) -> IProcessTransport:
+    ) -> IGroupTransport:
         """Start a process, as `IReactorProcess` says; it gets exactly the `childFDs`.
 
         Raises `OSError` (ENOENT, EACCES, ENOEXEC, E2BIG, EAGAIN, EMFILE, ...) or `ValueError` at
@@ -175,7 +175,7 @@ class Spawner:
         executable: bytes | str,
         args: Sequence[bytes | str],
         env: Mapping[AnyStr, AnyStr],
-    ) -> IProcessTransport:
+    ) -> IGroupTransport:
         """`spawnProcess` for scripts: where many descriptors are open it does not wait for the
         start.
 

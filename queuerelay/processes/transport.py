@@ -93,7 +93,7 @@ class SpawnedProcess:
 
     Where the status cannot be known (something else in the daemon waited for our process),
     the reason is a `ProcessTerminated` whose exitCode and signal are both None. Where the process
-    could not be started after all, which only a `launching` start learns so late, it is an
+    could not be started after all, which only a start by the launcher learns so late, it is an
     `OSError`.
     """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from queuerelay.processes import confine
-from queuerelay.processes.confine import Limits, prefix
+from queuerelay.processes.confine import ProcessLimits, prefix
 
 REPORT = """
 import json, os, resource, sys
@@ -37,7 +37,7 @@ def report(before: tuple[str, ...], *args: str) -> list[object]:
 
 def test_nothing_asked_for() -> None:
     assert prefix("/bin/true") == ()
-    assert prefix("/bin/true", limits=Limits()) == ()
+    assert prefix("/bin/true", limits=ProcessLimits()) == ()
 
 
 def test_directory(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_no_such_directory(tmp_path: Path) -> None:
 def test_limits() -> None:
     before = prefix(
         sys.executable,
-        limits=Limits(address_space=1 << 30, cpu=7, files=64),
+        limits=ProcessLimits(address_space=1 << 30, cpu=7, files=64),
     )
     _, limits, environment, _ = report(before)
     assert limits == [[1 << 30, 1 << 30], [7, 12], [64, 64]]
@@ -95,7 +95,7 @@ def test_limits() -> None:
 
 
 def test_one_limit_and_directory(tmp_path: Path) -> None:
-    before = prefix(sys.executable, directory=str(tmp_path), limits=Limits(files=50))
+    before = prefix(sys.executable, directory=str(tmp_path), limits=ProcessLimits(files=50))
     cwd, limits, _, _ = report(before)
     assert cwd == str(tmp_path)
     assert limits == [
@@ -106,21 +106,27 @@ def test_one_limit_and_directory(tmp_path: Path) -> None:
 
 
 def test_address_space_is_bounded() -> None:
-    before = prefix(sys.executable, limits=Limits(address_space=256 << 20))
+    before = prefix(sys.executable, limits=ProcessLimits(address_space=256 << 20))
     ran = run([*before, sys.executable, "-I", "-S", "-c", "bytearray(512 << 20)"])
     assert b"MemoryError" in ran.stderr
 
 
 def test_processor_time_is_bounded() -> None:
-    before = prefix("/bin/sh", limits=Limits(cpu=1))
+    before = prefix("/bin/sh", limits=ProcessLimits(cpu=1))
     ran = run([*before, "/bin/sh", "-c", "while :; do :; done"])
     assert ran.returncode == -signal.SIGXCPU
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(files=0), Limits(files=1 << 40), Limits(cpu=-1), Limits(address_space=0)]
+    "limits",
+    [
+        ProcessLimits(files=0),
+        ProcessLimits(files=1 << 40),
+        ProcessLimits(cpu=-1),
+        ProcessLimits(address_space=0),
+    ],
 )
-def test_impossible_limits(limits: Limits) -> None:
+def test_impossible_limits(limits: ProcessLimits) -> None:
     with pytest.raises(ValueError, match="cannot be given here, only 1 "):
         prefix("/bin/true", limits=limits)
 
@@ -128,7 +134,7 @@ def test_impossible_limits(limits: Limits) -> None:
 def test_missing_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ValueError, match="the command prlimit is needed"):
-        prefix("/bin/true", limits=Limits(files=10))
+        prefix("/bin/true", limits=ProcessLimits(files=10))
 
 
 def test_what_cannot_be_run() -> None:

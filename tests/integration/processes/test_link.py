@@ -354,14 +354,14 @@ async def test_one_that_lives_is_not_given_up(
     launch(ours, ["/bin/cat"], recorder)
     first = ours.launcher_pid
     heard = []
-    hear = link.Launcher._hear
+    hear = link.LauncherLink._hear
 
     def noting(self: Any) -> bool:
         found = hear(self)
         heard.append(found)
         return found
 
-    monkeypatch.setattr(link.Launcher, "_hear", noting)
+    monkeypatch.setattr(link.LauncherLink, "_hear", noting)
     await until(lambda: sum(heard) > 15)
     recorder.transport.closeStdin()
     assert (await soon(recorder.ended)).exitCode == 0
@@ -456,7 +456,7 @@ async def test_one_that_cannot_run(
     assert isinstance(reason, OSError)
     assert recorder.pid is None
     assert await parent(ours) == os.getpid()
-    assert ours._launchers._pause == 10.0
+    assert ours._launchers._pause() == 10.0
     monkeypatch.undo()
 
 

@@ -921,7 +921,7 @@ DAEMON = """
 import os, signal, sys
 from twisted.internet import reactor
 from twisted.internet.protocol import ProcessProtocol
-from queuerelay.pool import spawner as module
+from queuerelay.processes import spawner as module
 from queuerelay.processes.spawner import Spawner
 
 class Job(ProcessProtocol):

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
-from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
-from queuerelay.processes.interfaces import IGroupTransport
+from queuerelay.processes.interfaces import IGroupTransport, IProcesses
 from queuerelay.testing import MemoryBroker, MemoryStore
 from queuerelay.wire.message import encode_request
 
@@ -124,7 +123,7 @@ class FakeProcess:
     registerProducer = unregisterProducer = _unused
 
 
-@implementer(IReactorProcess)
+@implementer(IProcesses)
 class FakeProcesses:
     """Starts them."""
 
@@ -164,6 +163,9 @@ class FakeProcesses:
         self.started.append(process)
         processProtocol.makeConnection(process)
         return process
+
+    def launch(self, protocol: Any, executable: Any, args: Any, env: Any) -> Any:
+        return self.spawnProcess(protocol, executable, args, env)
 
 
 class OwnClock:

@@ -12,14 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from queuerelay.pool import pool as pool_module
 from queuerelay.pool.resque_worker import PRUNE_IN
-from queuerelay.processes.interfaces import IGroupTransport
+from queuerelay.processes.interfaces import IGroupTransport, IProcesses
 from queuerelay.wire.outcome import Outcome
 from tests.unit.pool.stage import EPOCH, LEASE, REPLY_TO, FakeProcess, FakeProcesses, Stage
 
@@ -58,7 +57,7 @@ def lines() -> Iterator[list[str]]:
 
 def test_the_doubles_are_what_they_stand_for():
     processes = FakeProcesses(Clock())
-    verifyObject(IReactorProcess, processes)
+    verifyObject(IProcesses, processes)
     verifyObject(IGroupTransport, FakeProcess(processes, None, [b"x"], {}))
 
 
