@@ -281,6 +281,8 @@ async def test_a_stranger_with_the_number_of_a_script_lives_on(ours: Spawner) ->
     stranger = a_stranger()
     try:
         (handle,) = current.scripts.values()
+        # What the script prints may be here before the launcher's word that it runs.
+        await until(lambda: handle.pid is not None)
         assert handle.pid == script
         handle.pid = stranger
         assert current.pid is not None
