@@ -122,7 +122,7 @@ class Outbox:
         messages = [held.message for held in batch]
         # What was pushed twice may be there twice.
         again = [held.message for held in batch for _ in range(held.pushes - 1)]
-        removed = self._broker.take_off(queue, messages + again, newest=newest)
+        removed = self._broker.queues.take_off(queue, messages + again, newest=newest)
 
         def taken_off(answers: list[bool]) -> list[bool]:
             self._lengths[queue] = max(0, self._lengths.get(queue, 0) - sum(answers))
@@ -189,7 +189,7 @@ class Outbox:
             held.state = State.QUEUED
             held.pushes += 1
         self._lengths[queue] = self._lengths.get(queue, 0) + len(batch)
-        pushed = self._broker.push(queue, [held.message for held in batch])
+        pushed = self._broker.queues.push(queue, [held.message for held in batch])
         known = pushed.addCallbacks(
             lambda length: self.saw_length(queue, length),
             lambda failure: self._failed(queue, batch, failure),

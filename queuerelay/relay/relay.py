@@ -28,8 +28,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay import __version__
-from queuerelay.broker.base import BEAT_INTERVAL, Broker, Gate, QueueDepth
+from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
+from queuerelay.broker.records import BEAT_INTERVAL, Gate, QueueDepth
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BadReply,
@@ -173,7 +174,7 @@ class Relay:
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
         ]
         legacy = config.legacy_replies
-        broker.open_inbox(
+        broker.inbox.open(
             self.id, self._replies, legacy=(legacy, self._legacy_replies) if legacy else None
         )
 
@@ -226,7 +227,7 @@ class Relay:
             await ended
         self._refusals.sweep(self._clock.seconds(), last=True)
         with suppress(BrokerError):
-            await self._broker.leave(self.id)
+            await self._broker.nodes.leave(self.id)
 
     @property
     def room(self) -> int:
@@ -469,10 +470,10 @@ class Relay:
 
         said = []
         if unwanted:
-            said.append(self._broker.mark_gone([*unwanted], life=life))
+            said.append(self._broker.clients.mark_gone([*unwanted], life=life))
         if taken:
             life += self._config.send_stall
-            said.append(self._broker.tell_taken(taken, life=life))
+            said.append(self._broker.clients.tell_taken(taken, life=life))
         for one in said:
             one.addErrback(lost)
 
@@ -492,7 +493,7 @@ class Relay:
             # Somebody works on these for nobody. At its deadline any pool ends a script by itself.
             longest = max(held.deadline for held in started)
             life = max(0.0, longest - self._clock.seconds()) + GONE_MARGIN
-            return self._broker.mark_gone([held.id for held in started], life=life)
+            return self._broker.clients.mark_gone([held.id for held in started], life=life)
 
         removed.addCallback(taken_off)
         removed.addErrback(self._broker_failed)
@@ -578,7 +579,7 @@ class Relay:
 
     def _beat(self) -> Deferred[None]:
         snapshot = orjson.dumps(self.published())
-        return self._broker.beat(self.id, snapshot, inbox_life=self._inbox_life)
+        return self._broker.nodes.beat(self.id, snapshot, inbox_life=self._inbox_life)
 
     def _look_at_depths(self) -> Deferred[None]:
         def seen(depths: Sequence[QueueDepth]) -> None:
@@ -587,7 +588,7 @@ class Relay:
                 self._outbox.saw_length(queue, depth.length)
                 self._drain_rate.saw(queue, depth.length, self._clock.seconds())
 
-        return self._broker.depths(self._queues).addCallback(seen)
+        return self._broker.queues.depths(self._queues).addCallback(seen)
 
     # Replies
 
@@ -686,7 +687,7 @@ class Relay:
 
     async def _forward(self, elsewhere: dict[str, list[bytes]]) -> None:
         for owner, replies in elsewhere.items():
-            await self._broker.reply(owner, replies)
+            await self._broker.inbox.reply(owner, replies)
 
 
 def _is_relay_id(text: str) -> bool:

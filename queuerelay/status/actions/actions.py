@@ -168,11 +168,11 @@ class _Acts:
     # Queues
 
     async def pause(self, ask: Ask, who: str) -> Done:
-        new = await self._broker.pause(_queue(ask), by=who)
+        new = await self._broker.gate.pause(_queue(ask), by=who)
         return Done(word="paused", text="paused" if new else "it was paused already")
 
     async def resume(self, ask: Ask, who: str) -> Done:
-        was = await self._broker.resume(_queue(ask))
+        was = await self._broker.gate.resume(_queue(ask))
         return Done(
             word="resumed" if was else "nothing", text="resumed" if was else "it was not paused"
         )
@@ -188,7 +188,7 @@ class _Acts:
             args = from_json(text(fields, "args", "[]"), "args")
         if not isinstance(args, list):
             raise Wrong("args: expected a list")
-        (depth,) = await self._broker.depths([queue])
+        (depth,) = await self._broker.queues.depths([queue])
         if depth.length >= MOST_QUEUED:
             return Done(status=503, word="nothing", text=f"{MOST_QUEUED} messages are on it")
         id = os.urandom(16).hex()
@@ -199,22 +199,22 @@ class _Acts:
             )
         except MessageError as error:
             raise Wrong(f"args: {error}") from error
-        await self._broker.push(queue, [message])
+        await self._broker.queues.push(queue, [message])
         return Done(status=201, word="submitted", text="submitted", more={"id": id})
 
     # Dead letters
 
     async def retry(self, ask: Ask, who: str) -> Done:
-        return _one_letter(await self._broker.retry_failure(_letter(ask)), "retried")
+        return _one_letter(await self._broker.dead_letters.retry(_letter(ask)), "retried")
 
     async def drop(self, ask: Ask, who: str) -> Done:
-        return _one_letter(await self._broker.drop_failure(_letter(ask)), "dropped")
+        return _one_letter(await self._broker.dead_letters.drop(_letter(ask)), "dropped")
 
     async def retry_many(self, ask: Ask, who: str) -> Done:
-        return _letters(await self._broker.retry_failures(_which(ask)), "retried")
+        return _letters(await self._broker.dead_letters.retry_many(_which(ask)), "retried")
 
     async def drop_many(self, ask: Ask, who: str) -> Done:
-        return _letters(await self._broker.drop_failures(_which(ask)), "dropped")
+        return _letters(await self._broker.dead_letters.drop_many(_which(ask)), "dropped")
 
     # Pools
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from queuerelay.broker.base import Failure, FailurePage
+from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.status.collect.snapshot import Attempt, DeadLetter, Failures
 
 #: Characters of an error and of stderr, and of any other text.
@@ -13,12 +13,12 @@ TEXT: Final = 256
 ATTEMPTS: Final = 10
 
 
-def failures(page: FailurePage, start: int) -> Failures:
+def failures(page: DeadLetterPage, start: int) -> Failures:
     """A page as it is shown; `start` is how many it leaves out before its first."""
     return Failures(total=page.total, start=start, items=tuple(map(_letter, page.items)))
 
 
-def _letter(failure: Failure) -> DeadLetter:
+def _letter(failure: DeadLetterEntry) -> DeadLetter:
     entry = failure.entry or {}
     payload, ours = _table(entry, "payload"), _table(entry, "queuerelay")
     attempts = ours.get("attempts")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from queuerelay.broker.base import Gate
+from queuerelay.broker.records import Gate
 
 #: Classes of answers, ``gone`` for clients that left without one, and ``aborted`` for answers that
 #: were broken off.
