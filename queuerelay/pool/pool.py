@@ -22,7 +22,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from queuerelay.broker.base import Bell, Broker, Claim
+from queuerelay.broker.base import Bell, Broker
+from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, NotConnected
 from queuerelay.loop import Loop
@@ -261,7 +262,7 @@ class Pool:
                 finally:
                     self._no_room = None
             return
-        claims = await self._broker.claim_many(
+        claims = await self._broker.leases.claim_many(
             order(self.config.queues, self.config.weights),
             holder=self._holder,
             lease=self.config.lease,

@@ -695,11 +695,11 @@ def test_drain_and_resume(make):
 
 def test_all_workers_paused(make):
     stage = make()
-    stage.store.pool.paused = True
+    stage.store.all_paused = True
     stage.advance(1.5)
     stage.job("1")
     assert not stage.processes.started
-    stage.store.pool.paused = False
+    stage.store.all_paused = False
     stage.advance(1.5)
     stage.processes.started[0].exit(0)
 
@@ -730,7 +730,7 @@ def test_what_is_claimed_while_the_room_goes_is_given_back_in_order(make, monkey
     stage = make(size=3)
     messages = [b'{"class":"J","args":[%d]}' % number for number in range(3)]
     stage.store.push("q", messages)
-    claim_many = stage.broker.claim_many
+    claim_many = stage.broker.leases.claim_many
 
     def claim_and_go(*args: Any, **options: Any) -> Any:
         claims = claim_many(*args, **options)
@@ -742,7 +742,7 @@ def test_what_is_claimed_while_the_room_goes_is_given_back_in_order(make, monkey
             }[how]()
         return claims
 
-    monkeypatch.setattr(stage.broker, "claim_many", claim_and_go)
+    monkeypatch.setattr(stage.broker.leases, "claim_many", claim_and_go)
     stage.advance(2.5)
     kept = 1 if how == "resize" else 0
     assert stage.inflight == messages[:kept]
@@ -959,7 +959,7 @@ def test_it_does_not_take_over_from_itself(make):
     stage = make()
     stage.job("1")
     stage.advance(11.0)
-    for lease in stage.store._leases["q"].values():
+    for lease in stage.store.leases["q"].values():
         lease.expires = stage.clock.seconds()
     # As if it had been frozen, and this loop was the first to be woken.
     stage.pool._upkeep._reap()
@@ -991,7 +991,7 @@ def test_another_pool_takes_over_from_a_dead_one(make):
 def test_the_client_left(make, option):
     stage = make(client_gone=option)
     stage.request("r")
-    stage.store.pool.mark_gone(["r"], 60.0)
+    stage.store.mark_gone(["r"], 60.0)
     stage.advance(2.0)
     (process,) = stage.processes.started
     if option == "finish":
@@ -1093,18 +1093,18 @@ def test_resques_tools_see_it(make):
     stage = make()
     worker = "queuerelay.host:1:q"
     stage.advance(1.5)
-    assert list(stage.store.pool.workers) == [worker]
+    assert list(stage.store.workers) == [worker]
     stage.job("7")
     stage.advance(1.5)
-    assert list(stage.store.pool.working) == [worker]
+    assert list(stage.store.working) == [worker]
     stage.processes.started[0].exit(1)
     stage.advance(1.5)
-    assert stage.store.pool.working == {}
-    assert stage.store.pool.stats["processed", None] == 1
-    assert stage.store.pool.stats["failed", None] == 1
+    assert stage.store.working == {}
+    assert stage.store.stats["processed", None] == 1
+    assert stage.store.stats["failed", None] == 1
     stage.pool.stop()
     stage.turns()
-    assert not stage.store.pool.workers
+    assert not stage.store.workers
 
 
 def test_what_was_killed_on_this_host_is_taken_off_resques_list(make):
@@ -1121,11 +1121,11 @@ def test_what_was_killed_on_this_host_is_taken_off_resques_list(make):
         f"queuerelay.host:{10**30}:q",
     ]
     for other in others:
-        stage.broker.register_worker(other, ["q"])
+        stage.broker.registry.register(other, ["q"])
     stage.advance(2.0)
-    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", *others}
+    assert {*stage.store.workers} == {"queuerelay.host:1:q", *others}
     stage.advance(PRUNE_IN)
-    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", *others[1:]}
+    assert {*stage.store.workers} == {"queuerelay.host:1:q", *others[1:]}
 
 
 def test_who_beats_stays_on_resques_list_whatever_its_process_id_is_here(make):
@@ -1133,13 +1133,13 @@ def test_who_beats_stays_on_resques_list_whatever_its_process_id_is_here(make):
     os.waitpid(gone, 0)
     stage = make()
     other = f"queuerelay.host:{gone}:q"
-    stage.broker.register_worker(other, ["q"])
+    stage.broker.registry.register(other, ["q"])
     for raw in (b"[]", b"\xff", b'{"host":"host"}'):
-        stage.broker.beat(raw.hex(), raw, inbox_life=60.0)
+        stage.broker.nodes.beat(raw.hex(), raw, inbox_life=60.0)
     for _ in range(PRUNE_IN + 2):
-        stage.broker.beat("it", b'{"host":"host","pid":%d}' % gone, inbox_life=60.0)
+        stage.broker.nodes.beat("it", b'{"host":"host","pid":%d}' % gone, inbox_life=60.0)
         stage.advance(1.0)
-    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", other}
+    assert {*stage.store.workers} == {"queuerelay.host:1:q", other}
 
 
 # Errors of ours
