@@ -392,6 +392,23 @@ def test_a_push_that_is_uncertain_is_not_repeated_where_its_answer_has_begun(sta
 # Clients
 
 
+def test_a_client_that_leaves_while_its_answer_begins_is_gone_and_counted_off_once(stage):
+    class Leaving(FakeClient):
+        def begin(self, reply, parts, *, last):
+            stage.relay.gone(held)
+            return super().begin(reply, parts, last=last)
+
+    held = stage.hold(Leaving())
+    stage.turn()
+    taken = stage.take()
+    stage.stream(taken, b"one")
+    assert held.state is HeldState.GONE
+    snapshot = stage.relay.snapshot()
+    assert (snapshot.held, snapshot.held_bytes, snapshot.streaming) == (0, 0, 0)
+    assert (stage.counter("gone"), stage.counter("answered"), stage.counter("aborted")) == (1, 0, 0)
+    assert gone(stage, taken)
+
+
 def test_a_client_that_leaves_in_the_middle_is_told_to_its_worker(make_stage):
     stage = make_stage(frame_timeout=20.0)
     connection, taken = begun(stage)
