@@ -28,13 +28,13 @@ from queuerelay.errors import BrokerError, NotConnected
 from queuerelay.loop import Loop
 from queuerelay.pool.autosize import AutoSize
 from queuerelay.pool.child import PIPES
-from queuerelay.pool.exits import Stopped
+from queuerelay.pool.exits import EndReason
 from queuerelay.pool.priority import order
 from queuerelay.pool.resque_worker import Presence
 from queuerelay.pool.runner import Runner
 from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.sizing import INTERVAL
-from queuerelay.pool.slot import Slot
+from queuerelay.pool.slot import PoolSlot
 from queuerelay.pool.upkeep import Upkeep
 from queuerelay.processes.interfaces import IProcesses
 from queuerelay.wire.node import PoolState
@@ -79,7 +79,7 @@ class Pool:
         )
         self._runner.on_settling = self._freed
         self._runner.rest.on_over = self._wake
-        self._slots: list[Slot] = []
+        self._slots: list[PoolSlot] = []
         #: How many slots have a message that is worked on.
         self.busy = 0
         #: Numbers of slots that were given back; those above them have never been taken.
@@ -173,7 +173,7 @@ class Pool:
             return
         for slot in self._slots:
             if slot.child is not None:
-                slot.child.end(Stopped.SHUTDOWN)
+                slot.child.end(EndReason.SHUTDOWN)
         patience = max(PIPES, self.config.grace) + SETTLE
         self._last = self._clock.callLater(patience, self._runner.settler.give_up)
 
@@ -302,11 +302,11 @@ class Pool:
     def _begin(self, claim: Claim) -> None:
         self.busy += 1
         number = heappop(self._numbers) if self._numbers else self.busy
-        slot = Slot(number=number, claim=claim, since=self._clock.seconds())
+        slot = PoolSlot(number=number, claim=claim, since=self._clock.seconds())
         self._slots.append(slot)
         self._keep(self._run(slot))
 
-    async def _run(self, slot: Slot) -> None:
+    async def _run(self, slot: PoolSlot) -> None:
         try:
             await self._runner.run(slot)
         finally:
@@ -316,7 +316,7 @@ class Pool:
             else:
                 self._freed(slot)
 
-    def _freed(self, slot: Slot) -> None:
+    def _freed(self, slot: PoolSlot) -> None:
         """Nothing of it runs any more: there is room for another."""
         if self.busy >= self._size:
             self._idle_since = self._clock.seconds()
@@ -353,9 +353,9 @@ class Pool:
         for slot in self._slots:
             if slot.message == message and slot.child is not None and slot.child.alive:
                 if kill:
-                    slot.child.kill(Stopped.REQUESTED)
+                    slot.child.kill(EndReason.REQUESTED)
                 else:
-                    slot.child.end(Stopped.REQUESTED)
+                    slot.child.end(EndReason.REQUESTED)
                 return True
         return False
 

@@ -24,7 +24,7 @@ from queuerelay.config import PoolConfig
 from queuerelay.errors import CannotStart
 from queuerelay.loop import Loop
 from queuerelay.pool.child import Child
-from queuerelay.pool.exits import Exit, Stopped
+from queuerelay.pool.exits import EndReason, ProcessEnd
 from queuerelay.pool.output import Lines
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Workshop
@@ -134,7 +134,7 @@ class Residents:
         if self._stopping:
             for post in self._leaving:
                 if post.child is not None:
-                    post.child.kill(Stopped.SHUTDOWN)
+                    post.child.kill(EndReason.SHUTDOWN)
 
     # Size
 
@@ -163,11 +163,11 @@ class Residents:
         """It is not to be filled any more, and its process is to end within `grace` seconds."""
         post.wanted = False
         self._leaving.append(post)
-        self._end(post, Stopped.SHUTDOWN, grace)
+        self._end(post, EndReason.SHUTDOWN, grace)
         post.wake()
         post.keeping.addBoth(lambda _: self._leaving.remove(post))
 
-    def _end(self, post: _Post, why: Stopped, grace: float) -> None:
+    def _end(self, post: _Post, why: EndReason, grace: float) -> None:
         if post.child is not None:
             post.ending = True
             post.child.end(why, grace=grace)
@@ -226,7 +226,7 @@ class Residents:
     async def _replaced(self, post: _Post) -> bool:
         """Whether the process of `post` was replaced by one that lives."""
         if post.child is not None:
-            self._end(post, Stopped.REPLACED, self.config.grace)
+            self._end(post, EndReason.REPLACED, self.config.grace)
             await _fired(post.child.done)
         if post.child is None:
             # It waits until it is tried again, which is now.
@@ -245,7 +245,7 @@ class Residents:
                 exit = await self._serve(post)
             except Exception:
                 self._log.failure("pool {pool} failed to keep a process", pool=self.config.name)
-                exit = Exit(not_started="an error of ours")
+                exit = ProcessEnd(not_started="an error of ours")
             if not self._wants(post):
                 return
             planned = exit.ended_by_us is not None
@@ -269,7 +269,7 @@ class Residents:
     def _wants(self, post: _Post) -> bool:
         return post.wanted and not self._stopping
 
-    async def _serve(self, post: _Post) -> Exit:
+    async def _serve(self, post: _Post) -> ProcessEnd:
         """Start a process for `post`, and wait for its end."""
         output, errors = Lines(), Lines()
         child = Child(
@@ -284,7 +284,7 @@ class Residents:
             argv, environment = self._workshop.resident_argv(), self._workshop.base
             child.start(self._processes.spawnProcess, argv, environment)
         except (CannotStart, OSError, ValueError) as error:
-            exit = Exit(not_started=str(error))
+            exit = ProcessEnd(not_started=str(error))
         else:
             post.child, post.since = child, self._clock.seconds()
             self._log.info(
@@ -340,7 +340,7 @@ class Residents:
                     number=post.number,
                     why=why,
                 )
-                self._end(post, Stopped.REPLACED, self.config.grace)
+                self._end(post, EndReason.REPLACED, self.config.grace)
                 return
 
     @staticmethod
@@ -403,11 +403,11 @@ class Residents:
         )
 
 
-def _fired(done: Deferred[Exit]) -> Deferred[Exit]:
+def _fired(done: Deferred[ProcessEnd]) -> Deferred[ProcessEnd]:
     """Fires as `done` does, for one waiter of several."""
-    copied: Deferred[Exit] = Deferred()
+    copied: Deferred[ProcessEnd] = Deferred()
 
-    def copy(exit: Exit) -> Exit:
+    def copy(exit: ProcessEnd) -> ProcessEnd:
         if not copied.called:
             copied.callback(exit)
         return exit

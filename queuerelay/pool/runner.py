@@ -23,13 +23,21 @@ from twisted.logger import Logger
 from queuerelay.broker.base import Broker
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BadRequest, BrokerError, CannotStart, MessageError, ReplyError
-from queuerelay.pool import task as working
+from queuerelay.pool import task
 from queuerelay.pool.child import Child
 from queuerelay.pool.cooldown import FIRST_REST, LONGEST_REST, PROOF, Rest
-from queuerelay.pool.exits import Dead, Done, Exit, PutBack, RetryAt, Stopped, next_step
+from queuerelay.pool.exits import (
+    Acknowledge,
+    Dead,
+    EndReason,
+    ProcessEnd,
+    PutBack,
+    RetryAt,
+    next_step,
+)
 from queuerelay.pool.output import Capture, Lines
 from queuerelay.pool.settle import GivenUp, Settler
-from queuerelay.pool.slot import Slot
+from queuerelay.pool.slot import PoolSlot
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work, Workshop
 from queuerelay.processes.interfaces import IProcesses
@@ -83,9 +91,9 @@ class Runner:
         #: How often each has said so, the latest last.
         self._misfits: dict[str, int] = {}
         #: Called when the process of a slot is gone and its message is being acknowledged.
-        self.on_settling: Callable[[Slot], object] = lambda slot: None
+        self.on_settling: Callable[[PoolSlot], object] = lambda slot: None
 
-    async def run(self, slot: Slot) -> None:
+    async def run(self, slot: PoolSlot) -> None:
         """Work on the slot's message; never raises."""
         try:
             try:
@@ -107,12 +115,12 @@ class Runner:
             self._log.failure("pool {pool} could not settle a message", pool=self._config.name)
         finally:
             if slot.child is not None:
-                slot.child.kill(Stopped.SHUTDOWN)
+                slot.child.kill(EndReason.SHUTDOWN)
 
-    async def _stumbled(self, slot: Slot) -> None:
+    async def _stumbled(self, slot: PoolSlot) -> None:
         """An error of ours, which another try may not meet: it counts as a crash."""
         try:
-            work = working.read(slot.claim)
+            work = task.read(slot.claim)
         except MessageError:
             await self.settler.sleep(_STUMBLE)
             return
@@ -122,14 +130,14 @@ class Runner:
             error="an error of queuerelay's own; its log has more",
             worker=self._holder,
         )
-        await self._settle(work, Outcome.CRASH, Exit(not_started=attempt.error), attempt)
+        await self._settle(work, Outcome.CRASH, ProcessEnd(not_started=attempt.error), attempt)
 
     # Before the script
 
-    async def _work_on(self, slot: Slot) -> None:
+    async def _work_on(self, slot: PoolSlot) -> None:
         claim, now = slot.claim, self._wall_clock()
         try:
-            work = working.read(claim)
+            work = task.read(claim)
         except MessageError as error:
             await self._unreadable(slot, error)
             return
@@ -153,7 +161,7 @@ class Runner:
         else:
             await self._run_script(slot, work, argv, environment, stdin)
 
-    async def _unreadable(self, slot: Slot, error: MessageError) -> None:
+    async def _unreadable(self, slot: PoolSlot, error: MessageError) -> None:
         claim = slot.claim
         self._log.warn(
             "pool {pool}: unreadable message on queue {queue}: {reason}",
@@ -171,21 +179,21 @@ class Runner:
         )
         answer = None
         if verdict.reply_to is not None and verdict.reply is not None:
-            answer = working.Answer(reply_to=verdict.reply_to, reply=verdict.reply)
+            answer = task.OutgoingReply(reply_to=verdict.reply_to, reply=verdict.reply)
         self.tally.failed += 1
         await self.settler.fail(claim, verdict.entry, answer)
 
     async def _refuse(self, work: Work, status: int, error: Exception) -> None:
         """The client asks for what no script can be given: its fault, and nobody else's matter."""
         self._count("refused")
-        answer = working.refusal(work, status, f"{_REASONS[status]}: {error}")
+        answer = task.refusal(work, status, f"{_REASONS[status]}: {error}")
         await self.settler.acknowledge(work.claim, answer)
 
     # The script
 
     async def _run_script(
         self,
-        slot: Slot,
+        slot: PoolSlot,
         work: Work,
         argv: list[bytes],
         environment: dict[bytes, bytes],
@@ -197,7 +205,7 @@ class Runner:
         def printed(chunk: bytes) -> None:
             output.feed(chunk)
             if output.over_limit:
-                child.end(Stopped.OUTPUT)
+                child.end(EndReason.OUTPUT)
 
         def complained(chunk: bytes) -> None:
             for line in errors.feed(chunk, self._clock.seconds()):
@@ -224,7 +232,7 @@ class Runner:
             await self._not_started(work, str(error))
             return
         slot.child = child
-        timers = [self._clock.callLater(self._patience(work), child.end, Stopped.TIMEOUT)]
+        timers = [self._clock.callLater(self._patience(work), child.end, EndReason.TIMEOUT)]
         if self.rest.reason:
             timers.append(self._clock.callLater(PROOF, self.rest.proved, started))
         try:
@@ -277,12 +285,12 @@ class Runner:
 
     # What becomes of the message
 
-    async def _succeed(self, slot: Slot, work: Work, output: Capture, attempt: Attempt) -> None:
+    async def _succeed(self, slot: PoolSlot, work: Work, output: Capture, attempt: Attempt) -> None:
         request = work.message.request
         # The seed's relay does not say when it took the request.
         wait = attempt.started_at - request.accepted_at if request and request.accepted_at else 0.0
         try:
-            answer = working.success(work, output, wait=wait, run=attempt.run)
+            answer = task.success(work, output, wait=wait, run=attempt.run)
         except ReplyError as error:
             await self._fail(work, reason=str(error), last=attempt)
             return
@@ -298,7 +306,9 @@ class Runner:
                 message=work.id,
             )
 
-    async def _settle(self, work: Work, outcome: Outcome, exit: Exit, attempt: Attempt) -> None:
+    async def _settle(
+        self, work: Work, outcome: Outcome, exit: ProcessEnd, attempt: Attempt
+    ) -> None:
         step = next_step(
             outcome,
             work.message,
@@ -308,7 +318,7 @@ class Runner:
             jitter=random.random(),
         )
         match step:
-            case Done():
+            case Acknowledge():
                 await self.settler.acknowledge(work.claim)
             case RetryAt(when=when):
                 try:
@@ -328,7 +338,7 @@ class Runner:
     async def _not_started(self, work: Work, reason: str) -> None:
         """The script is at fault, not the message: it goes back without using a try."""
         self._take_a_rest(reason)
-        self._add(work, Exit(not_started=reason), Outcome.MISCONFIGURED, "")
+        self._add(work, ProcessEnd(not_started=reason), Outcome.MISCONFIGURED, "")
         await self.settler.put_back(work.claim)
 
     async def _misfit(self, work: Work, reason: str) -> None:
@@ -360,7 +370,7 @@ class Runner:
     async def _fail(
         self, work: Work, *, reason: str, last: Attempt | None = None, status: int = 502
     ) -> None:
-        entry = working.failure(
+        entry = task.failure(
             work, worker=self._worker, reason=reason, last=last, now=self._wall_clock()
         )
         self._log.warn(
@@ -370,7 +380,7 @@ class Runner:
             reason=reason,
         )
         self.tally.failed += 1
-        await self.settler.fail(work.claim, entry, working.refusal(work, status, _REASONS[status]))
+        await self.settler.fail(work.claim, entry, task.refusal(work, status, _REASONS[status]))
 
     def _take_a_rest(self, reason: str) -> None:
         if self.rest.take(reason):
@@ -386,7 +396,7 @@ class Runner:
     def _count(self, what: str) -> None:
         self.tally.count(what, self._clock.seconds())
 
-    def _add(self, work: Work, exit: Exit, outcome: Outcome, stderr: str) -> None:
+    def _add(self, work: Work, exit: ProcessEnd, outcome: Outcome, stderr: str) -> None:
         shown = exit_record(
             exit,
             at=self._wall_clock(),
@@ -397,7 +407,7 @@ class Runner:
         )
         self.tally.add(shown, self._clock.seconds())
 
-    def _measure(self, work: Work, started_at: float, exit: Exit) -> None:
+    def _measure(self, work: Work, started_at: float, exit: ProcessEnd) -> None:
         queue, pushed_at = work.claim.queue, work.message.pushed_at
         self.tally.runs[queue].observe(exit.run)
         if work.attempt == 1 and pushed_at is not None:

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker, Claim
 from queuerelay.errors import NotConnected, QueuerelayError, Refused
-from queuerelay.pool.task import Answer
+from queuerelay.pool.task import OutgoingReply
 from queuerelay.seldom import Seldom
 
 #: First and longest pause before what Redis refused is asked again, in seconds.
@@ -46,7 +46,7 @@ class Settler:
         #: What is waited for, by what waits for it.
         self._waiting: dict[Deferred[Any], Deferred[Any]] = {}
 
-    def acknowledge(self, claim: Claim, answer: Answer | None = None) -> Deferred[bool]:
+    def acknowledge(self, claim: Claim, answer: OutgoingReply | None = None) -> Deferred[bool]:
         """It is done; `answer` goes out in the same step."""
         if answer is None:
             acknowledged = self._until_answered(lambda: self._broker.ack(claim))
@@ -65,7 +65,7 @@ class Settler:
         """Again as `message`, in `seconds`."""
         return self._until_answered(lambda: self._broker.delay(claim, message, seconds=seconds))
 
-    def fail(self, claim: Claim, entry: bytes, answer: Answer | None) -> Deferred[bool]:
+    def fail(self, claim: Claim, entry: bytes, answer: OutgoingReply | None) -> Deferred[bool]:
         """Into ``resque:failed`` as `entry`; `answer` goes out in the same step."""
         reply_to = answer.reply_to if answer is not None else None
         reply = answer.reply if answer is not None else None

@@ -5,7 +5,7 @@ from queuerelay.pool.child import Child
 from queuerelay.wire.node import SlotState
 
 
-class Slot:
+class PoolSlot:
     """What a slot is doing; made for one message, and gone with it."""
 
     __slots__ = (

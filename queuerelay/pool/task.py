@@ -16,7 +16,7 @@ from queuerelay.config import PoolConfig
 from queuerelay.config.command import Template
 from queuerelay.errors import ReplyError
 from queuerelay.pool.environment import base_environment, message_environment
-from queuerelay.pool.exits import Exit, ExitRules, decide
+from queuerelay.pool.exits import ExitRules, ProcessEnd, decide
 from queuerelay.pool.output import Capture
 from queuerelay.pool.program import find_program
 from queuerelay.processes.confine import ProcessLimits, prefix
@@ -69,7 +69,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class OutgoingReply:
     """A reply, and the list that takes it."""
 
     reply_to: str
@@ -162,7 +162,7 @@ class Workshop:
         meta = cgi_environment(request, script_name=self._config.script_name, extra=extra)
         return {**self.base, **meta, **own}
 
-    def outcome(self, work: Work, exit: Exit, output: Capture) -> Outcome:
+    def outcome(self, work: Work, exit: ProcessEnd, output: Capture) -> Outcome:
         """What `exit` means for `work`."""
         printed = self._rules.stdout and work.message.request is None
         return decide(exit, self._rules, stdout=output.excerpt() if printed else None)
@@ -177,7 +177,7 @@ def _signature(path: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
-def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer | None:
+def success(work: Work, output: Capture, *, wait: float, run: float) -> OutgoingReply | None:
     """The answer that a script's stdout is, if anybody waits for one.
 
     Raises `ReplyError` where it is none: no CGI header block, or output of which some is missing.
@@ -205,7 +205,7 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer |
             body=parsed.body,
             timing=timing,
         )
-    return Answer(reply_to=message.reply_to, reply=reply)
+    return OutgoingReply(reply_to=message.reply_to, reply=reply)
 
 
 def _without_body(request: Request, answer: CgiReply) -> bool:
@@ -217,12 +217,12 @@ def _without_body(request: Request, answer: CgiReply) -> bool:
 _PROBLEMS: Final = {502: "worker-failed", 504: "worker-timeout"}
 
 
-def refusal(work: Work, status: int, text: str) -> Answer | None:
+def refusal(work: Work, status: int, text: str) -> OutgoingReply | None:
     """The answer to whoever waits for a message that came to nothing, if anybody does."""
     reply_to = work.message.reply_to
     if reply_to is None:
         return None
-    return Answer(
+    return OutgoingReply(
         reply_to=reply_to,
         reply=encode_reply(
             node_id=_node_id(work),

@@ -10,9 +10,9 @@ from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.config import PoolConfig
 from queuerelay.loop import Loop
-from queuerelay.pool.exits import Stopped
+from queuerelay.pool.exits import EndReason
 from queuerelay.pool.resque_worker import Presence
-from queuerelay.pool.slot import Slot
+from queuerelay.pool.slot import PoolSlot
 
 #: Seconds between two looks for delayed messages that are due.
 PROMOTE_INTERVAL: Final = 0.5
@@ -29,7 +29,7 @@ class Upkeep:
         self,
         config: PoolConfig,
         broker: Broker,
-        slots: Sequence[Slot],
+        slots: Sequence[PoolSlot],
         presence: Presence,
         *,
         clock: IReactorTime,
@@ -75,7 +75,7 @@ class Upkeep:
         return Deferred.fromCoroutine(self._renewed())
 
     async def _renewed(self) -> None:
-        by_queue: dict[str, list[Slot]] = {}
+        by_queue: dict[str, list[PoolSlot]] = {}
         for slot in self._slots:
             by_queue.setdefault(slot.claim.queue, []).append(slot)
         for queue, slots in by_queue.items():
@@ -83,7 +83,7 @@ class Upkeep:
             held = await self._broker.renew(queue, tokens, lease=self._lease)
             for slot, is_held in zip(slots, held, strict=True):
                 if not is_held and slot.child is not None:
-                    slot.child.end(Stopped.LEASE_LOST)
+                    slot.child.end(EndReason.LEASE_LOST)
 
     def _reap(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._reaped())
@@ -112,6 +112,6 @@ class Upkeep:
             gone = await self._broker.which_gone([slot.message for slot in waited_for])
             for slot in waited_for:
                 if slot.message in gone and slot.child is not None:
-                    slot.child.end(Stopped.CLIENT_GONE)
+                    slot.child.end(EndReason.CLIENT_GONE)
         gates = await self._broker.gates(self._queues)
         self.open_queues = [queue for queue in self._queues if queue not in gates]
