@@ -22,11 +22,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from queuerelay.backoff import back_off
 from queuerelay.wire.message import Message
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import TRIES
 
-#: Seconds before the second try, the factor for each further one, and the longest, before jitter.
+#: Seconds before the second try, the factor for each further one, and the longest: 1, 4, 16, then
+#: 60, before jitter.
 BACK_OFF: Final = 1.0
 BACK_OFF_FACTOR: Final = 4.0
 BACK_OFF_LONGEST: Final = 60.0
@@ -222,18 +224,10 @@ def next_step(
             return PutBack()
     if attempt >= tries:
         return Dead(reason=f"tried {tries} times")
-    when = now + back_off(attempt, jitter)
+    when = now + back_off(
+        attempt, first=BACK_OFF, longest=BACK_OFF_LONGEST, factor=BACK_OFF_FACTOR, jitter=jitter
+    )
     if request is not None and when >= request.deadline:
         # The client learns now what it would otherwise learn from its deadline.
         return Dead(reason="the next try would come after the deadline")
     return RetryAt(when=when)
-
-
-def back_off(attempt: int, jitter: float) -> float:
-    """Seconds after attempt number `attempt`: 1, 4, 16, then 60, each by a factor from 0.5 to 1.5
-    as `jitter` goes from 0 to 1, so that what failed together does not come again together; never
-    more than 60.
-    """
-    # The exponent is bounded because a float is.
-    base = min(BACK_OFF_LONGEST, BACK_OFF * BACK_OFF_FACTOR ** min(attempt - 1, 16))
-    return min(BACK_OFF_LONGEST, base * (0.5 + jitter))

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from queuerelay.backoff import back_off
 from queuerelay.config import PoolConfig
 from queuerelay.errors import CannotStart
 from queuerelay.loop import Loop
@@ -251,7 +252,7 @@ class Residents:
             planned = exit.ended_by_us is not None
             post.failures = 0 if planned or exit.run >= STEADY else post.failures + 1
             if post.failures:
-                seconds = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(post.failures - 1, 16))
+                seconds = back_off(post.failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
                 self._log.error(
                     "pool {pool}: process {number} ended ({exit}) after {run:.1f} s; again in "
                     "{seconds:.0f} s",

@@ -20,6 +20,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from queuerelay.backoff import back_off
 from queuerelay.broker.base import Broker
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BadRequest, BrokerError, CannotStart, MessageError, ReplyError
@@ -355,7 +356,7 @@ class Runner:
         if not again or self.rest.reason:
             self._take_a_rest(reason)
         if again:
-            pause = min(LONGEST_REST, FIRST_REST * 2.0 ** min(again, 16))
+            pause = back_off(again + 1, first=FIRST_REST, longest=LONGEST_REST)
             await self.settler.delay(work.claim, work.claim.message, pause)
         else:
             await self.settler.put_back(work.claim)

@@ -10,6 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from queuerelay.backoff import back_off
 from queuerelay.broker.base import Broker, Claim
 from queuerelay.errors import NotConnected, QueuerelayError, Refused
 from queuerelay.pool.task import OutgoingReply
@@ -100,7 +101,7 @@ class Settler:
         )
 
     async def _again(self, send: Callable[[], Deferred[bool]], failure: Failure) -> bool:
-        pause = FIRST_PAUSE
+        refusals = 0
         while True:
             if failure.check(NotConnected):
                 # The broker itself has stopped.
@@ -111,8 +112,8 @@ class Settler:
                     "a message cannot be settled yet, it is tried again: {reason}",
                     reason=str(failure.value),
                 )
-            await self.sleep(pause)
-            pause = min(LONGEST_PAUSE, 2 * pause)
+            refusals += 1
+            await self.sleep(back_off(refusals, first=FIRST_PAUSE, longest=LONGEST_PAUSE))
             try:
                 return await self._unless_given_up(send())
             except (Refused, NotConnected):

@@ -13,7 +13,6 @@ from queuerelay.pool.exits import (
     ProcessEnd,
     PutBack,
     RetryAt,
-    back_off,
     decide,
     next_step,
     signal_name,
@@ -166,8 +165,9 @@ def test_no_try_after_the_deadline():
     [(1, 0.5, 1.5), (2, 2.0, 6.0), (3, 8.0, 24.0), (4, 30.0, 60.0), (10**6, 30.0, 60.0)],
 )
 def test_back_off(attempt, least, most):
-    assert back_off(attempt, 0.0) == least
-    assert back_off(attempt, 1.0) == most
+    for jitter, seconds in ((0.0, least), (1.0, most)):
+        got = step(Outcome.TRANSIENT, attempt=attempt, tries=10**7, jitter=jitter)
+        assert got == RetryAt(when=1000.0 + seconds)
 
 
 @given(
