@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from queuerelay.pool import pool as pool_module
+from queuerelay.pool import filling
 from queuerelay.pool.resque_worker import PRUNE_IN
 from queuerelay.processes.interfaces import IGroupTransport, IProcesses
 from queuerelay.wire.outcome import Outcome
@@ -1162,7 +1162,7 @@ def test_an_error_of_ours_counts_as_a_crash(make, monkeypatch, logged_failures):
 
 def test_an_error_in_claiming_ends_nothing(make, monkeypatch, logged_failures):
     stage = make()
-    monkeypatch.setattr(pool_module, "order", lambda *args: 1 / 0)
+    monkeypatch.setattr(filling, "order", lambda *args: 1 / 0)
     stage.advance(5.0)
     assert 1 <= len(logged_failures.flush(ZeroDivisionError)) <= 6
     monkeypatch.undo()
