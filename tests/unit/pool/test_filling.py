@@ -2,6 +2,7 @@
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from queuerelay.config import PoolConfig
 from queuerelay.pool import filling
@@ -65,6 +66,24 @@ def test_a_pool_with_job_after_job_goes_on(make):
         assert not is_stuck(stage)
 
 
+def test_a_pool_that_never_waits_goes_on(make, monkeypatch):
+    stage = make(size=100)
+    claim_many = stage.broker.claim_many
+
+    def slow(*args, **options):
+        stage.store_only(b'{"class":"Job","args":[{}]}', "q")
+        return deferLater(stage.clock, 1.0, claim_many, *args, **options)
+
+    monkeypatch.setattr(stage.broker, "claim_many", slow)
+    for _ in range(40):
+        stage.advance(1.0)
+        assert watched(stage).still < 3.0
+    assert stage.pool.busy > 30
+    monkeypatch.undo()
+    for process in stage.processes.alive:
+        process.exit(0)
+
+
 def test_a_pool_that_takes_no_messages_goes_on(make):
     stage = make()
     stage.pool.drain()
@@ -103,11 +122,16 @@ def test_a_pool_whose_redis_says_no_goes_on(make):
     stage.broker.refuse(None)
 
 
-def test_a_claim_that_never_returns_turns_it_stale(make, monkeypatch):
+@pytest.mark.parametrize("after", ["a wait", "a job"])
+def test_a_claim_that_never_returns_turns_it_stale(make, monkeypatch, after):
     stage = make()
     stage.advance(100)
+    if after == "a job":
+        stage.job()
     claim: Deferred[list] = Deferred()
     monkeypatch.setattr(stage.broker, "claim_many", lambda *args, **options: claim)
+    if after == "a job":
+        stage.processes.alive[0].exit(0)
     stage.advance(2)
     stage.advance(15)
     assert not is_stuck(stage)
@@ -117,7 +141,7 @@ def test_a_claim_that_never_returns_turns_it_stale(make, monkeypatch):
     claim.callback([])
     stage.turns()
     assert not watched(stage).still
-    stage.job()
+    stage.job("next")
     assert stage.processes.alive
     stage.processes.alive[0].exit(0)
 
