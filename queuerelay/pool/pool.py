@@ -8,7 +8,7 @@ Invariants:
    than `size` of those either.
 2. Slots ask for work: messages are claimed only where slots are free for them, and what comes when
    they no longer are goes back as it was.
-3. Every claimed message ends as `runner` says.
+3. Every claimed message ends as `runner` says, once.
 4. After `stop` nothing is left: no process, no timer, no wait.
 """
 
@@ -60,14 +60,9 @@ class Pool:
         self._runner = Runner(config, runtime, disposition, self._rest)
         self._filling = Filling(config, runtime, self)
         self._slots: list[PoolSlot] = []
-        self._upkeep = Upkeep(
-            config,
-            runtime.broker,
-            self._slots,
-            Presence(runtime.broker, runtime.worker_id(config.queues), config.queues, self._tally),
-            clock=clock,
-            wall_clock=runtime.wall_clock,
-        )
+        worker_id = runtime.worker_id(config.queues)
+        presence = Presence(runtime.broker, worker_id, config.queues, self._tally)
+        self._upkeep = Upkeep(config, runtime, self._slots, presence)
         disposition.on_settling = self._freed
         self._rest.on_over = self._upkeep.on_pause = self._filling.wake
         #: How many slots have a message that is worked on.
@@ -86,9 +81,7 @@ class Pool:
         #: Ends what runs when the drain time is over, and all waits when they were long enough.
         self._late: IDelayedCall | None = None
         self._last: IDelayedCall | None = None
-        self._auto_size = AutoSize(
-            config, runtime.broker, clock=clock, wall_clock=runtime.wall_clock
-        )
+        self._auto_size = AutoSize(config, runtime)
         self._resizing: Loop | None = None
         if config.min != config.max:
             self._resizing = Loop(f"size of {config.name}", INTERVAL, self._resize, clock=clock)

@@ -1,17 +1,16 @@
-"""What a pool sees to every few seconds, beside its messages."""
+"""What a pool sees to every few seconds, beside claiming messages."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
 
-from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.config import PoolConfig
 from queuerelay.loop import Loop
 from queuerelay.pool.exits import EndReason
 from queuerelay.pool.resque_worker import Presence
+from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.slot import PoolSlot
 
 #: Seconds between two looks for delayed messages that are due.
@@ -28,20 +27,20 @@ class Upkeep:
     def __init__(
         self,
         config: PoolConfig,
-        broker: Broker,
+        runtime: Runtime,
         slots: Sequence[PoolSlot],
         presence: Presence,
-        *,
-        clock: IReactorTime,
-        wall_clock: Callable[[], float],
     ) -> None:
+        broker, clock = runtime.broker, runtime.clock
         self._queues = config.queues
         self._lease = config.lease
         self._kill_unwanted = config.client_gone == "kill"
         self._broker = broker
         self._slots = slots
         self._presence = presence
-        self._reaper = Reaper(broker, config.queues, wall_clock=wall_clock, tries=config.tries)
+        self._reaper = Reaper(
+            broker, config.queues, wall_clock=runtime.wall_clock, tries=config.tries
+        )
         #: Whether somebody has paused all workers.
         self.paused = False
         #: Called when that has changed.
@@ -57,7 +56,7 @@ class Upkeep:
 
     @property
     def loops(self) -> list[Loop]:
-        """What it does again and again."""
+        """What a pool sees to again and again."""
         return self._loops
 
     def start(self) -> None:
