@@ -89,7 +89,7 @@ async def jobs_of_a_pool(
 ) -> tuple[float, float]:
     """Jobs per second, and processor seconds of ours for each."""
     for _ in range(int(seconds * 3)):
-        await broker.push("q", [MESSAGE] * 1000)
+        await broker.queues.push("q", [MESSAGE] * 1000)
     config = PoolConfig(
         name="p", queues=("q",), command=("/bin/true",), size=width, min=width, max=width
     )
@@ -121,11 +121,11 @@ async def jobs_of_a_pool(
 
 async def claims(broker: RedisBroker, number: int = 2000) -> float:
     """Seconds of a claim with its acknowledgement, one after the other."""
-    await broker.push("c", [MESSAGE] * number)
+    await broker.queues.push("c", [MESSAGE] * number)
     begin = time.perf_counter()
     for _ in range(number):
-        (claim,) = await broker.claim_many(["c"], holder="bench:1", lease=15.0, most=1)
-        await broker.ack(claim)
+        (claim,) = await broker.leases.claim_many(["c"], holder="bench:1", lease=15.0, most=1)
+        await broker.leases.ack(claim)
     return (time.perf_counter() - begin) / number
 
 

@@ -4,12 +4,13 @@
     broker = MemoryBroker(clock=clock)
     broker.start()
     clock.advance(0)            # connected; every answer comes with the next advance
-    broker.push("requests", [b"..."])
+    broker.queues.push("requests", [b"..."])
     broker.disconnect()         # the push fails: whether it took effect is unknown
 
 Brokers that share a `MemoryStore` are like processes that share a Redis.
 """
 
-from queuerelay.broker.memory.broker import MemoryBroker, MemoryStore
+from queuerelay.broker.memory.broker import MemoryBroker
+from queuerelay.broker.memory.store import MemoryStore
 
 __all__ = ["MemoryBroker", "MemoryStore"]

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger
 
-from queuerelay.broker.base import Broker, Claim
+from queuerelay.broker.base import Broker
+from queuerelay.broker.records import Claim
 from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, recover
 
@@ -51,7 +52,7 @@ class Reaper:
             return 0
         settled = 0
         for queue in self._queues:
-            for claim in await self._broker.reap(queue, lease=_REAPER_LEASE):
+            for claim in await self._broker.leases.reap(queue, lease=_REAPER_LEASE):
                 try:
                     settled += await self._settle(claim)
                 except (ConnectionDropped, NotConnected):
@@ -77,11 +78,11 @@ class Reaper:
         )
         match verdict:
             case Retry(message=message):
-                held = await self._broker.retry(claim, message)
+                held = await self._broker.leases.retry(claim, message)
             case Fail(entry=entry, reply_to=reply_to, reply=reply):
-                held = await self._broker.fail(claim, entry, reply_to=reply_to, reply=reply)
+                held = await self._broker.leases.fail(claim, entry, reply_to=reply_to, reply=reply)
             case Drop():
-                held = await self._broker.ack(claim)
+                held = await self._broker.leases.ack(claim)
         if held:
             self._log.warn(
                 "worker {worker} died with a message of queue {queue}: {outcome}",

@@ -33,7 +33,7 @@ class AutoSize:
         """The size for a pool that has been `idle_for` seconds with a free slot, and takes from
         `queues` now.
         """
-        depths = await self._broker.depths(queues)
+        depths = await self._broker.queues.depths(queues)
         now = self._clock.seconds()
         if not any(depth.length for depth in depths):
             self._waiting_since = None

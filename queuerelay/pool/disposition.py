@@ -11,7 +11,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from queuerelay.backoff import back_off
-from queuerelay.broker.base import Claim
+from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import MessageError, ReplyError
 from queuerelay.pool import task

@@ -18,7 +18,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker.base import Bell, Claim
+from queuerelay.broker.base import Bell
+from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, NotConnected
 from queuerelay.loop import PATIENCE
@@ -131,7 +132,7 @@ class Filling:
             elif not self._stopping:
                 await self._wait_for_room()
             return
-        claims = await self._broker.claim_many(
+        claims = await self._broker.leases.claim_many(
             order(self._config.queues, self._config.weights),
             holder=self._holder,
             lease=self._config.lease,

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from queuerelay.broker.base import Claim
+from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError
 from queuerelay.loop import Loop, Watched

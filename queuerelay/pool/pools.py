@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from queuerelay import __version__
-from queuerelay.broker.base import BEAT_INTERVAL, Broker
+from queuerelay.broker.base import Broker
+from queuerelay.broker.records import BEAT_INTERVAL
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
 from queuerelay.loop import Loop, Watched
@@ -134,7 +135,7 @@ class Pools:
             await loop.stop()
         # Where that cannot be, it is forgotten by itself.
         with suppress(BrokerError):
-            await self._broker.leave(self.id)
+            await self._broker.nodes.leave(self.id)
         if self._spawner is not None:
             await self._spawner.stop()
 
@@ -178,7 +179,7 @@ class Pools:
         return Deferred.fromCoroutine(self._taken_orders())
 
     async def _taken_orders(self) -> None:
-        for raw in await self._broker.take_orders(self.id):
+        for raw in await self._broker.orders.take(self.id):
             try:
                 order = decode_order(raw)
             except MessageError as error:
@@ -194,9 +195,9 @@ class Pools:
             )
             # The next order is taken from the list already, and must not be lost with a report.
             try:
-                await self._broker.report(order.id, encode_report(report))
+                await self._broker.orders.report(order.id, encode_report(report))
             except BrokerError as error:
                 self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
 
     def _beat(self) -> Deferred[None]:
-        return self._broker.beat(self.id, encode(self.published()), inbox_life=_LIFE)
+        return self._broker.nodes.beat(self.id, encode(self.published()), inbox_life=_LIFE)

@@ -6,7 +6,8 @@ from typing import Final
 
 import orjson
 
-from queuerelay.broker.base import SNAPSHOT_LIFE, Broker, Claim, Survey
+from queuerelay.broker.base import Broker
+from queuerelay.broker.records import SNAPSHOT_LIFE, Claim, Survey
 from queuerelay.pool.tally import Tally
 
 #: How often to tell before those who were killed are taken off the list: by then what they have
@@ -42,21 +43,21 @@ class Presence:
             return
         if not self._listed:
             self._listed = True
-            self._broker.register_worker(self._id, self._queues)
+            self._broker.registry.register(self._id, self._queues)
             self._prune_in = PRUNE_IN
         if self._prune_in:
             self._prune_in -= 1
             if not self._prune_in:
-                self._broker.survey().addCallbacks(self._prune, lambda _: None)
+                self._broker.nodes.survey().addCallbacks(self._prune, lambda _: None)
         if oldest != self._shown:
             self._shown = oldest
             queue, message = (oldest.queue, oldest.message) if oldest is not None else ("", None)
-            self._broker.working_on(self._id, queue, message)
+            self._broker.registry.working_on(self._id, queue, message)
         tally = self._tally
         processed, failed = tally.processed - self._processed, tally.failed - self._failed
         if processed or failed:
             self._processed, self._failed = tally.processed, tally.failed
-            self._broker.count(self._id, processed=processed, failed=failed)
+            self._broker.registry.count(self._id, processed=processed, failed=failed)
 
     def _prune(self, survey: Survey) -> None:
         """Take those off the list that were killed on this host: nobody else would.
@@ -71,13 +72,13 @@ class Presence:
             if name != host or not (pid.isascii() and pid.isdigit() and len(pid) < 10):
                 continue
             if f"{name}:{pid}" not in beating and not _alive(int(pid)):
-                self._broker.unregister_worker(worker)
+                self._broker.registry.unregister(worker)
 
     def leave(self) -> None:
         """It works no more."""
         if self._broker.is_up:
             self.tell(None)
-            self._broker.unregister_worker(self._id)
+            self._broker.registry.unregister(self._id)
 
 
 def _holder(snapshot: bytes) -> str:

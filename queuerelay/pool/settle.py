@@ -11,7 +11,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.backoff import back_off
-from queuerelay.broker.base import Broker, Claim
+from queuerelay.broker.base import Broker
+from queuerelay.broker.records import Claim
 from queuerelay.errors import NotConnected, QueuerelayError, Refused
 from queuerelay.pool.task import OutgoingReply
 from queuerelay.seldom import Seldom
@@ -50,28 +51,30 @@ class Settler:
     def acknowledge(self, claim: Claim, answer: OutgoingReply | None = None) -> Deferred[bool]:
         """It is done; `answer` goes out in the same step."""
         if answer is None:
-            acknowledged = self._until_answered(lambda: self._broker.ack(claim))
+            acknowledged = self._until_answered(lambda: self._broker.leases.ack(claim))
         else:
             reply_to, reply = answer.reply_to, answer.reply
             acknowledged = self._until_answered(
-                lambda: self._broker.ack(claim, reply_to=reply_to, reply=reply)
+                lambda: self._broker.leases.ack(claim, reply_to=reply_to, reply=reply)
             )
         return acknowledged.addCallback(self._over, claim.queue)
 
     def put_back(self, claim: Claim) -> Deferred[bool]:
         """Back on its queue, as if never taken."""
-        return self._until_answered(lambda: self._broker.retry(claim, claim.message))
+        return self._until_answered(lambda: self._broker.leases.retry(claim, claim.message))
 
     def delay(self, claim: Claim, message: bytes, seconds: float) -> Deferred[bool]:
         """Again as `message`, in `seconds`."""
-        return self._until_answered(lambda: self._broker.delay(claim, message, seconds=seconds))
+        return self._until_answered(
+            lambda: self._broker.delayed.delay(claim, message, seconds=seconds)
+        )
 
     def fail(self, claim: Claim, entry: bytes, answer: OutgoingReply | None) -> Deferred[bool]:
         """Into ``resque:failed`` as `entry`; `answer` goes out in the same step."""
         reply_to = answer.reply_to if answer is not None else None
         reply = answer.reply if answer is not None else None
         failed = self._until_answered(
-            lambda: self._broker.fail(claim, entry, reply_to=reply_to, reply=reply)
+            lambda: self._broker.leases.fail(claim, entry, reply_to=reply_to, reply=reply)
         )
         return failed.addCallback(self._over, claim.queue)
 

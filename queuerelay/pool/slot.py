@@ -1,6 +1,6 @@
 """A slot of a pool while it has a message."""
 
-from queuerelay.broker.base import Claim
+from queuerelay.broker.records import Claim
 from queuerelay.pool.child import Child
 from queuerelay.wire.node import SlotState
 

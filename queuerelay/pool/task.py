@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from queuerelay.broker.base import Claim
+from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.config.command import Template
 from queuerelay.errors import ReplyError

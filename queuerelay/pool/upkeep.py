@@ -79,7 +79,7 @@ class Upkeep:
             by_queue.setdefault(slot.claim.queue, []).append(slot)
         for queue, slots in by_queue.items():
             tokens = [slot.claim.token for slot in slots]
-            held = await self._broker.renew(queue, tokens, lease=self._lease)
+            held = await self._broker.leases.renew(queue, tokens, lease=self._lease)
             for slot, is_held in zip(slots, held, strict=True):
                 if not is_held and slot.child is not None:
                     slot.child.end(EndReason.LEASE_LOST)
@@ -94,7 +94,7 @@ class Upkeep:
         await self._reaper.reap()
 
     def _promote(self) -> Deferred[int]:
-        return self._broker.promote(self._queues)
+        return self._broker.delayed.promote(self._queues)
 
     def _look(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._looked())
@@ -102,15 +102,15 @@ class Upkeep:
     async def _looked(self) -> None:
         oldest = min(self._slots, key=lambda slot: slot.since, default=None)
         self._presence.tell(oldest.claim if oldest is not None else None)
-        paused = await self._broker.all_paused()
+        paused = await self._broker.registry.all_paused()
         if paused != self.paused:
             self.paused = paused
             self.on_pause()
         waited_for = [slot for slot in self._slots if slot.client_waits]
         if self._kill_unwanted and waited_for:
-            gone = await self._broker.which_gone([slot.message for slot in waited_for])
+            gone = await self._broker.clients.which_gone([slot.message for slot in waited_for])
             for slot in waited_for:
                 if slot.message in gone and slot.child is not None:
                     slot.child.end(EndReason.CLIENT_GONE)
-        gates = await self._broker.gates(self._queues)
+        gates = await self._broker.gate.look(self._queues)
         self.open_queues = [queue for queue in self._queues if queue not in gates]

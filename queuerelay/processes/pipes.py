@@ -90,6 +90,8 @@ class Input(FileDescriptor):
         self._name = name
         self._fd = fd
         self._begun = False
+        #: Whether something is left to be written.
+        self._unwritten = False
         self.connected = 1
 
     def logPrefix(self) -> str:
@@ -97,6 +99,14 @@ class Input(FileDescriptor):
 
     def fileno(self) -> int:
         return self._fd
+
+    def startWriting(self) -> None:
+        self._unwritten = True
+        super().startWriting()
+
+    def stopWriting(self) -> None:
+        self._unwritten = False
+        super().stopWriting()
 
     def start(self) -> None:
         """Watch for the process closing its end: a poller says so to readers too.
@@ -116,7 +126,7 @@ class Input(FileDescriptor):
     @property
     def _idle(self) -> bool:
         """Whether nothing is left to be written, and nobody is about to give us more."""
-        return not self.dataBuffer and not self._tempDataLen and self.producer is None
+        return not self._unwritten and self.producer is None
 
     def write(self, data: bytes) -> None:
         """Write what the pipe takes at once, which is mostly all, and keep the rest."""
@@ -168,9 +178,13 @@ class Input(FileDescriptor):
 
     def connectionLost(self, reason: Failure) -> None:
         if self._fd != -1:
+            unwritten = self._unwritten
             super().connectionLost(reason)
             os.close(self._fd)
             self._fd = -1
-            self.dataBuffer = b""
-            self._tempDataBuffer.clear()
+            if unwritten:
+                # A body may have many megabytes, and the process is known for longer: as when it
+                # was made, nothing is to be written.
+                super().__init__(self._process.reactor)
+                self.dataBuffer = b""
             self._process.pipe_closed(self._name)

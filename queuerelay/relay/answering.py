@@ -96,16 +96,15 @@ class Answering(ABC):
         fields: forwarded.Fields,
         *,
         target: bytes,
-        version: bytes,
+        http_version: str,
         body: bytes,
     ) -> None:
         """Put the request on its queue, or answer why it cannot be.
 
         `met` is who is at the other end of the connection; `fields` are as `Peer.forward` takes
-        them, `target` and `version` as in the request line.
+        them, and `http_version` is such as ``1.1``.
         """
         url = target.decode("latin-1")
-        http_version = version.decode("latin-1").removeprefix("HTTP/")
         headers, remote_addr, scheme = met.forward(fields, url, http_version)
         self.client = remote_addr
         if self._given_id:

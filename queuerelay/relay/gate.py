@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker.base import Broker, Gate
+from queuerelay.broker.base import Broker
+from queuerelay.broker.records import Gate
 from queuerelay.errors import BrokerError
 
 #: Seconds between two looks; a pause is to be obeyed within one second.
@@ -46,7 +47,7 @@ class GateWatch:
 
     def look(self) -> Deferred[None]:
         """Read the gate; fails with a `BrokerError` where Redis does not tell."""
-        return self._broker.gates(self._queues).addCallback(self._seen)
+        return self._broker.gate.look(self._queues).addCallback(self._seen)
 
     def _seen(self, gates: Mapping[str, Gate]) -> None:
         before, self.gates = self.gates, gates

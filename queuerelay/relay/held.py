@@ -64,6 +64,10 @@ STEPS: Final[Mapping[HeldState, frozenset[HeldState]]] = {
 }
 
 
+#: Of these, the ends.
+_ENDS_OF: Final = {state: after & _ENDS for state, after in STEPS.items()}
+
+
 class IllegalStep(Exception):
     """a held request cannot go from one state to the other"""
 
@@ -185,21 +189,28 @@ class HeldTable:
 
     def pushed(self, held: Held) -> None:
         """The message of `held` is on its way to the queue."""
-        self._step(held, _QUEUED)
+        if _QUEUED not in STEPS[held.state]:
+            raise IllegalStep(held, _QUEUED)
+        held.state = _QUEUED
         held.pushes += 1
 
     def not_sent(self, held: Held) -> None:
         """The last push of `held` was not sent, so it has not happened; where it was the only one,
         the request is in memory alone again.
         """
-        self._step(held, _QUEUED if held.pushes > 1 else _GATED)
+        state = _QUEUED if held.pushes > 1 else _GATED
+        if state not in STEPS[held.state]:
+            raise IllegalStep(held, state)
+        held.state = state
         held.pushes -= 1
 
     def begin(self, held: Held) -> None:
         """The answer to `held` is being streamed: there is no deadline any more, and no message is
         needed.
         """
-        self._step(held, _ANSWERING)
+        if _ANSWERING not in STEPS[held.state]:
+            raise IllegalStep(held, _ANSWERING)
+        held.state = _ANSWERING
         self.bytes -= len(held.message)
         held.message = b""
         if held.lane is not None:
@@ -214,9 +225,9 @@ class HeldTable:
         """The request ends as `state`; False where it had ended already."""
         if self._by_id.get(held.id) is not held:
             return False
-        if state not in _ENDS:
+        if state not in _ENDS_OF[held.state]:
             raise IllegalStep(held, state)
-        self._step(held, state)
+        held.state = state
         del self._by_id[held.id]
         self.bytes -= len(held.message)
         if held.lane is not None:
@@ -262,8 +273,3 @@ class HeldTable:
     def all(self) -> list[Held]:
         """All requests held now."""
         return list(self._by_id.values())
-
-    def _step(self, held: Held, state: HeldState) -> None:
-        if state not in STEPS[held.state]:
-            raise IllegalStep(held, state)
-        held.state = state

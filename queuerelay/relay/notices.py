@@ -71,7 +71,7 @@ class Notices:
         """
         longest = max(held.deadline for held in batch)
         life = max(0.0, longest - self._clock.seconds()) + GONE_MARGIN
-        return self._broker.mark_gone([held.id for held in batch], life=life)
+        return self._broker.clients.mark_gone([held.id for held in batch], life=life)
 
     def sweep(self) -> None:
         """Tell again what could not be told."""
@@ -95,10 +95,10 @@ class Notices:
 
         told = []
         if unwanted:
-            told.append(self._broker.mark_gone([*unwanted], life=self._life))
+            told.append(self._broker.clients.mark_gone([*unwanted], life=self._life))
         if taken:
             life = self._life + self._send_stall
-            told.append(self._broker.tell_taken(taken, life=life))
+            told.append(self._broker.clients.tell_taken(taken, life=life))
         for one in told:
             one.addErrback(lost)
 

@@ -19,7 +19,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker.base import Broker, Gate, QueueDepth
+from queuerelay.broker.base import Broker
+from queuerelay.broker.records import Gate, QueueDepth
 from queuerelay.errors import ConnectionDropped, NotConnected, QueueUnavailable
 from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GateWatch
@@ -99,7 +100,7 @@ class Outbox:
 
     def look(self) -> Deferred[None]:
         """See how deep the queues are."""
-        return self._broker.depths(self.queues).addCallback(self._saw_depths)
+        return self._broker.queues.depths(self.queues).addCallback(self._saw_depths)
 
     def _saw_depths(self, depths: Sequence[QueueDepth]) -> None:
         for queue, depth in zip(self.queues, depths, strict=True):
@@ -146,7 +147,7 @@ class Outbox:
         messages = [held.message for held in batch]
         # What was pushed twice may be there twice.
         again = [held.message for held in batch for _ in range(held.pushes - 1)]
-        removed = self._broker.take_off(queue, messages + again, newest=newest)
+        removed = self._broker.queues.take_off(queue, messages + again, newest=newest)
 
         def taken_off(answers: list[bool]) -> list[bool]:
             self._lengths[queue] = max(0, self._lengths.get(queue, 0) - sum(answers))
@@ -237,7 +238,7 @@ class Outbox:
         for held in batch:
             self._table.pushed(held)
         self._lengths[queue] = self._lengths.get(queue, 0) + len(batch)
-        pushed = self._broker.push(queue, [held.message for held in batch])
+        pushed = self._broker.queues.push(queue, [held.message for held in batch])
         known = pushed.addCallbacks(
             lambda length: self._pushed(queue, length),
             lambda failure: self._failed(queue, batch, failure),

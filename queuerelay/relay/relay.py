@@ -22,8 +22,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker.base import BEAT_INTERVAL, Broker
+from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
+from queuerelay.broker.records import BEAT_INTERVAL
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
@@ -133,7 +134,7 @@ class Relay:
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
         ]
         legacy = config.legacy_replies
-        broker.open_inbox(
+        broker.inbox.open(
             self.id,
             self._replies.read,
             legacy=(legacy, self._read_legacy) if legacy else None,
@@ -184,7 +185,7 @@ class Relay:
             await ended
         self._endings.refusals.sweep(self._clock.seconds(), last=True)
         with suppress(BrokerError):
-            await self._broker.leave(self.id)
+            await self._broker.nodes.leave(self.id)
 
     # What it tells about itself
 
@@ -336,7 +337,9 @@ class Relay:
         removed.addErrback(lambda failure: self._log.failure("an expiry failed", failure))
 
     def _beat(self) -> Deferred[None]:
-        return self._broker.beat(self.id, encode(self.published()), inbox_life=self._inbox_life)
+        return self._broker.nodes.beat(
+            self.id, encode(self.published()), inbox_life=self._inbox_life
+        )
 
     # What the broker calls
 

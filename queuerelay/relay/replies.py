@@ -177,7 +177,7 @@ class Replies:
 
 async def _forward(elsewhere: dict[str, list[bytes]], broker: Broker) -> None:
     for owner, replies in elsewhere.items():
-        await broker.reply(owner, replies)
+        await broker.inbox.reply(owner, replies)
 
 
 def _is_relay_id(text: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from queuerelay import __version__
-from queuerelay.broker.base import Gate, QueueDepth
+from queuerelay.broker.records import Gate, QueueDepth
 from queuerelay.config import RelayConfig
 from queuerelay.http.sender import Senders
 from queuerelay.loop import Loop

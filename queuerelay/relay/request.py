@@ -79,7 +79,8 @@ class FrontRequest(Answering):
     _home: DaemonFront
 
     def __init__(self, front: DaemonFront, channel: Any) -> None:
-        super().__init__(front, channel.peer)
+        # Not by super(), which costs as much again, for every request.
+        Answering.__init__(self, front, channel.peer)
         #: The `front.FrontChannel`; None once the client has left or has its answer.
         self.channel = channel
         #: Whether its answer was broken off.
@@ -127,7 +128,8 @@ class FrontRequest(Answering):
         met = channel.met or channel.meet()
         body = self._take_body() if self._body else b""
         fields = self.requestHeaders.fields
-        self.hold(met, fields, target=path, version=version, body=body)
+        http_version = version[5:].decode("latin-1")
+        self.hold(met, fields, target=path, http_version=http_version, body=body)
         if self.held is not None and self._home.access_log is None:
             # All that is wanted of them from now on; ten fields weigh more than their message.
             accept = self.requestHeaders.getRawHeaders(b"accept") or ()

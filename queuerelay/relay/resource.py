@@ -57,7 +57,7 @@ class RelayResource(Resource):
             self._met(request),
             list(request.requestHeaders.getAllRawHeaders()),
             target=request.uri,
-            version=request.clientproto,
+            http_version=request.clientproto.decode("latin-1").removeprefix("HTTP/"),
             body=body,
         )
         if exchange.held is not None:

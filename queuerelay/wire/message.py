@@ -16,6 +16,7 @@ from queuerelay.errors import MessageError
 from queuerelay.wire import exact
 from queuerelay.wire.body import decode_body, encode_body
 from queuerelay.wire.headers import is_token
+from queuerelay.wire.json_object import load_object
 
 #: The Resque class of requests; its name is the seed's.
 REQUEST_CLASS: Final = "RequestProcessor"
@@ -148,22 +149,12 @@ def encode_request(
     )
 
 
-def _load(raw: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise MessageError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise MessageError(f"expected an object, got {type(value).__name__}")
-    return value
-
-
 def decode_message(raw: bytes) -> Message:
     """The message in `raw`, or `MessageError` that says which part is wrong.
 
     Unknown keys are ignored; keys that php-resque adds may be missing.
     """
-    value = _load(raw)
+    value = load_object(raw, error=MessageError)
     cls, args = value.get("class"), value.get("args")
     if not isinstance(cls, str) or not cls:
         raise MessageError(f"class: expected a text, got {_kind(cls)}")
@@ -329,7 +320,7 @@ def _decode_body(first: dict[str, Any]) -> bytes:
 def salvage_reply_to(raw: bytes) -> tuple[str | None, str | None]:
     """``node_id`` and ``reply_to`` of a request that is otherwise wrong; None where missing."""
     try:
-        args = _load(raw).get("args")
+        args = load_object(raw, error=MessageError).get("args")
     except MessageError:
         return None, None
     first = args[0] if isinstance(args, list) and args else None

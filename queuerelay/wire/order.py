@@ -4,11 +4,12 @@ The vocabulary is fixed. No order says what is run: commands come from the confi
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from queuerelay.errors import MessageError
+from queuerelay.wire.json_object import load_object
 
 #: What may be ordered: of a pool, of a pool, of a pool, of a pool, of a message.
 ACTIONS: Final = ("size", "drain", "resume", "restart", "stop")
@@ -52,7 +53,7 @@ def encode_order(order: Order) -> bytes:
 
 def decode_order(raw: bytes) -> Order:
     """The order in `raw`; `MessageError` where it is none."""
-    value = _load(raw)
+    value = load_object(raw, error=MessageError)
     id, action = value.get("id"), value.get("action")
     if not isinstance(id, str) or not (len(id) == 32 and id.isascii() and id.isalnum()):
         raise MessageError("an order: id: expected 32 hex digits")
@@ -81,18 +82,8 @@ def encode_report(report: Report) -> bytes:
 
 def decode_report(raw: bytes) -> Report:
     """The report in `raw`; `MessageError` where it is none."""
-    value = _load(raw)
+    value = load_object(raw, error=MessageError)
     node, text = value.get("node"), value.get("text")
     if not isinstance(node, str) or not isinstance(text, str):
         raise MessageError("a report: node and text: expected texts")
     return Report(node=node, done=value.get("done") is True, text=text[:200])
-
-
-def _load(raw: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise MessageError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise MessageError(f"expected an object, got {type(value).__name__}")
-    return value

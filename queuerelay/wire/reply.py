@@ -17,6 +17,7 @@ import orjson
 from queuerelay.errors import ReplyError
 from queuerelay.wire.body import decode_body, encode_body
 from queuerelay.wire.headers import reply_headers
+from queuerelay.wire.json_object import load_object
 
 _DEFAULT_HEADERS: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
 _NODE_ID: Final = re.compile(rb'"node_id"\s*:\s*"([0-9a-f]+-[0-9a-f]{32})"')
@@ -140,12 +141,7 @@ def _seconds(value: object) -> float | None:
 
 
 def _load(raw: bytes) -> tuple[dict[str, Any], str]:
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise ReplyError(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ReplyError(f"expected an object, got {type(value).__name__}")
+    value = load_object(raw, error=ReplyError)
     node_id = value.get("node_id")
     if not isinstance(node_id, str) or not node_id:
         raise ReplyError(f"node_id: expected a text, got {type(node_id).__name__}")

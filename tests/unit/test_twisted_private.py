@@ -29,8 +29,8 @@ PRIVATE = {
         "_waitingForTransport": {"http/channel.py", "http/sender.py"},
     },
     Connection: {
-        "_tempDataBuffer": {"eager.py", "processes/pipes.py"},
-        "_tempDataLen": {"http/sender.py", "processes/pipes.py"},
+        "_tempDataBuffer": {"eager.py"},
+        "_tempDataLen": {"http/sender.py"},
         "_writeDisconnecting": {"eager.py"},
     },
 }

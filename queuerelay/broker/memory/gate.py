@@ -1,37 +1,35 @@
 """Which queues are paused, in memory."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from queuerelay.broker.base import Gate
+from twisted.internet.defer import Deferred
+
+from queuerelay.broker.memory.connection import MemoryConnection
+from queuerelay.broker.memory.store import MemoryStore
+from queuerelay.broker.records import Gate
 
 
-@dataclass(slots=True)
-class GateStore:
-    """This part of what one Redis holds."""
+class MemoryGate:
+    """See `queuerelay.broker.base.GatePart`."""
 
-    #: Unix seconds.
-    now: Callable[[], float]
-    #: Called with a queue that was resumed.
-    opened: Callable[[str], object]
-    #: By queue.
-    paused: dict[str, Gate] = field(default_factory=dict)
+    def __init__(self, connection: MemoryConnection, store: MemoryStore) -> None:
+        self._connection = connection
+        self._store = store
 
-    def pause(self, queue: str, by: str) -> bool:
-        """`Broker.pause`."""
-        if queue in self.paused:
-            return False
-        self.paused[queue] = Gate(since=self.now(), by=by)
-        return True
+    def pause(self, queue: str, *, by: str) -> Deferred[bool]:
+        """Let nobody claim from `queue` any more, and relays push no more to it."""
+        return self._connection.ask(lambda: self._store.pause(queue, by))
 
-    def resume(self, queue: str) -> bool:
-        """`Broker.resume`."""
-        if self.paused.pop(queue, None) is None:
-            return False
-        self.opened(queue)
-        return True
+    def resume(self, queue: str) -> Deferred[bool]:
+        """Undo `pause`."""
+        return self._connection.ask(lambda: self._store.resume(queue))
 
-    def gates(self, queues: Sequence[str] | None) -> dict[str, Gate]:
-        """`Broker.gates`."""
-        asked = self.paused if queues is None else queues
-        return {queue: self.paused[queue] for queue in asked if queue in self.paused}
+    def look(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues`, or of all, that are paused."""
+
+        def effect() -> dict[str, Gate]:
+            paused = self._store.paused
+            asked = paused if queues is None else queues
+            return {queue: paused[queue] for queue in asked if queue in paused}
+
+        return self._connection.ask(effect)

@@ -1,31 +1,49 @@
 """Orders to nodes and their reports, in memory."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from twisted.internet.defer import Deferred
 
-from queuerelay.broker.base import MOST_ORDERS, ORDER_LIFE
+from queuerelay.broker.memory.connection import MemoryConnection
+from queuerelay.broker.memory.store import MemoryStore
+from queuerelay.broker.records import MOST_ORDERS, ORDER_LIFE
 
 
-@dataclass(slots=True)
-class OrderStore:
-    """This part of what one Redis holds."""
+class MemoryOrders:
+    """See `queuerelay.broker.base.OrdersPart`."""
 
-    #: Seconds.
-    now: Callable[[], float]
-    #: By key: when it vanishes, and what is on it.
-    lists: dict[str, tuple[float, list[bytes]]] = field(default_factory=dict)
+    def __init__(self, connection: MemoryConnection, store: MemoryStore) -> None:
+        self._connection = connection
+        self._store = store
 
-    def append(self, key: str, item: bytes) -> None:
-        """`Broker.order` and `Broker.report`."""
-        self.lists[key] = self.now() + ORDER_LIFE, [*self.items(key), item][-MOST_ORDERS:]
+    def give(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node."""
+        return self._append(self._store.keys.orders(node_id), order)
 
-    def items(self, key: str) -> list[bytes]:
-        """`Broker.reports`."""
-        until, items = self.lists.get(key, (0.0, []))
-        return list(items) if self.now() < until else []
+    def take(self, node_id: str) -> Deferred[list[bytes]]:
+        """Take what was ordered of this node."""
+        key = self._store.keys.orders(node_id)
 
-    def take(self, key: str) -> list[bytes]:
-        """`Broker.take_orders`."""
-        items = self.items(key)
-        self.lists.pop(key, None)
-        return items
+        def effect() -> list[bytes]:
+            items = self._items(key)
+            self._store.orders.pop(key, None)
+            return items
+
+        return self._connection.ask(effect)
+
+    def report(self, order_id: str, report: bytes) -> Deferred[None]:
+        """Say what became of an order."""
+        return self._append(self._store.keys.reports(order_id), report)
+
+    def reports(self, order_id: str) -> Deferred[list[bytes]]:
+        """What nodes have said of an order."""
+        return self._connection.ask(lambda: self._items(self._store.keys.reports(order_id)))
+
+    def _append(self, key: str, item: bytes) -> Deferred[None]:
+        def effect() -> None:
+            items = [*self._items(key), item][-MOST_ORDERS:]
+            self._store.orders[key] = self._store.seconds() + ORDER_LIFE, items
+
+        return self._connection.ask(effect)
+
+    def _items(self, key: str) -> list[bytes]:
+        until, items = self._store.orders.get(key, (0.0, []))
+        return [*items] if self._store.seconds() < until else []

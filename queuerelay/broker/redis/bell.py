@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from queuerelay.broker.base import BELL_WAIT
+from queuerelay.broker.records import BELL_WAIT
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.protocol import COMMAND_BOUND, Answer
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused

@@ -96,10 +96,6 @@ class RedisConnection:
         self._step: Deferred[Any] | None = None
         self._waiters: list[Deferred[None]] = []
         self._stopping = False
-        #: Clock seconds at which the connection was last known to be down, None while it is up.
-        self.down_since: float | None = reactor.seconds()
-        #: How often a connection that had been ready was lost.
-        self.losses = 0
 
     @property
     def is_up(self) -> bool:
@@ -269,7 +265,6 @@ class RedisConnection:
         if self._stopping or not protocol.usable:
             return protocol.reason
         self._protocol = protocol
-        self.down_since = None
         self._outages.up(self._name, version)
         try:
             self.on_up()
@@ -278,8 +273,6 @@ class RedisConnection:
         self._release(None)
         await protocol.lost
         self._protocol = None
-        self.down_since = self._reactor.seconds()
-        self.losses += 1
         return protocol.reason
 
     def _release(self, error: BrokerError | None) -> None:

@@ -2,8 +2,8 @@
 
 Invariants:
 
-1. A queue is paused where the hash has a field of its name, whatever the value says. `claim` and
-   `claim_many` look there themselves: once `pause` is answered, no claim takes from the queue.
+1. A queue is paused where the hash has a field of its name, whatever the value says. The script
+   of a claim looks there itself: once `pause` is answered, no claim takes from the queue.
 2. A pause stays as it was made, until it is resumed: a second one changes nothing.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 from twisted.internet.defer import Deferred, succeed
 
-from queuerelay.broker.base import Gate
+from queuerelay.broker.records import Gate
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.protocol import Answer
 from queuerelay.wire.keys import Keys
@@ -24,24 +24,24 @@ _BY: Final = 200
 _LAST: Final = 1e11
 
 
-class GateHash:
-    """The hash, and what operators do to it."""
+class RedisGate:
+    """See `queuerelay.broker.base.GatePart`."""
 
     def __init__(self, commands: RedisConnection, keys: Keys) -> None:
         self._commands = commands
         self._keys = keys
 
     def pause(self, queue: str, *, by: str) -> Deferred[bool]:
-        """See `Broker.pause`."""
+        """Let nobody claim from `queue` any more, and relays push no more to it."""
         who = orjson.dumps(by[:_BY].encode("utf-8", "replace").decode())
         return self._commands.script("pause", [self._keys.gate], [queue, who]).addCallback(_one)
 
     def resume(self, queue: str) -> Deferred[bool]:
-        """See `Broker.resume`."""
+        """Undo `pause`."""
         return self._commands.call("HDEL", self._keys.gate, queue).addCallback(_one)
 
-    def gates(self, queues: Sequence[str] | None) -> Deferred[dict[str, Gate]]:
-        """See `Broker.gates`."""
+    def look(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
+        """Those of `queues`, or of all, that are paused."""
         if queues is None:
             return self._commands.call("HGETALL", self._keys.gate).addCallback(_all)
         if not queues:

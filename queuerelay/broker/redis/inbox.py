@@ -12,8 +12,8 @@ Invariants:
 5. Nothing is cancelled: a run that is over finds out when it is answered.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable, Sequence
+from typing import Final, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -22,9 +22,10 @@ from twisted.logger import Logger
 
 from queuerelay.broker.base import InboxHandler
 from queuerelay.broker.redis.connection import RedisConnection
-from queuerelay.broker.redis.protocol import COMMAND_BOUND
+from queuerelay.broker.redis.protocol import COMMAND_BOUND, checked
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 from queuerelay.seldom import Seldom
+from queuerelay.wire.keys import Keys
 
 #: Most items of a batch.
 BATCH: Final = 256
@@ -36,6 +37,58 @@ BLOCK: Final = 2
 POLL: Final = 0.05
 #: Seconds until the next try where it refuses for another reason, or something went wrong here.
 PAUSE: Final = 1.0
+
+
+class RedisInbox:
+    """See `queuerelay.broker.base.InboxPart`; each list is read on a connection of its own, which
+    `connect` gives by its name.
+    """
+
+    def __init__(
+        self,
+        commands: RedisConnection,
+        keys: Keys,
+        *,
+        connect: Callable[[str], RedisConnection],
+        clock: IReactorTime,
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._connect = connect
+        self._clock = clock
+        self._readers: list[tuple[RedisConnection, InboxReader]] = []
+        #: The list that many relays share, None where there is none.
+        self.legacy: str | None = None
+
+    def open(
+        self, node_id: str, handler: InboxHandler, *, legacy: tuple[str, InboxHandler] | None = None
+    ) -> None:
+        """Read replies for `node_id` from now on."""
+        self._read("inbox", self._keys.inbox(node_id), handler, None)
+        if legacy is not None:
+            self.legacy, handler = legacy
+            self._read("legacy", self._keys.legacy_inbox(node_id), handler, self.legacy)
+
+    def _read(self, name: str, key: str, handler: InboxHandler, source: str | None) -> None:
+        connection = self._connect(name)
+        reader = InboxReader(connection, key=key, handler=handler, clock=self._clock, source=source)
+        connection.on_up = reader.connected
+        self._readers.append((connection, reader))
+
+    def reply(self, node_id: str, replies: Sequence[bytes]) -> Deferred[int]:
+        """Append `replies` to a node's inbox."""
+        return self._commands.call("RPUSH", self._keys.inbox(node_id), *replies)
+
+    def start(self) -> None:
+        """Begin to read."""
+        for connection, _ in self._readers:
+            connection.start()
+
+    def stop(self) -> list[Deferred[None]]:
+        """Read no more; each fires when a connection is closed."""
+        for _, reader in self._readers:
+            reader.stop()
+        return [connection.stop() for connection, _ in self._readers]
 
 
 class InboxReader:
@@ -125,10 +178,10 @@ class InboxReader:
             commands.append(self._script("peek", [self._key], [0, BATCH, BATCH_BYTES]))
         answers = await self._connection.pipeline(*commands, bound=BLOCK + COMMAND_BOUND)
         if done:
-            _checked(answers.pop(0))
+            checked(answers.pop(0))
             self._done -= done
         for answer in answers:
-            _checked(answer)
+            checked(answer)
         first, items = answers[0], answers[-1]
         if self._source is None:
             # Without a first, what came in the meantime is not ours to count.
@@ -184,9 +237,3 @@ class InboxReader:
 
     def _script(self, name: str, keys: Sequence[str], args: Sequence[object]) -> Sequence[object]:
         return self._connection.script_call(name, keys, args)
-
-
-def _checked(answer: Any) -> Any:
-    if isinstance(answer, BrokerError):
-        raise answer
-    return answer

@@ -1,50 +1,48 @@
 """Orders to nodes and their reports, on Redis: short lists that vanish by themselves."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from queuerelay.broker.base import MOST_ORDERS, ORDER_LIFE
+from queuerelay.broker.records import MOST_ORDERS, ORDER_LIFE
 from queuerelay.broker.redis.connection import RedisConnection
-from queuerelay.errors import BrokerError
+from queuerelay.broker.redis.protocol import Answer, checked
 from queuerelay.wire.keys import Keys
 
 
-class Orders:
-    """See `Broker.order` and what follows it."""
+class RedisOrders:
+    """See `queuerelay.broker.base.OrdersPart`."""
 
     def __init__(self, commands: RedisConnection, keys: Keys) -> None:
         self._commands = commands
         self._keys = keys
 
-    def order(self, node_id: str, order: bytes) -> Deferred[None]:
-        """See `Broker.order`."""
+    def give(self, node_id: str, order: bytes) -> Deferred[None]:
+        """Leave `order` for a node."""
         return self._append(self._keys.orders(node_id), order)
 
     def take(self, node_id: str) -> Deferred[list[bytes]]:
-        """See `Broker.take_orders`."""
+        """Take what was ordered of this node."""
         taken: Deferred[list[bytes] | None] = self._commands.call(
             "LPOP", self._keys.orders(node_id), MOST_ORDERS
         )
         return taken.addCallback(lambda orders: orders or [])
 
     def report(self, order_id: str, report: bytes) -> Deferred[None]:
-        """See `Broker.report`."""
+        """Say what became of an order."""
         return self._append(self._keys.reports(order_id), report)
 
     def reports(self, order_id: str) -> Deferred[list[bytes]]:
-        """See `Broker.reports`."""
+        """What nodes have said of an order."""
         return self._commands.call("LRANGE", self._keys.reports(order_id), 0, -1)
 
     def _append(self, key: str, item: bytes) -> Deferred[None]:
         done = self._commands.pipeline(
             ("RPUSH", key, item), ("LTRIM", key, -MOST_ORDERS, -1), ("EXPIRE", key, ORDER_LIFE)
         )
-        return done.addCallback(_checked)
+        return done.addCallback(_all_checked)
 
 
-def _checked(answers: Sequence[Any]) -> None:
+def _all_checked(answers: Sequence[Answer]) -> None:
     for answer in answers:
-        if isinstance(answer, BrokerError):
-            raise answer
+        checked(answer)

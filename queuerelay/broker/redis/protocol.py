@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from queuerelay import eager
-from queuerelay.errors import ConnectionDropped, NotConnected, Refused
+from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 
 #: Seconds that an ordinary command may take.
 COMMAND_BOUND: Final = 2.0
@@ -236,3 +236,10 @@ def _why(failure: Failure) -> str:
     if isinstance(error, TLSError) and error.args and error.args[0]:
         return "TLS: " + "; ".join(str(one[-1]) for one in error.args[0])
     return failure.getErrorMessage()
+
+
+def checked(answer: Answer) -> Answer:
+    """One of the answers of `RedisProtocol.pipeline`; raised where it is an error."""
+    if isinstance(answer, BrokerError):
+        raise answer
+    return answer

@@ -1,11 +1,10 @@
-"""What others may see of a pool on Redis: Resque's list of workers, its counters, and the clients
-that have left.
+"""What others may see of a pool on Redis: Resque's list of workers, and its counters.
 
 Invariant: a job never waits for its registration. What is said in one turn of the reactor goes out
 in one write, and what becomes of it is told to the log alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,14 +13,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as TwistedFailure
 
 from queuerelay.broker.redis.connection import RedisConnection
-from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.seldom import Seldom
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.working import encode_working, iso_8601
 
 
-class Registry:
-    """Says who works on what, in the words of Ruby Resque's `Resque::Worker`."""
+class RedisRegistry:
+    """See `queuerelay.broker.base.RegistryPart`; in the words of Ruby Resque's `Resque::Worker`."""
 
     _log = Logger()
 
@@ -44,7 +43,7 @@ class Registry:
         self._turn: IDelayedCall | None = None
 
     def register(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
-        """See `Broker.register_worker`."""
+        """List a worker and its queues, where resque-web looks."""
         keys = self._keys
         started = iso_8601(self._wall_clock())
         said: list[Sequence[object]] = [
@@ -56,7 +55,7 @@ class Registry:
         return self._say(*said)
 
     def unregister(self, worker_id: str) -> Deferred[None]:
-        """See `Broker.unregister_worker`."""
+        """Take the worker off the list."""
         keys = self._keys
         return self._say(
             ("SREM", keys.workers, worker_id),
@@ -70,15 +69,17 @@ class Registry:
         )
 
     def working_on(self, worker_id: str, queue: str, message: bytes | None) -> Deferred[None]:
-        """See `Broker.working_on`."""
+        """Say what the worker runs from now on."""
         key = self._keys.worker(worker_id)
         if message is None:
             return self._say(("DEL", key))
         now = self._wall_clock()
         return self._say(("SET", key, encode_working(worker_id, queue, message, run_at=now)))
 
-    def count(self, worker_id: str | None, *, processed: int, failed: int) -> Deferred[None]:
-        """See `Broker.count`."""
+    def count(
+        self, worker_id: str | None = None, *, processed: int = 0, failed: int = 0
+    ) -> Deferred[None]:
+        """Add to Resque's counters."""
         return self._say(
             *(
                 ("INCRBY", self._keys.stat(name, whose), by)
@@ -89,7 +90,7 @@ class Registry:
         )
 
     def all_paused(self) -> Deferred[bool]:
-        """See `Broker.all_paused`."""
+        """Whether somebody has paused all workers."""
         return self._commands.call("GET", self._keys.pause_all).addCallback(
             lambda value: value == b"true"
         )
@@ -129,29 +130,3 @@ class Registry:
         sent = self._commands.pipeline(*said)
         sent.addErrback(lost).addCallback(told)
         sent.addErrback(lambda failure: self._log.failure("registration failed", failure))
-
-    # Clients that have left
-
-    async def mark_gone(self, ids: Sequence[str], life: float) -> None:
-        """See `Broker.mark_gone`."""
-        await self._set({self._keys.gone(one): b"1" for one in ids}, life)
-
-    async def tell_taken(self, taken: Mapping[str, int], life: float) -> None:
-        """See `Broker.tell_taken`."""
-        await self._set({self._keys.taken(id): b"%d" % count for id, count in taken.items()}, life)
-
-    async def _set(self, values: Mapping[str, bytes], life: float) -> None:
-        term = max(1, int(life * 1000))
-        answers = await self._commands.pipeline(
-            *(("SET", key, value, "PX", term) for key, value in values.items())
-        )
-        for answer in answers:
-            if isinstance(answer, BrokerError):
-                raise answer
-
-    async def which_gone(self, ids: Sequence[str]) -> set[str]:
-        """See `Broker.which_gone`."""
-        if not ids:
-            return set()
-        values = await self._commands.call("MGET", *map(self._keys.gone, ids))
-        return {one for one, value in zip(ids, values, strict=True) if value is not None}

@@ -65,11 +65,11 @@ class Acts:
     # Queues
 
     async def pause(self, ask: StatusRequest, who: str) -> ActionResult:
-        new = await self._broker.pause(_queue(ask), by=who)
+        new = await self._broker.gate.pause(_queue(ask), by=who)
         return ActionResult(word="paused", text="paused" if new else "it was paused already")
 
     async def resume(self, ask: StatusRequest, who: str) -> ActionResult:
-        was = await self._broker.resume(_queue(ask))
+        was = await self._broker.gate.resume(_queue(ask))
         return ActionResult(
             word="resumed" if was else "nothing", text="resumed" if was else "it was not paused"
         )
@@ -85,7 +85,7 @@ class Acts:
             args = from_json(text(fields, "args", "[]"), "args")
         if not isinstance(args, list):
             raise Wrong("args: expected a list")
-        (depth,) = await self._broker.depths([queue])
+        (depth,) = await self._broker.queues.depths([queue])
         if depth.length >= MOST_QUEUED:
             return ActionResult(
                 status=503, word="nothing", text=f"{MOST_QUEUED} messages are on it"
@@ -98,22 +98,22 @@ class Acts:
             )
         except MessageError as error:
             raise Wrong(f"args: {error}") from error
-        await self._broker.push(queue, [message])
+        await self._broker.queues.push(queue, [message])
         return ActionResult(status=201, word="submitted", text="submitted", more={"id": id})
 
     # Dead letters
 
     async def retry(self, ask: StatusRequest, who: str) -> ActionResult:
-        return _one_letter(await self._broker.retry_failure(_letter(ask)), "retried")
+        return _one_letter(await self._broker.dead_letters.retry(_letter(ask)), "retried")
 
     async def drop(self, ask: StatusRequest, who: str) -> ActionResult:
-        return _one_letter(await self._broker.drop_failure(_letter(ask)), "dropped")
+        return _one_letter(await self._broker.dead_letters.drop(_letter(ask)), "dropped")
 
     async def retry_many(self, ask: StatusRequest, who: str) -> ActionResult:
-        return _letters(await self._broker.retry_failures(_which(ask)), "retried")
+        return _letters(await self._broker.dead_letters.retry_many(_which(ask)), "retried")
 
     async def drop_many(self, ask: StatusRequest, who: str) -> ActionResult:
-        return _letters(await self._broker.drop_failures(_which(ask)), "dropped")
+        return _letters(await self._broker.dead_letters.drop_many(_which(ask)), "dropped")
 
     # Pools
 

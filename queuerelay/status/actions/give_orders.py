@@ -49,9 +49,9 @@ async def _given(
 ) -> OrderReports:
     raw, until = encode_order(order), clock.seconds() + PATIENCE
     for node in nodes:
-        await broker.order(node, raw)
+        await broker.orders.give(node, raw)
     while True:
-        reports = _decoded(await broker.reports(order.id))
+        reports = _decoded(await broker.orders.reports(order.id))
         silent = [node for node in nodes if node not in {report.node for report in reports}]
         if not silent or clock.seconds() >= until:
             return OrderReports(reports=reports, silent=silent)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from queuerelay.broker.base import Gate, QueueDepth, Survey
+from queuerelay.broker.records import Gate, QueueDepth, Survey
 from queuerelay.status.collect import health
 from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.history import (

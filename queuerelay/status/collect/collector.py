@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from queuerelay import __version__
-from queuerelay.broker.base import Broker, FailurePage, Gate, QueueDepth, Survey
+from queuerelay.broker.base import Broker
+from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey
 from queuerelay.errors import BrokerError
 from queuerelay.loop import Loop
 from queuerelay.seldom import Seldom
@@ -106,8 +107,8 @@ class Collector:
         with `BrokerError`.
         """
         count = max(1, min(LONGEST_PAGE, count))
-        reading: Deferred[FailurePage] = self._readers.run(
-            self._broker.failures, start=start, count=count
+        reading: Deferred[DeadLetterPage] = self._readers.run(
+            self._broker.dead_letters.page, start=start, count=count
         )
         return reading.addCallback(dead_letters.failures, start)
 
@@ -118,11 +119,11 @@ class Collector:
 
     async def _look(self) -> None:
         try:
-            survey = await self._broker.survey()
+            survey = await self._broker.nodes.survey()
             self._read(survey)
-            gates = await self._broker.gates()
+            gates = await self._broker.gate.look()
             names = self._queue_names({*survey.queues, *gates})
-            depths = await self._broker.depths(names)
+            depths = await self._broker.queues.depths(names)
             await self._look_at_failures(survey)
         except BrokerError:
             # The connection logs its outage.
@@ -141,8 +142,8 @@ class Collector:
     async def _look_at_failures(self, survey: Survey) -> None:
         now, seen = self._clock.seconds(), self._seen
         due = self._failures_at + FAILURES_INTERVAL <= now
-        if due or survey.failures != seen.failures.total:
-            page = await self._broker.failures(start=0, count=PAGE)
+        if due or survey.dead_letters != seen.failures.total:
+            page = await self._broker.dead_letters.page(start=0, count=PAGE)
             seen.failures = dead_letters.failures(page, 0)
             self._failures_at = now
 

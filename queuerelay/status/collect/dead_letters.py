@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from queuerelay.broker.base import Failure, FailurePage
+from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.wire.untrusted import TEXT, Table
 
 #: Characters of an error and of stderr.
@@ -65,12 +65,12 @@ class DeadLetters:
     items: tuple[DeadLetter, ...] = ()
 
 
-def failures(page: FailurePage, start: int) -> DeadLetters:
+def failures(page: DeadLetterPage, start: int) -> DeadLetters:
     """A page as it is shown; `start` is how many it leaves out before its first."""
     return DeadLetters(total=page.total, start=start, items=tuple(map(_letter, page.items)))
 
 
-def _letter(failure: Failure) -> DeadLetter:
+def _letter(failure: DeadLetterEntry) -> DeadLetter:
     entry = Table(failure.entry or {})
     attempts = entry.table("queuerelay").get("attempts")
     return DeadLetter(

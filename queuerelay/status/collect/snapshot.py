@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from queuerelay.broker.base import Gate
+from queuerelay.broker.records import Gate
 from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.history import History, Percentiles
 from queuerelay.wire.histogram import Durations

@@ -101,7 +101,9 @@ async def test_nothing_is_taken_over_many_rings_and_resets(bench):
             for broker in (one, two):
                 await broker.when_up()
                 try:
-                    claims = await broker.claim_many(["q", "r"], holder="h", lease=LONG, most=3)
+                    claims = await broker.leases.claim_many(
+                        ["q", "r"], holder="h", lease=LONG, most=3
+                    )
                 except BrokerError:
                     # Lost just now; a claim whose outcome is unknown is found in flight.
                     continue

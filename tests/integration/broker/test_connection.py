@@ -14,7 +14,17 @@ from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.wire import url
 from tests.helpers.ports import free_port
 from tests.integration.broker.doubles import fired
-from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, eventually, raises, turns, within
+from tests.unit.broker.contract import (
+    KEYS,
+    LONG,
+    ONE,
+    TWO,
+    claim_one,
+    eventually,
+    raises,
+    turns,
+    within,
+)
 
 
 @pytest.fixture
@@ -52,7 +62,7 @@ async def test_nobody_there(broker_at, said):
     broker.start()
     await eventually(lambda: said)
     # Refused at once, not queued up.
-    assert fired(broker.push("q", [ONE]))[0].check(NotConnected)
+    assert fired(broker.queues.push("q", [ONE]))[0].check(NotConnected)
     await turns(0.5)
     assert len(lines(said, "no connection to Redis")) == 1
     assert lines(said, f"redis://127.0.0.1:{port}/0: ")
@@ -64,12 +74,12 @@ async def test_it_comes_later(broker_at, own_valkey, said):
     server.stop()
     broker = broker_at(server.tcp_url)
     got = []
-    broker.open_inbox("n", got.extend)
+    broker.inbox.open("n", got.extend)
     broker.start()
     await eventually(lambda: said)
     server.start()
     await within(broker.when_up())
-    await broker.reply("n", [b"1"])
+    await broker.inbox.reply("n", [b"1"])
     await eventually(lambda: got)
     assert len(lines(said, "no connection to Redis")) == 1
     await eventually(lambda: lines(said, "again after"))
@@ -79,20 +89,20 @@ async def test_it_goes_and_comes_back(broker_at, own_valkey, said, soon):
     server = own_valkey("--appendonly", "yes", "--appendfsync", "always")
     broker = broker_at(server.tcp_url)
     got, ups = [], []
-    broker.open_inbox("n", got.extend, legacy=("responses", got.extend))
+    broker.inbox.open("n", got.extend, legacy=("responses", got.extend))
     broker.on_up(lambda: ups.append(1))
     broker.start()
     await within(broker.when_up())
-    await broker.push("q", [ONE])
-    claim = await broker.claim(["q"], holder="h", lease=LONG)
+    await broker.queues.push("q", [ONE])
+    claim = await claim_one(broker, ["q"], holder="h", lease=LONG)
     for _ in range(3):
         server.kill()
         await eventually(lambda: not broker.is_up)
-        assert fired(broker.push("q", [TWO]))[0].check(NotConnected)
+        assert fired(broker.queues.push("q", [TWO]))[0].check(NotConnected)
         server.start()
         await within(broker.when_up())
     assert len(ups) == 4
-    assert await broker.ack(claim, reply_to=KEYS.inbox("n"), reply=b"R") is True
+    assert await broker.leases.ack(claim, reply_to=KEYS.inbox("n"), reply=b"R") is True
     server.client().rpush("responses", b"old")
     await eventually(lambda: len(got) == 2)
     assert sorted(got) == [b"R", b"old"]
@@ -104,7 +114,7 @@ async def test_what_was_under_way_is_unknown(broker_at, own_valkey, soon):
     broker.start()
     await within(broker.when_up())
     server.freeze()
-    pending = [broker.push("q", [ONE]), broker.depths(["q"])]
+    pending = [broker.queues.push("q", [ONE]), broker.queues.depths(["q"])]
     got = [fired(one) for one in pending]
     server.kill()
     await eventually(lambda: all(got))
@@ -117,10 +127,13 @@ async def test_an_acknowledgement_under_way_outlives_its_connection(broker_at, o
     broker = broker_at(server.tcp_url)
     broker.start()
     await within(broker.when_up())
-    await broker.push("q", [ONE, TWO])
-    claims = [await broker.claim(["q"], holder="h", lease=LONG) for _ in range(2)]
+    await broker.queues.push("q", [ONE, TWO])
+    claims = [await claim_one(broker, ["q"], holder="h", lease=LONG) for _ in range(2)]
     server.freeze()
-    ends = [broker.ack(claims[0], reply_to="r", reply=b"R"), broker.fail(claims[1], b"F")]
+    ends = [
+        broker.leases.ack(claims[0], reply_to="r", reply=b"R"),
+        broker.leases.fail(claims[1], b"F"),
+    ]
     await turns(0.05)
     server.kill()
     server.start()
@@ -138,11 +151,14 @@ async def test_an_acknowledgement_whose_answer_is_lost_is_done_once(
     broker.start()
     await within(broker.when_up())
     client = fresh_valkey.client()
-    await broker.push("q", [ONE, TWO])
-    claims = [await broker.claim(["q"], holder="h", lease=LONG) for _ in range(2)]
+    await broker.queues.push("q", [ONE, TWO])
+    claims = [await claim_one(broker, ["q"], holder="h", lease=LONG) for _ in range(2)]
     proxy.mute = True
-    ends = [broker.ack(claims[0], reply_to="r", reply=b"R"), broker.retry(claims[1], TWO)]
-    pushed = broker.push("q", [ONE])
+    ends = [
+        broker.leases.ack(claims[0], reply_to="r", reply=b"R"),
+        broker.leases.retry(claims[1], TWO),
+    ]
+    pushed = broker.queues.push("q", [ONE])
     await eventually(lambda: client.llen(KEYS.queue("q")) == 2)
     proxy.cut_all()
     proxy.mute = False
@@ -158,17 +174,17 @@ async def test_a_server_that_hangs_is_left_within_the_bound(broker_at, own_valke
     server = own_valkey()
     broker = broker_at(server.tcp_url)
     got = []
-    broker.open_inbox("n", got.extend)
+    broker.inbox.open("n", got.extend)
     broker.start()
     await within(broker.when_up())
-    await broker.reply("n", [b"1"])
+    await broker.inbox.reply("n", [b"1"])
     await eventually(lambda: got == [b"1"])
     server.freeze()
     try:
-        await raises(ConnectionDropped, broker.depths(["q"]), match="no answer in time")
-        assert fired(broker.depths(["q"]))[0].check(NotConnected)
+        await raises(ConnectionDropped, broker.queues.depths(["q"]), match="no answer in time")
+        assert fired(broker.queues.depths(["q"]))[0].check(NotConnected)
         # The inbox's own watchdog knows that its command may block.
-        await eventually(lambda: not broker._readers[0][0].is_up)
+        await eventually(lambda: not broker.inbox._readers[0][0].is_up)
         assert lines(said, "no answer in time")
     finally:
         server.thaw()
@@ -242,10 +258,10 @@ async def test_a_server_that_becomes_unfit_is_left(broker_at, fake, said, soon, 
     await within(broker.when_up())
     fake.answers["RPUSH"] = f"-{prefix} no more\r\n".encode()
     # It was not done, which the relay may rely on.
-    await raises(NotConnected, broker.push("q", [ONE]), match=prefix)
+    await raises(NotConnected, broker.queues.push("q", [ONE]), match=prefix)
     del fake.answers["RPUSH"]
     await within(broker.when_up())
-    assert await broker.push("q", [ONE]) == 1
+    assert await broker.queues.push("q", [ONE]) == 1
     assert lines(said, f"{prefix} no more")
 
 
@@ -255,10 +271,10 @@ async def test_what_is_only_refused_costs_no_connection(broker_at, fake, prefix)
     broker.start()
     await within(broker.when_up())
     fake.answers["RPUSH"] = f"-{prefix} no\r\n".encode()
-    await raises(Refused, broker.push("q", [ONE]), match=f"{prefix} no")
+    await raises(Refused, broker.queues.push("q", [ONE]), match=f"{prefix} no")
     assert broker.is_up
     del fake.answers["RPUSH"]
-    assert await broker.push("q", [ONE]) == 1
+    assert await broker.queues.push("q", [ONE]) == 1
 
 
 @pytest.mark.parametrize("prefix", ["MISCONF", "BUSY", "NOPERM"])
@@ -267,7 +283,7 @@ async def test_the_inbox_goes_on_when_it_is_refused_no_more(broker_at, fake, sai
     refusal = f"-{prefix} no\r\n".encode()
     fake.answers["BLMOVE"] = fake.answers["EVALSHA"] = refusal
     broker = broker_at(fake.url)
-    broker.open_inbox("n", got.extend)
+    broker.inbox.open("n", got.extend)
     broker.start()
     await eventually(lambda: lines(said, f"{prefix} no"))
     fake.answers["EVALSHA"] = b"*1\r\n$1\r\nx\r\n"
@@ -286,26 +302,26 @@ async def test_a_real_replica_is_refused_until_it_is_a_master(broker_at, own_val
     assert not broker.is_up
     replica.client().replicaof("NO", "ONE")
     await within(broker.when_up())
-    assert await broker.push("q", [ONE]) == 1
+    assert await broker.queues.push("q", [ONE]) == 1
 
 
 async def test_a_master_that_becomes_a_replica_is_left(broker_at, own_valkey, said, soon):
     other, server = own_valkey(), own_valkey()
     broker = broker_at(server.tcp_url)
     got = []
-    broker.open_inbox("n", got.extend)
+    broker.inbox.open("n", got.extend)
     broker.start()
     await within(broker.when_up())
-    await broker.push("q", [ONE])
+    await broker.queues.push("q", [ONE])
     server.client().replicaof("127.0.0.1", other.port)
     # The server closes connections that block (UNBLOCKED), and refuses writes (READONLY).
     with contextlib.suppress(NotConnected, ConnectionDropped):
-        await broker.push("q", [ONE])
+        await broker.queues.push("q", [ONE])
     await eventually(lambda: lines(said, "it is a replica of"))
     assert not broker.is_up
     server.client().replicaof("NO", "ONE")
     await within(broker.when_up())
-    await eventually(lambda: broker._readers[0][0].is_up)
+    await eventually(lambda: broker.inbox._readers[0][0].is_up)
     server.client().rpush(KEYS.inbox("n"), b"1")
     await eventually(lambda: got == [b"1"])
 
@@ -316,31 +332,33 @@ async def test_a_master_that_becomes_a_replica_is_left(broker_at, own_valkey, sa
 async def test_script_flush(bench):
     got = []
     broker = await bench.up("n", got.extend, legacy=("responses", got.extend))
-    await broker.push("q", [ONE, TWO])
+    again = []
+    broker.on_up(lambda: again.append(1))
+    await broker.queues.push("q", [ONE, TWO])
     for _ in range(3):
         bench.client.script_flush()
-        claim = await broker.claim(["q"], holder="h", lease=LONG)
+        claim = await claim_one(broker, ["q"], holder="h", lease=LONG)
         bench.client.script_flush()
-        assert await broker.retry(claim, claim.message) is True
+        assert await broker.leases.retry(claim, claim.message) is True
         bench.client.script_flush()
-        await broker.beat("n", b"{}", inbox_life=LONG)
+        await broker.nodes.beat("n", b"{}", inbox_life=LONG)
         bench.client.script_flush()
         got.clear()
         bench.put(KEYS.inbox("n"), b"new")
         bench.put("responses", b"old")
         await eventually(lambda: sorted(got) == [b"new", b"old"])
-    assert broker._commands.losses == 0
+    assert again == []
 
 
 async def test_flushall_and_a_new_connection(bench, soon):
     broker = await bench.up()
-    await broker.push("q", [ONE])
+    await broker.queues.push("q", [ONE])
     bench.client.flushall()
     bench.lose()
     await eventually(lambda: not broker.is_up)
     # Whoever waits for the connection pushes first of all.
     await within(broker.when_up())
-    assert await broker.push("q", [TWO]) == 1
+    assert await broker.queues.push("q", [TWO]) == 1
     assert bench.queues() == {"q"}
 
 
@@ -357,23 +375,23 @@ async def test_flushall_under_the_inbox(bench):
 async def test_a_message_in_flight_without_a_lease_gets_one(bench):
     """As after a Redis that was restored from half of its files."""
     broker = await bench.up()
-    await broker.push("q", [ONE, TWO])
-    claims = [await broker.claim(["q"], holder="h", lease=LONG) for _ in range(2)]
+    await broker.queues.push("q", [ONE, TWO])
+    claims = [await claim_one(broker, ["q"], holder="h", lease=LONG) for _ in range(2)]
     bench.client.delete(KEYS.leases("q"))
-    assert await broker.reap("q", lease=0.05) == []
+    assert await broker.leases.reap("q", lease=0.05) == []
     # A living holder renews, a dead one's message is taken over.
-    assert await broker.renew("q", [claims[0].token], lease=LONG) == [True]
-    (taken,) = await eventually(lambda: broker.reap("q", lease=LONG))
+    assert await broker.leases.renew("q", [claims[0].token], lease=LONG) == [True]
+    (taken,) = await eventually(lambda: broker.leases.reap("q", lease=LONG))
     assert taken.message == TWO
 
 
 async def test_a_lease_without_its_message_vanishes(bench):
     broker = await bench.up()
-    await broker.push("q", [ONE])
-    await broker.claim(["q"], holder="h", lease=0.01)
+    await broker.queues.push("q", [ONE])
+    await claim_one(broker, ["q"], holder="h", lease=0.01)
     bench.client.delete(KEYS.inflight("q"))
     await eventually(
-        lambda: broker.reap("q", lease=LONG).addCallback(
+        lambda: broker.leases.reap("q", lease=LONG).addCallback(
             lambda _: not bench.client.exists(KEYS.leases("q"), KEYS.meta("q"))
         )
     )
@@ -386,9 +404,9 @@ async def test_at_maxmemory_it_can_still_be_entered(bench, soon):
     bench.lose()
     await eventually(lambda: not broker.is_up)
     await within(broker.when_up())
-    await raises(Refused, broker.push("q", [ONE]), match="OOM")
+    await raises(Refused, broker.queues.push("q", [ONE]), match="OOM")
     bench.free()
-    assert await broker.push("q", [ONE]) == 1
+    assert await broker.queues.push("q", [ONE]) == 1
 
 
 async def test_client_list_names_our_connections(bench):
@@ -554,14 +572,18 @@ async def test_a_broker_that_stops_with_everything_under_way(own_valkey, soon):
     for hang in (False, True):
         before = left()
         broker = RedisBroker(url.parse(server.tcp_url), reactor=reactor)
-        broker.open_inbox("n", print, legacy=("responses", print))
+        broker.inbox.open("n", print, legacy=("responses", print))
         broker.start()
         await within(broker.when_up())
-        await broker.push("q", [ONE])
-        claim = await broker.claim(["q"], holder="h", lease=LONG)
+        await broker.queues.push("q", [ONE])
+        claim = await claim_one(broker, ["q"], holder="h", lease=LONG)
         if hang:
             server.freeze()
-        pending = [broker.ack(claim), broker.depths(["q"]), broker.beat("n", b"", inbox_life=9.0)]
+        pending = [
+            broker.leases.ack(claim),
+            broker.queues.depths(["q"]),
+            broker.nodes.beat("n", b"", inbox_life=9.0),
+        ]
         got = [fired(one) for one in pending]
         await within(broker.stop())
         if hang:

@@ -20,7 +20,7 @@ from queuerelay.wire import url
 from tests.helpers.processes import alive
 from tests.helpers.redis import binary
 from tests.integration.broker.doubles import fired
-from tests.unit.broker.contract import LONG, ONE, eventually, turns, within
+from tests.unit.broker.contract import LONG, ONE, claim_one, eventually, turns, within
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,7 +90,7 @@ async def test_it_starts_answers_and_leaves_nothing(new, broker_on, said):
     assert directory.stat().st_mode & 0o777 == 0o700
     broker = broker_on(server)
     await within(broker.when_up())
-    assert await broker.push("q", [ONE]) == 1
+    assert await broker.queues.push("q", [ONE]) == 1
     (line,) = lines(said, "embedded server")
     assert f"unix://{server.url.path}" in line
     # The address that it tells works for others too.
@@ -110,7 +110,7 @@ async def test_with_a_directory_the_data_stays(new, broker_on, short_dir):
         await ready(server)
         broker = broker_on(server)
         await within(broker.when_up())
-        assert await broker.push("q", [ONE]) == length
+        assert await broker.queues.push("q", [ONE]) == length
         await within(broker.stop())
         await within(server.stop())
     assert directory.exists()
@@ -121,8 +121,8 @@ async def test_a_killed_server_is_started_again(new, broker_on, short_dir, said)
     await ready(server)
     broker = broker_on(server)
     await within(broker.when_up())
-    await broker.push("q", [ONE])
-    claim = await broker.claim(["q"], holder="h", lease=LONG)
+    await broker.queues.push("q", [ONE])
+    claim = await claim_one(broker, ["q"], holder="h", lease=LONG)
     # Everysec is the default; what is older than that is on the disk.
     await eventually(lambda: b"HSET" in b"".join(p.read_bytes() for p in short_dir.glob("a*/*")))
     pid = server.pid
@@ -130,7 +130,7 @@ async def test_a_killed_server_is_started_again(new, broker_on, short_dir, said)
     await eventually(lambda: server.pid not in (pid, None))
     await eventually(lambda: not broker.is_up or server.pid)
     await within(broker.when_up())
-    assert await broker.ack(claim) is True
+    assert await broker.leases.ack(claim) is True
     assert len(lines(said, "the embedded server ended: ")) == 1
     assert lines(said, "signal 9")
 
@@ -324,15 +324,15 @@ async def test_two_never_share_a_directory_and_the_second_uses_the_first(
     one, two = broker_on(first), broker_on(second)
     await within(one.when_up())
     await within(two.when_up())
-    assert await one.push("q", [ONE]) == 1
-    assert await two.push("q", [ONE]) == 2
+    assert await one.queues.push("q", [ONE]) == 1
+    assert await two.queues.push("q", [ONE]) == 2
     # They did not fight over it meanwhile.
     await turns(0.3)
-    assert await one.push("q", [ONE]) == 3
+    assert await one.queues.push("q", [ONE]) == 3
     assert len(lines(said, "another process")) == 1
     # When the first is gone, the second takes its place, with all that was there.
     await within(one.stop())
     await within(first.stop())
     await eventually(lambda: len(lines(said, "embedded server ")) >= 3)
     await within(two.when_up())
-    assert await two.push("q", [ONE]) == 4
+    assert await two.queues.push("q", [ONE]) == 4

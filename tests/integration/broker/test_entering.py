@@ -10,7 +10,7 @@ from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.wire import url
 from tests.helpers.certificates import Authority
 from tests.integration.broker.doubles import Proxy
-from tests.unit.broker.contract import KEYS, ONE, eventually, turns, within
+from tests.unit.broker.contract import KEYS, ONE, claim_one, eventually, turns, within
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def lines(said, text):
 
 async def works(broker):
     await within(broker.when_up())
-    assert await broker.push("q", [ONE]) == 1
-    claim = await broker.claim(["q"], holder="h", lease=60.0)
-    assert await broker.ack(claim) is True
+    assert await broker.queues.push("q", [ONE]) == 1
+    claim = await claim_one(broker, ["q"], holder="h", lease=60.0)
+    assert await broker.leases.ack(claim) is True
 
 
 async def is_told(said, text):
@@ -69,12 +69,12 @@ async def test_a_unix_socket_that_is_not_there_yet(own_valkey, broker_at, said):
 async def test_a_database(fresh_valkey, broker_at):
     broker = broker_at(f"redis://127.0.0.1:{fresh_valkey.port}/5")
     await within(broker.when_up())
-    await broker.push("q", [ONE])
+    await broker.queues.push("q", [ONE])
     assert fresh_valkey.client().dbsize() == 0
     assert fresh_valkey.client(db=5).lrange(KEYS.queue("q"), 0, -1) == [ONE]
     over_unix = broker_at(f"unix://{fresh_valkey.socket}?db=5")
     await within(over_unix.when_up())
-    assert await over_unix.push("q", [ONE]) == 2
+    assert await over_unix.queues.push("q", [ONE]) == 2
 
 
 async def test_a_database_that_does_not_exist(fresh_valkey, broker_at, said):
@@ -140,9 +140,9 @@ async def test_a_user_with_no_more_than_the_documented_rights(own_valkey, broker
     )
     broker = broker_at(f"redis://app:pw@127.0.0.1:{server.port}")
     await works(broker)
-    await broker.beat("n", b"{}", inbox_life=60.0)
-    await broker.leave("n")
-    assert await broker.reap("q", lease=60.0) == []
+    await broker.nodes.beat("n", b"{}", inbox_life=60.0)
+    await broker.nodes.leave("n")
+    assert await broker.leases.reap("q", lease=60.0) == []
 
 
 async def test_a_user_without_rights_is_told_and_mended(own_valkey, broker_at, said):
@@ -211,8 +211,8 @@ async def test_tls_with_large_values(authority, tls_front, broker_at):
     broker = broker_at(tls_url(tls_front(authority.issue("127.0.0.1")), ca=authority.ca))
     await within(broker.when_up())
     large = b"x" * 5_000_000
-    await broker.push("q", [large])
-    claim = await broker.claim(["q"], holder="h", lease=60.0)
+    await broker.queues.push("q", [large])
+    claim = await claim_one(broker, ["q"], holder="h", lease=60.0)
     assert claim.message == large
 
 
@@ -283,6 +283,6 @@ async def test_the_same_address_serves_redis_py(own_valkey, broker_at):
     ):
         broker = broker_at(text)
         await within(broker.when_up())
-        length = await broker.push("q", [ONE])
+        length = await broker.queues.push("q", [ONE])
         with redis.Redis.from_url(url.parse(text).for_redis_py()) as client:
             assert client.llen(KEYS.queue("q")) == length

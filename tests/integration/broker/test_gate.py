@@ -6,13 +6,13 @@ import time
 import pytest
 import pytest_twisted
 
-from queuerelay.broker.base import Gate
+from queuerelay.broker.records import Gate
 from queuerelay.broker.redis import bell as bell_module
 from queuerelay.broker.redis.gate import decode_gate
 from queuerelay.errors import Refused
 from tests.integration.broker.bench import RedisBench
 from tests.unit.broker import contract_pool
-from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, raises, turns
+from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, claim_one, raises, turns
 from tests.unit.broker.contract_gate import GateContract
 
 only_rings = contract_pool.only_rings
@@ -39,14 +39,14 @@ class TestGateContract(GateContract):
 
 async def test_what_is_in_redis(bench):
     broker = await bench.up()
-    await broker.pause("q", by='a"ü')
+    await broker.gate.pause("q", by='a"ü')
     ((queue, value),) = bench.client.hgetall("queuerelay:gate").items()
     assert queue == b"q"
     found = json.loads(value)
     assert {*found} == {"since", "by"}
     assert found["by"] == 'a"ü'
     assert bench.now() - 60 < found["since"] <= bench.now()
-    await broker.resume("q")
+    await broker.gate.resume("q")
     assert bench.client.exists("queuerelay:gate") == 0
 
 
@@ -72,8 +72,8 @@ async def test_what_anybody_wrote_there_pauses_the_queue(bench, value, gate):
     broker = await bench.up()
     bench.client.hset(KEYS.gate, "q", value)
     bench.put(KEYS.queue("q"), ONE)
-    assert await broker.claim(["q"], holder="h", lease=LONG) is None
-    assert await broker.gates() == await broker.gates(["q"]) == {"q": gate}
+    assert await claim_one(broker, ["q"], holder="h", lease=LONG) is None
+    assert await broker.gate.look() == await broker.gate.look(["q"]) == {"q": gate}
     assert decode_gate(value) == gate
 
 
@@ -82,12 +82,12 @@ async def test_what_is_no_hash_stops_everything_and_changes_nothing(bench):
     bench.client.set(KEYS.gate, "something else")
     bench.put(KEYS.queue("q"), ONE)
     for asked in (
-        broker.claim(["q"], holder="h", lease=LONG),
-        broker.claim_many(["q"], holder="h", lease=LONG, most=2),
-        broker.pause("q", by="test"),
-        broker.resume("q"),
-        broker.gates(),
-        broker.gates(["q"]),
+        claim_one(broker, ["q"], holder="h", lease=LONG),
+        broker.leases.claim_many(["q"], holder="h", lease=LONG, most=2),
+        broker.gate.pause("q", by="test"),
+        broker.gate.resume("q"),
+        broker.gate.look(),
+        broker.gate.look(["q"]),
     ):
         await raises(Refused, asked, "WRONGTYPE")
     assert bench.items(KEYS.queue("q")) == [ONE]
@@ -98,14 +98,14 @@ async def test_it_outlives_the_server(own_valkey):
     bench = RedisBench(server)
     broker = await bench.up()
     try:
-        await broker.push("q", [ONE])
-        await broker.pause("q", by="test")
-        gates = await broker.gates()
+        await broker.queues.push("q", [ONE])
+        await broker.gate.pause("q", by="test")
+        gates = await broker.gate.look()
         server.kill()
         server.start()
         after = await bench.up()
-        assert await after.gates() == gates
-        assert await after.claim(["q"], holder="h", lease=LONG) is None
+        assert await after.gate.look() == gates
+        assert await claim_one(after, ["q"], holder="h", lease=LONG) is None
     finally:
         for one in bench.brokers:
             await one.stop()
@@ -117,7 +117,7 @@ async def test_waiting_for_a_paused_queue_costs_two_small_commands_a_second(
     monkeypatch.setattr(bell_module, "GATE_POLL", 0.1)
     broker = await bench.up()
     bench.put(KEYS.queue("q"), b"x" * 1_000_000)
-    await broker.pause("q", by="test")
+    await broker.gate.pause("q", by="test")
     bench.client.config_resetstat()
     waiting = broker.bell(["q"]).wait()
     began = time.monotonic()
@@ -129,7 +129,7 @@ async def test_waiting_for_a_paused_queue_costs_two_small_commands_a_second(
     # The message itself was seen once, not each time.
     assert calls["cmdstat_blmove"]["calls"] == 1
     assert not waiting.called
-    await broker.resume("q")
+    await broker.gate.resume("q")
     await waiting
 
 
@@ -144,7 +144,7 @@ async def test_a_gate_that_cannot_be_read_does_not_silence_the_bell(bench, only_
 async def test_a_paused_queue_over_a_lost_connection(bench, only_rings):
     broker = await bench.up()
     bench.put(KEYS.queue("q"), ONE)
-    await broker.pause("q", by="test")
+    await broker.gate.pause("q", by="test")
     waiting = broker.bell(["q"]).wait()
     await turns(0.1)
     bench.lose()

@@ -25,34 +25,34 @@ def bench(fresh_valkey):
 
 async def test_flushed_scripts_are_loaded_again(bench):
     broker = await bench.up()
-    await broker.push("q", [ONE, TWO])
+    await broker.queues.push("q", [ONE, TWO])
     bench.put(KEYS.failed, letter())
     flush = bench.client.script_flush
     flush()
-    first, second = await broker.claim_many(["q"], holder="h", lease=LONG, most=2)
+    first, second = await broker.leases.claim_many(["q"], holder="h", lease=LONG, most=2)
     flush()
-    assert await broker.delay(first, ONE, seconds=0) is True
+    assert await broker.delayed.delay(first, ONE, seconds=0) is True
     flush()
-    assert await broker.promote(["q"]) == 1
+    assert await broker.delayed.promote(["q"]) == 1
     flush()
-    assert (await broker.failures()).total == 1
+    assert (await broker.dead_letters.page()).total == 1
     flush()
-    assert await broker.retry_failures() == 1
+    assert await broker.dead_letters.retry_many() == 1
     flush()
-    assert (await broker.depths(["q"]))[0].length == 2
-    assert await broker.ack(second) is True
+    assert (await broker.queues.depths(["q"]))[0].length == 2
+    assert await broker.leases.ack(second) is True
 
 
 async def test_keys_as_the_protocol_names_them(bench):
     broker = await bench.up()
-    await broker.push("q", [ONE])
-    (claim,) = await broker.claim_many(["q"], holder="h", lease=LONG, most=1)
-    await broker.delay(claim, ONE, seconds=30)
+    await broker.queues.push("q", [ONE])
+    (claim,) = await broker.leases.claim_many(["q"], holder="h", lease=LONG, most=1)
+    await broker.delayed.delay(claim, ONE, seconds=30)
     ((member, due),) = bench.client.zrange("queuerelay:delayed:q", 0, -1, withscores=True)
     assert member == claim.token.encode() + b" " + ONE
     seconds, micros = bench.client.time()
     assert 0 < due - seconds * 1000 - micros // 1000 <= 30_000
-    await broker.mark_gone(["n-1"], life=20.0)
+    await broker.clients.mark_gone(["n-1"], life=20.0)
     assert 0 < bench.client.pttl("queuerelay:gone:n-1") <= 20_000
 
 
@@ -63,8 +63,8 @@ async def test_registration_as_resque_reads_it(bench, fresh_valkey):
     bench.brokers.append(broker)
     broker.start()
     await broker.when_up()
-    await broker.register_worker(WORKER, ["a", "b"])
-    await broker.working_on(WORKER, "a", ONE)
+    await broker.registry.register(WORKER, ["a", "b"])
+    await broker.registry.working_on(WORKER, "a", ONE)
     get = bench.client.get
     assert get(f"resque:worker:{WORKER}:started") == b"2026-09-21T14:13:20Z"
     assert json.loads(get(f"resque:worker:{WORKER}")) == {
@@ -73,10 +73,10 @@ async def test_registration_as_resque_reads_it(bench, fresh_valkey):
         "worker": ":".join(WORKER.split(":")[:2]),
         "payload": {"class": "Job", "args": ["one"]},
     }
-    await broker.count(WORKER, processed=2, failed=1)
+    await broker.registry.count(WORKER, processed=2, failed=1)
     assert get("resque:stat:processed") == get(f"resque:stat:processed:{WORKER}") == b"2"
     assert get("resque:stat:failed") == get(f"resque:stat:failed:{WORKER}") == b"1"
-    await broker.unregister_worker(WORKER)
+    await broker.registry.unregister(WORKER)
     assert sorted(bench.client.keys("resque:*")) == [
         b"resque:queues",
         b"resque:stat:failed",
@@ -94,8 +94,8 @@ async def test_what_is_said_in_one_turn_is_one_write(bench, monkeypatch):
         return pipeline(*commands, **options)
 
     monkeypatch.setattr(broker._commands, "pipeline", counted)
-    broker.working_on(WORKER, "a", None)
-    await broker.count(WORKER, processed=1)
+    broker.registry.working_on(WORKER, "a", None)
+    await broker.registry.count(WORKER, processed=1)
     assert writes == [3]
     # Nothing is left to wait for.
     await turns(0.02)
@@ -112,7 +112,7 @@ async def test_two_operators_over_lost_connections(bench):
         while bench.items(KEYS.failed):
             try:
                 await broker.when_up()
-                await broker.retry_failures()
+                await broker.dead_letters.retry_many()
             except BrokerError:
                 pass
 
@@ -130,31 +130,33 @@ async def test_two_operators_over_lost_connections(bench):
 async def test_a_failed_list_of_another_kind(bench):
     broker = await bench.up()
     bench.client.set(KEYS.failed, "x")
-    await raises(Refused, broker.failures(), match="WRONGTYPE")
-    await raises(Refused, broker.retry_failures([letter("a"), letter("b")]), match="WRONGTYPE")
-    await raises(Refused, broker.drop_failures(), match="WRONGTYPE")
+    await raises(Refused, broker.dead_letters.page(), match="WRONGTYPE")
+    await raises(
+        Refused, broker.dead_letters.retry_many([letter("a"), letter("b")]), match="WRONGTYPE"
+    )
+    await raises(Refused, broker.dead_letters.drop_many(), match="WRONGTYPE")
     # One that goes nowhere is put nowhere, and stays.
     bench.client.delete(KEYS.failed)
     bench.put(KEYS.failed, letter())
     bench.client.set(KEYS.queue("q"), "x")
-    await raises(Refused, broker.retry_failures(), match="WRONGTYPE")
+    await raises(Refused, broker.dead_letters.retry_many(), match="WRONGTYPE")
     assert bench.items(KEYS.failed) == [letter()]
 
 
 async def test_what_cannot_be_put_anywhere_is_not_taken_out(bench):
     broker = await bench.up()
-    await broker.push("q", [ONE, TWO])
-    first, second = await broker.claim_many(["q"], holder="h", lease=LONG, most=2)
+    await broker.queues.push("q", [ONE, TWO])
+    first, second = await broker.leases.claim_many(["q"], holder="h", lease=LONG, most=2)
     bench.client.set(KEYS.queue("q"), "x")
     bench.client.set(KEYS.delayed("q"), "x")
     bench.client.set(KEYS.failed, "x")
-    await raises(Refused, broker.delay(first, ONE, seconds=0), match="WRONGTYPE")
-    await raises(Refused, broker.retry(first, ONE), match="WRONGTYPE")
-    await raises(Refused, broker.fail(first, b"entry"), match="WRONGTYPE")
+    await raises(Refused, broker.delayed.delay(first, ONE, seconds=0), match="WRONGTYPE")
+    await raises(Refused, broker.leases.retry(first, ONE), match="WRONGTYPE")
+    await raises(Refused, broker.leases.fail(first, b"entry"), match="WRONGTYPE")
     assert sorted(bench.inflight("q")) == sorted([ONE, TWO])
     bench.client.delete(KEYS.delayed("q"))
-    assert await broker.delay(second, TWO, seconds=0) is True
-    await raises(Refused, broker.promote(["q"]), match="WRONGTYPE")
+    assert await broker.delayed.delay(second, TWO, seconds=0) is True
+    await raises(Refused, broker.delayed.promote(["q"]), match="WRONGTYPE")
     bench.client.delete(KEYS.queue("q"))
-    assert await broker.promote(["q"]) == 1
+    assert await broker.delayed.promote(["q"]) == 1
     assert bench.items(KEYS.queue("q")) == [TWO]

@@ -3,7 +3,7 @@
 import pytest
 import pytest_twisted
 
-from queuerelay.broker.base import ORDER_LIFE
+from queuerelay.broker.records import ORDER_LIFE
 from queuerelay.errors import Refused
 from tests.integration.broker.bench import RedisBench
 from tests.unit.broker.contract import KEYS, raises
@@ -25,8 +25,8 @@ class TestOrdersContract(OrdersContract):
 
 async def test_they_vanish_by_themselves(bench):
     broker = await bench.up()
-    await broker.order("node", b"one")
-    await broker.report("1", b"done")
+    await broker.orders.give("node", b"one")
+    await broker.orders.report("1", b"done")
     for key in (KEYS.orders("node"), KEYS.reports("1")):
         assert 0 < bench.client.ttl(key) <= ORDER_LIFE
 
@@ -34,5 +34,5 @@ async def test_they_vanish_by_themselves(bench):
 async def test_a_key_of_another_type_is_refused(bench):
     broker = await bench.up()
     bench.client.set(KEYS.orders("node"), "no list")
-    await raises(Refused, broker.order("node", b"one"))
-    await raises(Refused, broker.take_orders("node"))
+    await raises(Refused, broker.orders.give("node", b"one"))
+    await raises(Refused, broker.orders.take("node"))

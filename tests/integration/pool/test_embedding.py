@@ -73,8 +73,8 @@ async def test_it_works_in_memory_and_leaves_nothing(config, tmp_path):
     service.setServiceParent(parent)
     parent.startService()
     await broker.when_up()
-    await broker.push("jobs", [job("a"), job("b"), job("c")])
-    await until(lambda: broker.store.pool.stats.get(("processed", None)) == 3)
+    await broker.queues.push("jobs", [job("a"), job("b"), job("c")])
+    await until(lambda: broker.store.stats.get(("processed", None)) == 3)
     assert sorted((tmp_path / "got").read_text()) == sorted('{"n":"a"}{"n":"b"}{"n":"c"}')
     jobs, residents = service.pools.snapshot()
     assert jobs.counters == {"success": 3}
@@ -111,7 +111,7 @@ async def test_hurry_cuts_the_drain_time_short(config, tmp_path):
     service = PoolService(config(drain="600"), reactor=reactor, broker=broker)
     service.startService()
     await broker.when_up()
-    await broker.push("jobs", [job("slow")])
+    await broker.queues.push("jobs", [job("slow")])
     slow = tmp_path / "slow"
     await until(lambda: slow.exists() and slow.read_text().strip())
     done = service.stopService()
@@ -128,7 +128,7 @@ async def test_a_hurry_before_the_stop_is_not_forgotten(config, tmp_path):
     service = PoolService(config(drain="600"), reactor=reactor, broker=broker)
     service.startService()
     await broker.when_up()
-    await broker.push("jobs", [job("slow")])
+    await broker.queues.push("jobs", [job("slow")])
     slow = tmp_path / "slow"
     await until(lambda: slow.exists() and slow.read_text().strip())
     service.hurry()
@@ -158,7 +158,7 @@ async def test_what_is_published_is_json_on_every_beat(config):
     service.startService()
     # An id with half a character, and one that is long.
     await broker.when_up()
-    await broker.push(
+    await broker.queues.push(
         "jobs",
         [
             b'{"class":"Job","args":[{"n":1}],"id":"\\ud800"}',
@@ -168,7 +168,8 @@ async def test_what_is_published_is_json_on_every_beat(config):
     )
     await until(lambda: sum(service.pools.snapshot()[0].counters.values()) == 3)
     await service.pools._beat()
-    (raw,) = [raw for raw in (await broker.nodes()).values() if raw is not None]
+    beats = (await broker.nodes.survey()).nodes.values()
+    (raw,) = [beat.snapshot for beat in beats if beat.snapshot is not None]
     node = json.loads(raw)
     assert (node["role"], len(node["pools"])) == ("pool", 2)
     assert len(raw) < 20_000

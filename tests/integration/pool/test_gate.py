@@ -51,7 +51,7 @@ async def test_after_the_answer_to_pause_no_script_is_started(bench, operator):
     for number in range(300):
         bench.job(str(number))
     await bench.until(lambda: len(done(bench)) > 10)
-    assert await operator.pause("q", by="test") is True
+    assert await operator.gate.pause("q", by="test") is True
     left = bench.waiting()
     assert left
     await bench.until(lambda: not bench.inflight())
@@ -64,7 +64,7 @@ async def test_after_the_answer_to_pause_no_script_is_started(bench, operator):
     assert len(done(bench)) == 300 - len(left) + 1
     assert late.snapshot().resting == ""
     await bench.until(lambda: bench.pools[0][0].snapshot().resting == "all its queues are paused")
-    assert await operator.resume("q") is True
+    assert await operator.gate.resume("q") is True
     await bench.idle()
     assert sorted(done(bench)) == sorted([*map(str, range(300)), "last", "elsewhere"])
 
@@ -80,17 +80,17 @@ async def test_what_runs_and_what_is_tried_again_waits_on_its_queue(bench, opera
     await bench.pool(script, env={"GO": str(go)})
     bench.job("1")
     await bench.until(bench.inflight)
-    await operator.pause("q", by="test")
+    await operator.gate.pause("q", by="test")
     go.touch()
     await bench.until(lambda: len(bench.waiting()) == 1)
     assert not bench.inflight()
-    await operator.resume("q")
+    await operator.gate.resume("q")
     await bench.idle()
     assert bench.failed == []
 
 
 async def test_an_idle_pool_of_a_paused_queue_asks_for_little(bench, operator):
-    await operator.pause("q", by="test")
+    await operator.gate.pause("q", by="test")
     for number in range(10):
         bench.job(str(number) + "x" * 10_000)
     await pool(bench, size=4, queues=("high", "q"))
@@ -103,7 +103,7 @@ async def test_an_idle_pool_of_a_paused_queue_asks_for_little(bench, operator):
     assert commands(bench) - before <= 100 + 30 * (time.monotonic() - began)
     assert done(bench) == []
     assert len(bench.waiting()) == 10
-    await operator.resume("q")
+    await operator.gate.resume("q")
     await bench.idle()
     assert len(done(bench)) == 10
 
@@ -122,12 +122,12 @@ def commands(bench):
 
 
 async def test_a_paused_queue_of_high_priority_does_not_keep_the_others_waiting(bench, operator):
-    await operator.pause("high", by="test")
+    await operator.gate.pause("high", by="test")
     await pool(bench, queues=("high", "q"))
     bench.job("h", queue="high")
     for name in "abc":
         bench.job(name)
     await bench.until(lambda: len(done(bench)) == 3)
     assert bench.client.llen(KEYS.queue("high")) == 1
-    await operator.resume("high")
+    await operator.gate.resume("high")
     await bench.until(lambda: done(bench) == ["a", "b", "c", "h"])

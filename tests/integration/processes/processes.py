@@ -12,7 +12,15 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ProcessProtocol
 
+from queuerelay.processes.spawner import Spawner
 from tests.helpers.waiting import PATIENCE
+
+#: Programs in Python that print their open descriptors, and as JSON their session and group.
+LIST_FDS = "import os; print(sorted(int(x) for x in os.listdir('/proc/self/fd')))"
+STATE = """
+import json, os
+print(json.dumps({"sid": os.getsid(0), "pgid": os.getpgid(0), "pid": os.getpid()}))
+"""
 
 
 class Recorder(ProcessProtocol):
@@ -97,3 +105,36 @@ async def run(processes: Any, argv: list[Any], begin: Any = close_stdin, **optio
     recorder = Recorder(begin)
     start(processes, argv, recorder, **options)
     return recorder, await soon(recorder.ended)
+
+
+def wait_without_the_reactor(pid: int | None) -> None:
+    """Wait until a process has ended, and leave it to be reaped."""
+    if pid is not None:  # Twisted may have reaped it within spawnProcess
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def steal(pid: int) -> None:
+    """Reap a process behind the spawner's back."""
+    os.waitpid(pid, 0)
+
+
+def is_reaped(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
+class Launching:
+    """`launch` of a spawner in the place of `spawnProcess`, where that has what it takes."""
+
+    def __init__(self, one: Spawner) -> None:
+        self.spawner = one
+
+    def spawnProcess(
+        self, protocol: Any, executable: Any, args: Any = (), env: Any = (), **others: Any
+    ) -> Any:
+        if others or env is None:
+            return self.spawner.spawnProcess(protocol, executable, args, env, **others)
+        return self.spawner.launch(protocol, executable, args, dict(env))

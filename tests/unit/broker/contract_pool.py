@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, gatherResults
 
-from queuerelay.broker.base import QueueDepth
+from queuerelay.broker.records import QueueDepth
 from queuerelay.errors import NotConnected, Refused
 from queuerelay.wire.failure import encode_failure
 from queuerelay.wire.message import Attempt, decode_message
@@ -21,6 +21,7 @@ from tests.unit.broker.contract import (
     THREE,
     TWO,
     Bench,
+    claim_one,
     eventually,
     message,
     raises,
@@ -53,7 +54,7 @@ class PoolBench(Bench):
 @pytest.fixture
 def only_rings(monkeypatch):
     """Let nobody be woken by the clock."""
-    for module in ("redis.bell", "memory.pool"):
+    for module in ("redis.bell", "memory.bell"):
         monkeypatch.setattr(f"queuerelay.broker.{module}.BELL_WAIT", LONG)
 
 
@@ -112,8 +113,10 @@ class PoolContract:
 
     async def claimed(self, broker, *messages, queue="q", lease=LONG):
         """All of `messages`, pushed and claimed."""
-        await broker.push(queue, messages)
-        claims = await broker.claim_many([queue], holder="host:1", lease=lease, most=len(messages))
+        await broker.queues.push(queue, messages)
+        claims = await broker.leases.claim_many(
+            [queue], holder="host:1", lease=lease, most=len(messages)
+        )
         assert [claim.message for claim in claims] == [*messages]
         return claims
 
@@ -121,15 +124,15 @@ class PoolContract:
 
     async def test_claim_many_from_nothing(self, bench):
         broker = await bench.up()
-        assert await broker.claim_many(["q", "r"], holder="h", lease=LONG, most=5) == []
-        assert await broker.claim_many([], holder="h", lease=LONG, most=5) == []
+        assert await broker.leases.claim_many(["q", "r"], holder="h", lease=LONG, most=5) == []
+        assert await broker.leases.claim_many([], holder="h", lease=LONG, most=5) == []
 
     async def test_claim_many_takes_in_order_and_no_more_than_so_many(self, bench):
         broker = await bench.up()
-        await broker.push("low", [b"l1", b"l2", b"l3"])
-        await broker.push("high", [b"h1", b"h2"])
+        await broker.queues.push("low", [b"l1", b"l2", b"l3"])
+        await broker.queues.push("high", [b"h1", b"h2"])
         order = ["high", "middle", "low"]
-        claims = await broker.claim_many(order, holder="host:1", lease=LONG, most=4)
+        claims = await broker.leases.claim_many(order, holder="host:1", lease=LONG, most=4)
         assert [(one.queue, one.message) for one in claims] == [
             ("high", b"h1"),
             ("high", b"h2"),
@@ -145,15 +148,18 @@ class PoolContract:
             b"l1",
             b"l2",
         ]
-        assert await broker.claim_many(order, holder="h", lease=LONG, most=0) == []
-        assert len(await broker.claim_many(order, holder="h", lease=LONG, most=9)) == 1
+        assert await broker.leases.claim_many(order, holder="h", lease=LONG, most=0) == []
+        assert len(await broker.leases.claim_many(order, holder="h", lease=LONG, most=9)) == 1
 
     async def test_each_of_many_claims_is_its_own(self, bench):
         broker = await bench.up()
         first, second, third = await self.claimed(broker, ONE, TWO, THREE)
-        assert await broker.ack(second) is True
-        assert await broker.retry(third, THREE) is True
-        assert await broker.renew("q", [first.token, second.token], lease=LONG) == [True, False]
+        assert await broker.leases.ack(second) is True
+        assert await broker.leases.retry(third, THREE) is True
+        assert await broker.leases.renew("q", [first.token, second.token], lease=LONG) == [
+            True,
+            False,
+        ]
         assert bench.inflight("q") == [ONE]
         assert bench.items(KEYS.queue("q")) == [THREE]
 
@@ -162,17 +168,17 @@ class PoolContract:
         claims = await self.claimed(broker, ONE, TWO, lease=0.01)
         taken = []
         while len(taken) < 2:
-            taken += await eventually(lambda: broker.reap("q", lease=LONG))
+            taken += await eventually(lambda: broker.leases.reap("q", lease=LONG))
         assert sorted(one.message for one in taken) == sorted([ONE, TWO])
         assert {one.since for one in taken} == {one.since for one in claims}
         assert {one.holder for one in taken} == {"host:1"}
 
     async def test_two_pools_get_different_messages(self, bench):
         one, two = await bench.up(), await bench.up()
-        await one.push("q", [b"%d" % i for i in range(100)])
+        await one.queues.push("q", [b"%d" % i for i in range(100)])
         batches = await gatherResults(
             [
-                broker.claim_many(["q"], holder="h", lease=LONG, most=7)
+                broker.leases.claim_many(["q"], holder="h", lease=LONG, most=7)
                 for _ in range(8)
                 for broker in (one, two)
             ]
@@ -185,81 +191,81 @@ class PoolContract:
     async def test_delay_keeps_it_until_it_is_due(self, bench):
         broker = await bench.up()
         (claim,) = await self.claimed(broker, ONE)
-        assert await broker.delay(claim, b"one again", seconds=LONG) is True
+        assert await broker.delayed.delay(claim, b"one again", seconds=LONG) is True
         assert bench.inflight("q") == []
         assert bench.items(KEYS.queue("q")) == []
-        assert await broker.depths(["q"]) == [QueueDepth(length=0, delayed=1)]
-        assert await broker.promote(["q"]) == 0
-        assert await broker.renew("q", [claim.token], lease=LONG) == [False]
-        assert await broker.reap("q", lease=LONG) == []
+        assert await broker.queues.depths(["q"]) == [QueueDepth(length=0, delayed=1)]
+        assert await broker.delayed.promote(["q"]) == 0
+        assert await broker.leases.renew("q", [claim.token], lease=LONG) == [False]
+        assert await broker.leases.reap("q", lease=LONG) == []
 
     async def test_promote_puts_it_at_the_head(self, bench):
         broker = await bench.up()
         (claim,) = await self.claimed(broker, ONE)
-        await broker.push("q", [TWO])
+        await broker.queues.push("q", [TWO])
         odd = b"\x00 one \xff again "
-        await broker.delay(claim, odd, seconds=0.01)
-        assert await eventually(lambda: broker.promote(["q"])) == 1
+        await broker.delayed.delay(claim, odd, seconds=0.01)
+        assert await eventually(lambda: broker.delayed.promote(["q"])) == 1
         assert bench.items(KEYS.queue("q")) == [odd, TWO]
-        assert await broker.depths(["q"]) == [QueueDepth(length=2)]
-        assert await broker.promote(["q"]) == 0
+        assert await broker.queues.depths(["q"]) == [QueueDepth(length=2)]
+        assert await broker.delayed.promote(["q"]) == 0
 
     async def test_delay_without_the_claim_changes_nothing(self, bench):
         broker = await bench.up()
         (claim,) = await self.claimed(broker, ONE)
-        assert await broker.delay(claim, ONE, seconds=0) is True
-        assert await broker.delay(claim, ONE, seconds=0) is False
-        assert await broker.promote(["q"]) == 1
+        assert await broker.delayed.delay(claim, ONE, seconds=0) is True
+        assert await broker.delayed.delay(claim, ONE, seconds=0) is False
+        assert await broker.delayed.promote(["q"]) == 1
         assert bench.items(KEYS.queue("q")) == [ONE]
 
     async def test_equal_messages_are_delayed_each(self, bench):
         broker = await bench.up()
         for claim in await self.claimed(broker, ONE, ONE, ONE):
-            await broker.delay(claim, ONE, seconds=0)
-        assert (await broker.depths(["q"]))[0].delayed == 3
-        assert await eventually(lambda: broker.promote(["q"])) == 3
+            await broker.delayed.delay(claim, ONE, seconds=0)
+        assert (await broker.queues.depths(["q"]))[0].delayed == 3
+        assert await eventually(lambda: broker.delayed.promote(["q"])) == 3
         assert bench.items(KEYS.queue("q")) == [ONE] * 3
 
     async def test_a_message_that_was_taken_over_may_be_delayed_too(self, bench):
         broker = await bench.up()
         await self.claimed(broker, ONE, lease=0.01)
-        (taken,) = await eventually(lambda: broker.reap("q", lease=LONG))
-        assert await broker.delay(taken, ONE, seconds=0) is True
-        assert await eventually(lambda: broker.promote(["q"])) == 1
+        (taken,) = await eventually(lambda: broker.leases.reap("q", lease=LONG))
+        assert await broker.delayed.delay(taken, ONE, seconds=0) is True
+        assert await eventually(lambda: broker.delayed.promote(["q"])) == 1
         assert bench.items(KEYS.queue("q")) == [ONE]
 
     async def test_the_one_due_first_is_foremost(self, bench):
         broker = await bench.up()
         claims = await self.claimed(broker, ONE, TWO, THREE)
         for claim, seconds in zip(claims, (0.06, 0.02, 0.04), strict=True):
-            await broker.delay(claim, claim.message, seconds=seconds)
+            await broker.delayed.delay(claim, claim.message, seconds=seconds)
         await turns(0.1)
-        assert await broker.promote(["q"]) == 3
+        assert await broker.delayed.promote(["q"]) == 3
         assert bench.items(KEYS.queue("q")) == [TWO, THREE, ONE]
 
     async def test_promote_moves_so_many_at_most_in_all(self, bench):
         broker = await bench.up()
         for queue in ("a", "b"):
             for claim in await self.claimed(broker, ONE, TWO, THREE, queue=queue):
-                await broker.delay(claim, claim.message, seconds=0)
+                await broker.delayed.delay(claim, claim.message, seconds=0)
         await turns()
-        assert await broker.promote(["a", "b"], most=2) == 2
-        assert await broker.promote(["a", "none", "b"], most=2) == 2
-        assert [(one.length, one.delayed) for one in await broker.depths(["a", "b"])] == [
+        assert await broker.delayed.promote(["a", "b"], most=2) == 2
+        assert await broker.delayed.promote(["a", "none", "b"], most=2) == 2
+        assert [(one.length, one.delayed) for one in await broker.queues.depths(["a", "b"])] == [
             (3, 0),
             (1, 2),
         ]
-        assert await broker.promote(["b"]) == 2
-        assert await broker.promote([]) == 0
+        assert await broker.delayed.promote(["b"]) == 2
+        assert await broker.delayed.promote([]) == 0
 
     async def test_two_promoters_share(self, bench):
         one, two = await bench.up(), await bench.up()
         items = [b"%d" % i for i in range(60)]
         for claim in await self.claimed(one, *items):
-            await one.delay(claim, claim.message, seconds=0)
+            await one.delayed.delay(claim, claim.message, seconds=0)
         await turns()
         moved = await gatherResults(
-            [broker.promote(["q"], most=5) for _ in range(7) for broker in (one, two)]
+            [broker.delayed.promote(["q"], most=5) for _ in range(7) for broker in (one, two)]
         )
         assert sum(moved) == 60
         assert sorted(bench.items(KEYS.queue("q"))) == sorted(items)
@@ -267,19 +273,19 @@ class PoolContract:
     async def test_delay_outlives_a_lost_connection(self, bench):
         broker = await bench.up()
         (claim,) = await self.claimed(broker, ONE)
-        delayed = broker.delay(claim, ONE, seconds=0)
+        delayed = broker.delayed.delay(claim, ONE, seconds=0)
         await lost(bench, broker)
         assert await delayed is True
-        assert await eventually(lambda: broker.promote(["q"])) == 1
+        assert await eventually(lambda: broker.delayed.promote(["q"])) == 1
         assert bench.items(KEYS.queue("q")) == [ONE]
         assert bench.inflight("q") == []
 
     async def test_depths_tell_of_all_three(self, bench):
         broker = await bench.up()
         first, _, _ = await self.claimed(broker, ONE, TWO, THREE)
-        await broker.delay(first, ONE, seconds=LONG)
-        await broker.push("q", [message("x", 1790000000.5)])
-        assert await broker.depths(["q"]) == [
+        await broker.delayed.delay(first, ONE, seconds=LONG)
+        await broker.queues.push("q", [message("x", 1790000000.5)])
+        assert await broker.queues.depths(["q"]) == [
             QueueDepth(length=1, oldest_at=1790000000.5, delayed=1, inflight=2)
         ]
 
@@ -287,7 +293,7 @@ class PoolContract:
 
     async def test_a_bell_rings_for_what_is_there_and_takes_nothing(self, bench, only_rings):
         broker = await bench.up()
-        await broker.push("b", [ONE, TWO])
+        await broker.queues.push("b", [ONE, TWO])
         bell = broker.bell(["a", "b"])
         for _ in range(3):
             assert await bell.wait() is None
@@ -298,31 +304,31 @@ class PoolContract:
         bell = broker.bell(["a", "b"])
         for queue in ("a", "b", "a"):
             waiting = bell.wait()
-            await broker.push("other", [ONE])
+            await broker.queues.push("other", [ONE])
             await turns(0.02)
             assert not waiting.called
             bench.put(KEYS.queue(queue), TWO)
             await waiting
-            assert (await broker.claim([queue], holder="h", lease=LONG)).message == TWO
+            assert (await claim_one(broker, [queue], holder="h", lease=LONG)).message == TWO
 
     async def test_a_bell_rings_for_what_comes_back(self, bench, only_rings):
         broker = await bench.up()
         first, second, third = await self.claimed(broker, ONE, TWO, THREE)
         bell = broker.bell(["q"])
         waiting = bell.wait()
-        await broker.retry(first, ONE)
+        await broker.leases.retry(first, ONE)
         await waiting
-        await broker.claim(["q"], holder="h", lease=LONG)
+        await claim_one(broker, ["q"], holder="h", lease=LONG)
         waiting = bell.wait()
-        await broker.delay(second, TWO, seconds=0)
+        await broker.delayed.delay(second, TWO, seconds=0)
         await turns(0.02)
         assert not waiting.called
-        await broker.promote(["q"])
+        await broker.delayed.promote(["q"])
         await waiting
-        await broker.claim(["q"], holder="h", lease=LONG)
+        await claim_one(broker, ["q"], holder="h", lease=LONG)
         waiting = bell.wait()
-        await broker.fail(third, letter())
-        await broker.retry_failures()
+        await broker.leases.fail(third, letter())
+        await broker.dead_letters.retry_many()
         await waiting
 
     async def test_all_who_wait_hear_it(self, bench, only_rings):
@@ -333,7 +339,7 @@ class PoolContract:
         waiting[2].cancel()
         other = (await bench.up()).bell(["q", "q"])
         waiting.append(other.wait())
-        await broker.push("q", [ONE])
+        await broker.queues.push("q", [ONE])
         await gatherResults(waiting)
         assert bench.items(KEYS.queue("q")) == [ONE]
 
@@ -343,12 +349,12 @@ class PoolContract:
         first, second = bell.wait(), bell.wait()
         second.addErrback(lambda failure: failure.trap(CancelledError))
         first.addCallback(lambda _: second.cancel())
-        await broker.push("q", [ONE])
+        await broker.queues.push("q", [ONE])
         await first
         assert second.called
 
     async def test_a_bell_tells_after_a_while_in_any_case(self, bench, monkeypatch):
-        for module in ("redis.bell", "memory.pool"):
+        for module in ("redis.bell", "memory.bell"):
             monkeypatch.setattr(f"queuerelay.broker.{module}.BELL_WAIT", 0.05)
         broker = await bench.up()
         await broker.bell(["q"]).wait()
@@ -364,7 +370,7 @@ class PoolContract:
             await lost(bench, broker)
             bench.put(KEYS.queue("b" if i % 2 else "a"), ONE)
             await waiting
-            await broker.claim(["a", "b"], holder="h", lease=LONG)
+            await claim_one(broker, ["a", "b"], holder="h", lease=LONG)
 
     async def test_a_bell_rings_at_maxmemory(self, bench, only_rings):
         broker = await bench.up()
@@ -374,14 +380,14 @@ class PoolContract:
         waiting = bell.wait()
         await turns(0.1)
         assert not waiting.called
-        assert await broker.retry(claim, ONE)
+        assert await broker.leases.retry(claim, ONE)
         await waiting
         assert bench.items(KEYS.queue("q")) == [ONE]
         await bell.wait()
-        await broker.claim(["q"], holder="h", lease=LONG)
+        await claim_one(broker, ["q"], holder="h", lease=LONG)
         waiting = bell.wait()
         bench.free()
-        await broker.push("q", [TWO])
+        await broker.queues.push("q", [TWO])
         await waiting
 
     async def test_a_stopped_bell(self, bench, only_rings):
@@ -411,12 +417,12 @@ class PoolContract:
 
     async def test_no_failures(self, bench):
         broker = await bench.up()
-        page = await broker.failures()
+        page = await broker.dead_letters.page()
         assert (page.total, [*page.items]) == (0, [])
-        assert await broker.retry_failure("no such id") is False
-        assert await broker.drop_failure(b"no such entry") is False
-        assert await broker.retry_failures() == 0
-        assert await broker.drop_failures([]) == 0
+        assert await broker.dead_letters.retry("no such id") is False
+        assert await broker.dead_letters.drop(b"no such entry") is False
+        assert await broker.dead_letters.retry_many() == 0
+        assert await broker.dead_letters.drop_many([]) == 0
 
     async def test_pages_of_failures(self, bench):
         broker = await bench.up()
@@ -424,7 +430,7 @@ class PoolContract:
         bench.put(KEYS.failed, *entries)
 
         async def page(**options):
-            found = await broker.failures(**options)
+            found = await broker.dead_letters.page(**options)
             assert found.total == 60
             assert [entries[one.index] for one in found.items] == [one.raw for one in found.items]
             return [one.index for one in found.items]
@@ -441,12 +447,12 @@ class PoolContract:
         assert await page(count=-1) == []
 
     async def test_large_failures_end_a_page_early(self, bench, monkeypatch):
-        for module in ("redis.failures", "memory.pool"):
+        for module in ("redis.dead_letters", "memory.dead_letters"):
             monkeypatch.setattr(f"queuerelay.broker.{module}.PAGE_BYTES", 100)
         broker = await bench.up()
         bench.put(KEYS.failed, b"x" * 500, *(b"y" * 30 for _ in range(5)), b"z" * 500)
         seen = []
-        while (page := await broker.failures(start=len(seen))).items:
+        while (page := await broker.dead_letters.page(start=len(seen))).items:
             seen += [one.index for one in page.items]
             assert len(page.items) <= 3
         assert seen == [*range(6, -1, -1)]
@@ -460,7 +466,7 @@ class PoolContract:
             b"[1]",
         )
         bench.put(KEYS.failed, mine, ruby, broken, strange)
-        page = await broker.failures(newest=False)
+        page = await broker.dead_letters.page(newest=False)
         assert [one.raw for one in page.items] == [mine, ruby, broken, strange]
         for one in page.items:
             assert one.id == hashlib.sha1(one.raw).hexdigest()
@@ -477,8 +483,8 @@ class PoolContract:
         which = {"id": hashlib.sha1(entry).hexdigest(), "message": "n-1", "bytes": entry}[how]
         bench.put(KEYS.failed, letter("before"), entry, letter("after"))
         bench.put(KEYS.queue("mails"), ONE)
-        assert await broker.retry_failure(which) is True
-        assert await broker.retry_failure(which) is False
+        assert await broker.dead_letters.retry(which) is True
+        assert await broker.dead_letters.retry(which) is False
         assert bench.items(KEYS.failed) == [letter("before"), letter("after")]
         first, again = bench.items(KEYS.queue("mails"))
         assert first == ONE
@@ -496,10 +502,10 @@ class PoolContract:
         # One that resque-web has retried already: that is for the operator to know.
         for entry in (ruby_letter(), ruby_letter(retried_at="2026/11/22 10:21:00")):
             bench.put(KEYS.failed, entry)
-            (found,) = (await broker.failures()).items
-            assert await broker.retry_failure(found.id) is True
+            (found,) = (await broker.dead_letters.page()).items
+            assert await broker.dead_letters.retry(found.id) is True
             assert bench.items(KEYS.failed) == []
-            (claim,) = await broker.claim_many(["mails"], holder="h", lease=LONG, most=9)
+            (claim,) = await broker.leases.claim_many(["mails"], holder="h", lease=LONG, most=9)
             assert json.loads(claim.message) == {
                 "class": "Mailer",
                 "args": ["ü", []],
@@ -516,35 +522,35 @@ class PoolContract:
         ]
         bench.put(KEYS.failed, *entries)
         for entry in entries:
-            assert await broker.retry_failure(entry) is False
-        assert await broker.retry_failures(entries) == 0
-        assert await broker.retry_failures() == 0
+            assert await broker.dead_letters.retry(entry) is False
+        assert await broker.dead_letters.retry_many(entries) == 0
+        assert await broker.dead_letters.retry_many() == 0
         assert bench.items(KEYS.failed) == entries
         for entry in entries:
-            assert await broker.drop_failure(entry) is True
+            assert await broker.dead_letters.drop(entry) is True
         assert bench.items(KEYS.failed) == []
 
     async def test_equal_failures_go_one_by_one(self, bench):
         broker = await bench.up()
         bench.put(KEYS.failed, *[letter()] * 3)
-        (name,) = {one.id for one in (await broker.failures()).items}
-        assert await broker.retry_failure(name) is True
+        (name,) = {one.id for one in (await broker.dead_letters.page()).items}
+        assert await broker.dead_letters.retry(name) is True
         assert len(bench.items(KEYS.failed)) == 2
-        assert await broker.retry_failures([name, name, name]) == 2
+        assert await broker.dead_letters.retry_many([name, name, name]) == 2
         assert len(bench.items(KEYS.queue("q"))) == 3
 
     async def test_of_a_message_that_failed_twice_the_newest_is_meant(self, bench):
         broker = await bench.up()
         old, new = letter("old", message_id="n-1"), letter("new", message_id="n-1")
         bench.put(KEYS.failed, old, new)
-        assert await broker.drop_failure("n-1") is True
+        assert await broker.dead_letters.drop("n-1") is True
         assert bench.items(KEYS.failed) == [old]
 
     async def test_drop_a_failure(self, bench):
         broker = await bench.up()
         bench.put(KEYS.failed, letter("a"), letter("b", message_id="n-1"))
-        assert await broker.drop_failure("n-1") is True
-        assert await broker.drop_failure("n-1") is False
+        assert await broker.dead_letters.drop("n-1") is True
+        assert await broker.dead_letters.drop("n-1") is False
         assert bench.items(KEYS.failed) == [letter("a")]
         assert bench.items(KEYS.queue("q")) == []
 
@@ -553,8 +559,8 @@ class PoolContract:
         entries = [letter(f"{i}") for i in range(350)]
         bench.put(KEYS.failed, *entries)
         names = [hashlib.sha1(entries[i]).hexdigest() for i in (0, 5, 171, 349)]
-        assert await broker.retry_failures([*names[:2], "unknown", entries[7]]) == 3
-        assert await broker.drop_failures(names[1:]) == 2
+        assert await broker.dead_letters.retry_many([*names[:2], "unknown", entries[7]]) == 3
+        assert await broker.dead_letters.drop_many(names[1:]) == 2
         left = [entry for i, entry in enumerate(entries) if i not in (0, 5, 7, 171, 349)]
         assert bench.items(KEYS.failed) == left
         assert [json.loads(one)["args"][0] for one in bench.items(KEYS.queue("q"))] == [
@@ -574,16 +580,16 @@ class PoolContract:
                 )
                 entries.append(left[-1])
         bench.put(KEYS.failed, *entries)
-        assert await broker.retry_failures() == 250
+        assert await broker.dead_letters.retry_many() == 250
         assert bench.items(KEYS.failed) == left
         again = [json.loads(one)["args"][0] for one in bench.items(KEYS.queue("q"))]
         assert again == [f"{i}" for i in range(250)]
-        assert await broker.retry_failures() == 0
+        assert await broker.dead_letters.retry_many() == 0
 
     async def test_drop_all(self, bench):
         broker = await bench.up()
         bench.put(KEYS.failed, *(letter(f"{i}") for i in range(250)), UNREADABLE, b"x")
-        assert await broker.drop_failures() == 252
+        assert await broker.dead_letters.drop_many() == 252
         assert bench.items(KEYS.failed) == []
         assert bench.items(KEYS.queue("q")) == []
 
@@ -592,8 +598,11 @@ class PoolContract:
         entries = [letter(f"{i}") for i in range(230)]
         bench.put(KEYS.failed, *entries, UNREADABLE)
         counts = await gatherResults(
-            [broker.retry_failures() for broker in (one, two)]
-            + [one.retry_failures(entries[50:90]), two.retry_failures(entries[:20])]
+            [broker.dead_letters.retry_many() for broker in (one, two)]
+            + [
+                one.dead_letters.retry_many(entries[50:90]),
+                two.dead_letters.retry_many(entries[:20]),
+            ]
         )
         assert sum(counts) == 230
         assert bench.items(KEYS.failed) == [UNREADABLE]
@@ -605,7 +614,7 @@ class PoolContract:
         entries = [letter(f"{i}") for i in range(20)]
         bench.put(KEYS.failed, *entries)
         pairs = [
-            await gatherResults([one.retry_failure(entry), two.retry_failure(entry)])
+            await gatherResults([one.dead_letters.retry(entry), two.dead_letters.retry(entry)])
             for entry in entries
         ]
         assert [sorted(pair) for pair in pairs] == [[False, True]] * 20
@@ -615,60 +624,60 @@ class PoolContract:
 
     async def test_clients_that_have_left(self, bench):
         broker, other = await bench.up(), await bench.up()
-        await broker.mark_gone(["a", "b"], life=LONG)
-        await broker.mark_gone(["short"], life=0.02)
-        assert await other.which_gone(["a", "x", "b"]) == {"a", "b"}
+        await broker.clients.mark_gone(["a", "b"], life=LONG)
+        await broker.clients.mark_gone(["short"], life=0.02)
+        assert await other.clients.which_gone(["a", "x", "b"]) == {"a", "b"}
         await eventually(
-            lambda: other.which_gone(["a", "short"]).addCallback(lambda gone: gone == {"a"})
+            lambda: other.clients.which_gone(["a", "short"]).addCallback(lambda gone: gone == {"a"})
         )
-        assert await other.which_gone([]) == set()
-        await broker.mark_gone([], life=LONG)
+        assert await other.clients.which_gone([]) == set()
+        await broker.clients.mark_gone([], life=LONG)
 
     async def test_how_much_a_client_has_taken(self, bench):
         broker = await bench.up()
-        await broker.tell_taken({"a": 5, "b": 2**40}, life=LONG)
-        await broker.tell_taken({"a": 7}, life=LONG)
+        await broker.clients.tell_taken({"a": 5, "b": 2**40}, life=LONG)
+        await broker.clients.tell_taken({"a": 7}, life=LONG)
         assert (bench.taken("a"), bench.taken("b"), bench.taken("c")) == (7, 2**40, None)
-        await broker.tell_taken({}, life=LONG)
+        await broker.clients.tell_taken({}, life=LONG)
 
     # Registration
 
     async def test_register(self, bench):
         broker = await bench.up()
-        await broker.register_worker(WORKER, ["a", "b"])
-        await broker.register_worker("queuerelay.other:1:a", ["a"])
+        await broker.registry.register(WORKER, ["a", "b"])
+        await broker.registry.register("queuerelay.other:1:a", ["a"])
         assert bench.workers() == {WORKER, "queuerelay.other:1:a"}
         assert bench.queues() == {"a", "b"}
-        await broker.working_on(WORKER, "a", ONE)
-        await broker.count(WORKER, processed=1, failed=1)
-        await broker.unregister_worker(WORKER)
+        await broker.registry.working_on(WORKER, "a", ONE)
+        await broker.registry.count(WORKER, processed=1, failed=1)
+        await broker.registry.unregister(WORKER)
         assert bench.workers() == {"queuerelay.other:1:a"}
         assert bench.working(WORKER) is None
         assert bench.stat("processed", WORKER) == bench.stat("failed", WORKER) == 0
         assert bench.stat("processed") == bench.stat("failed") == 1
-        await broker.unregister_worker("unknown")
+        await broker.registry.unregister("unknown")
 
     async def test_working_on(self, bench):
         broker = await bench.up()
-        await broker.working_on(WORKER, "a", message("x", 9))
+        await broker.registry.working_on(WORKER, "a", message("x", 9))
         working = bench.working(WORKER)
         assert working.pop("run_at").endswith("Z")
         assert WORKER.startswith(working.pop("worker") + ":")
         assert working == {"queue": "a", "payload": {"class": "Job", "args": ["x"]}}
-        await broker.working_on(WORKER, "b", TWO)
+        await broker.registry.working_on(WORKER, "b", TWO)
         assert bench.working(WORKER)["queue"] == "b"
-        await broker.working_on(WORKER, "b", b"not JSON")
+        await broker.registry.working_on(WORKER, "b", b"not JSON")
         assert bench.working(WORKER)["payload"] == {"class": "Unreadable", "args": []}
-        await broker.working_on(WORKER, "b", None)
+        await broker.registry.working_on(WORKER, "b", None)
         assert bench.working(WORKER) is None
 
     async def test_counters(self, bench):
         broker, other = await bench.up(), await bench.up()
         for _ in range(3):
-            broker.count(WORKER, processed=1)
-        await broker.count(WORKER, processed=1, failed=1)
-        await other.count(processed=10)
-        await other.count()
+            broker.registry.count(WORKER, processed=1)
+        await broker.registry.count(WORKER, processed=1, failed=1)
+        await other.registry.count(processed=10)
+        await other.registry.count()
         assert bench.stat("processed") == 14
         assert bench.stat("failed") == 1
         assert bench.stat("processed", WORKER) == 4
@@ -676,77 +685,77 @@ class PoolContract:
 
     async def test_what_was_said_last_counts(self, bench):
         broker = await bench.up()
-        broker.working_on(WORKER, "a", ONE)
-        broker.working_on(WORKER, "a", None)
-        await broker.working_on(WORKER, "b", TWO)
+        broker.registry.working_on(WORKER, "a", ONE)
+        broker.registry.working_on(WORKER, "a", None)
+        await broker.registry.working_on(WORKER, "b", TWO)
         assert bench.working(WORKER)["queue"] == "b"
 
     async def test_registration_never_fails(self, bench):
         broker = bench.new()
-        assert await broker.register_worker(WORKER, ["a"]) is None
-        assert await broker.working_on(WORKER, "a", ONE) is None
-        assert await broker.count(processed=1) is None
+        assert await broker.registry.register(WORKER, ["a"]) is None
+        assert await broker.registry.working_on(WORKER, "a", ONE) is None
+        assert await broker.registry.count(processed=1) is None
         broker.start()
         await broker.when_up()
         bench.fill()
-        assert await broker.working_on(WORKER, "a", ONE) is None
+        assert await broker.registry.working_on(WORKER, "a", ONE) is None
         bench.free()
-        said = broker.count(processed=1)
+        said = broker.registry.count(processed=1)
         bench.lose()
         assert await said is None
         await broker.when_up()
-        last = broker.unregister_worker(WORKER)
+        last = broker.registry.unregister(WORKER)
         await broker.stop()
         assert await last is None
 
     async def test_what_is_said_before_the_end_is_sent(self, bench):
         broker = await bench.up()
-        await broker.register_worker(WORKER, ["a"])
-        broker.unregister_worker(WORKER)
+        await broker.registry.register(WORKER, ["a"])
+        broker.registry.unregister(WORKER)
         await broker.stop()
         await eventually(lambda: not bench.workers())
 
     async def test_all_paused(self, bench):
         broker = await bench.up()
-        assert await broker.all_paused() is False
+        assert await broker.registry.all_paused() is False
         bench.pause_all("true")
-        assert await broker.all_paused() is True
+        assert await broker.registry.all_paused() is True
         bench.pause_all("false")
-        assert await broker.all_paused() is False
+        assert await broker.registry.all_paused() is False
         bench.pause_all(None)
-        assert await broker.all_paused() is False
+        assert await broker.registry.all_paused() is False
 
     # What is refused
 
     async def test_pools_at_maxmemory(self, bench):
         broker = await bench.up()
-        await broker.push("q", [ONE, TWO])
+        await broker.queues.push("q", [ONE, TWO])
         bench.put(KEYS.failed, letter("a"), letter("b"))
         bench.fill()
-        claims = await broker.claim_many(["q"], holder="h", lease=LONG, most=2)
-        assert await broker.delay(claims[0], ONE, seconds=0) is True
-        assert await eventually(lambda: broker.promote(["q"])) == 1
-        assert (await broker.depths(["q"]))[0] == QueueDepth(length=1, inflight=1)
-        assert (await broker.failures()).total == 2
-        assert await broker.retry_failure(letter("a")) is True
-        assert await broker.drop_failures() == 1
-        assert await broker.which_gone(["a"]) == set()
-        await raises(Refused, broker.mark_gone(["a"], life=LONG), match="OOM")
+        claims = await broker.leases.claim_many(["q"], holder="h", lease=LONG, most=2)
+        assert await broker.delayed.delay(claims[0], ONE, seconds=0) is True
+        assert await eventually(lambda: broker.delayed.promote(["q"])) == 1
+        assert (await broker.queues.depths(["q"]))[0] == QueueDepth(length=1, inflight=1)
+        assert (await broker.dead_letters.page()).total == 2
+        assert await broker.dead_letters.retry(letter("a")) is True
+        assert await broker.dead_letters.drop_many() == 1
+        assert await broker.clients.which_gone(["a"]) == set()
+        await raises(Refused, broker.clients.mark_gone(["a"], life=LONG), match="OOM")
 
     async def test_without_a_connection(self, bench):
         broker = bench.new()
         for asked in (
-            broker.claim_many(["q"], holder="h", lease=1.0, most=1),
-            broker.promote(["q"]),
-            broker.failures(),
-            broker.retry_failure("x"),
-            broker.retry_failure(letter()),
-            broker.drop_failure(letter()),
-            broker.retry_failures(),
-            broker.drop_failures(),
-            broker.mark_gone(["x"], life=1.0),
-            broker.which_gone(["x"]),
-            broker.tell_taken({"x": 1}, life=1.0),
-            broker.all_paused(),
+            broker.leases.claim_many(["q"], holder="h", lease=1.0, most=1),
+            broker.delayed.promote(["q"]),
+            broker.dead_letters.page(),
+            broker.dead_letters.retry("x"),
+            broker.dead_letters.retry(letter()),
+            broker.dead_letters.drop(letter()),
+            broker.dead_letters.retry_many(),
+            broker.dead_letters.drop_many(),
+            broker.clients.mark_gone(["x"], life=1.0),
+            broker.clients.which_gone(["x"]),
+            broker.clients.tell_taken({"x": 1}, life=1.0),
+            broker.registry.all_paused(),
         ):
             await raises(NotConnected, asked)

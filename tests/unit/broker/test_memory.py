@@ -8,10 +8,10 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.memory.broker import POLL
+from queuerelay.broker.memory.inbox import POLL
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.testing import MemoryBroker, MemoryStore
-from tests.unit.broker.contract import KEYS, ONE, TWO, Bench, BrokerContract
+from tests.unit.broker.contract import KEYS, ONE, TWO, Bench, BrokerContract, claim_one, snapshots
 
 
 class MemoryBench(Bench):
@@ -32,15 +32,15 @@ class MemoryBench(Bench):
         self.store.append(key, items)
 
     def taken(self, id):
-        count, until = self.store.pool.taken.get(id, (None, 0.0))
+        count, until = self.store.taken.get(id, (None, 0.0))
         return count if until > self.clock.seconds() else None
 
     def term(self, key):
-        term = self.store._lists.terms.get(key)
+        term = self.store.lists.terms.get(key)
         return None if term is None else term - self.clock.seconds()
 
     def age(self, node_id, seconds):
-        self.store._nodes[node_id].beat -= seconds
+        self.store.nodes[node_id].beat -= seconds
 
     def queues(self):
         return self.store.queues
@@ -122,7 +122,7 @@ def test_turns(clock):
     clock.advance(0)
     assert broker.is_up
     assert ups == [1]
-    pushed = broker.push("q", [ONE])
+    pushed = broker.queues.push("q", [ONE])
     assert broker.messages("q") == [ONE]
     assert not pushed.called
     clock.advance(0)
@@ -133,12 +133,12 @@ def test_turns(clock):
 
 def test_one_advance_runs_many_steps(broker, clock):
     got = []
-    broker.open_inbox("n", got.extend)
+    broker.inbox.open("n", got.extend)
 
     async def flow():
-        await broker.push("q", [ONE, TWO])
-        claim = await broker.claim(["q"], holder="h", lease=1.0)
-        await broker.ack(claim, reply_to=KEYS.inbox("n"), reply=b"R")
+        await broker.queues.push("q", [ONE, TWO])
+        claim = await claim_one(broker, ["q"], holder="h", lease=1.0)
+        await broker.leases.ack(claim, reply_to=KEYS.inbox("n"), reply=b"R")
         return claim
 
     from twisted.internet.defer import Deferred
@@ -150,12 +150,12 @@ def test_one_advance_runs_many_steps(broker, clock):
 
 
 def test_disconnect_leaves_it_unknown_and_refuses_more(broker, clock):
-    pushed = broker.push("q", [ONE])
+    pushed = broker.queues.push("q", [ONE])
     broker.disconnect()
     assert result(pushed).check(ConnectionDropped)
     assert broker.messages("q") == [ONE]
     assert not broker.is_up
-    assert result(broker.push("q", [TWO])).check(NotConnected)
+    assert result(broker.queues.push("q", [TWO])).check(NotConnected)
     up = broker.when_up()
     clock.advance(60)
     assert not up.called
@@ -181,40 +181,40 @@ def test_a_push_whose_outcome_is_unknown(broker, clock, applied):
     ups = []
     broker.on_up(lambda: ups.append(1))
     broker.drop_next_push(applied=applied)
-    pushed = broker.push("q", [ONE])
-    beside = broker.depths(["q"])
+    pushed = broker.queues.push("q", [ONE])
+    beside = broker.queues.depths(["q"])
     clock.advance(0)
     assert result(pushed).check(ConnectionDropped)
     assert result(beside).check(ConnectionDropped)
     assert broker.messages("q") == ([ONE] if applied else [])
     assert ups == [1]
-    pushed = broker.push("q", [TWO])
+    pushed = broker.queues.push("q", [TWO])
     clock.advance(0)
     assert result(pushed) == len(broker.messages("q"))
 
 
 def test_refuse(broker, clock):
     broker.refuse("NOPERM this user has no permissions")
-    for refused in (broker.push("q", [ONE]), broker.depths(["q"]), broker.nodes()):
+    for refused in (broker.queues.push("q", [ONE]), broker.queues.depths(["q"]), snapshots(broker)):
         clock.advance(0)
         failure = result(refused)
         assert failure.check(Refused)
         assert "NOPERM" in failure.getErrorMessage()
     broker.refuse(None)
-    pushed = broker.push("q", [ONE])
+    pushed = broker.queues.push("q", [ONE])
     clock.advance(0)
     assert result(pushed) == 1
 
 
 def test_leases_expire_by_the_clock(broker, clock):
-    broker.push("q", [ONE])
-    claim = broker.claim(["q"], holder="h", lease=10.0)
+    broker.queues.push("q", [ONE])
+    claim = claim_one(broker, ["q"], holder="h", lease=10.0)
     clock.advance(9.9)
-    reaped = broker.reap("q", lease=1.0)
+    reaped = broker.leases.reap("q", lease=1.0)
     clock.advance(0)
     assert result(reaped) == []
     clock.advance(0.2)
-    reaped = broker.reap("q", lease=1.0)
+    reaped = broker.leases.reap("q", lease=1.0)
     clock.advance(0)
     (taken,) = result(reaped)
     assert taken.message == result(claim).message
@@ -222,10 +222,10 @@ def test_leases_expire_by_the_clock(broker, clock):
 
 
 def test_terms_run_out_by_the_clock(broker, clock):
-    broker.push("q", [ONE])
-    claim = broker.claim(["q"], holder="h", lease=10.0)
+    broker.queues.push("q", [ONE])
+    claim = claim_one(broker, ["q"], holder="h", lease=10.0)
     clock.advance(0)
-    broker.ack(result(claim), reply_to=KEYS.inbox("gone"), reply=b"R")
+    broker.leases.ack(result(claim), reply_to=KEYS.inbox("gone"), reply=b"R")
     clock.advance(3599)
     assert broker.store.items(KEYS.inbox("gone")) == [b"R"]
     clock.advance(2)
@@ -233,12 +233,12 @@ def test_terms_run_out_by_the_clock(broker, clock):
 
 
 def test_an_acknowledgement_waits_for_the_next_connection(broker, clock):
-    broker.push("q", [ONE])
-    claim = broker.claim(["q"], holder="h", lease=10.0)
+    broker.queues.push("q", [ONE])
+    claim = claim_one(broker, ["q"], holder="h", lease=10.0)
     clock.advance(0)
     broker.disconnect()
     acked = []
-    broker.ack(result(claim)).addCallback(acked.append)
+    broker.leases.ack(result(claim)).addCallback(acked.append)
     clock.advance(5)
     assert not acked
     broker.reconnect()
@@ -247,11 +247,11 @@ def test_an_acknowledgement_waits_for_the_next_connection(broker, clock):
 
 
 def test_stop_ends_an_acknowledgement_that_waits(broker, clock):
-    broker.push("q", [ONE])
-    claim = broker.claim(["q"], holder="h", lease=10.0)
+    broker.queues.push("q", [ONE])
+    claim = claim_one(broker, ["q"], holder="h", lease=10.0)
     clock.advance(0)
     broker.disconnect()
-    acked = broker.ack(result(claim))
+    acked = broker.leases.ack(result(claim))
     broker.stop()
     assert result(acked).check(NotConnected)
     assert clock.getDelayedCalls() == []
@@ -265,8 +265,8 @@ def test_a_batch_comes_again_when_the_connection_is_lost_under_it(broker, clock)
         if len(got) == 1:
             broker.disconnect()
 
-    broker.open_inbox("n", handler)
-    broker.reply("n", [b"1"]).addErrback(lambda _: None)
+    broker.inbox.open("n", handler)
+    broker.inbox.reply("n", [b"1"]).addErrback(lambda _: None)
     clock.advance(0)
     broker.reconnect()
     clock.advance(0)
@@ -278,8 +278,8 @@ def test_stop_while_a_batch_waits_to_come_again(broker, clock):
     def handler(items):
         raise NotConnected("not yet")
 
-    broker.open_inbox("n", handler)
-    broker.reply("n", [b"1"])
+    broker.inbox.open("n", handler)
+    broker.inbox.reply("n", [b"1"])
     clock.advance(0)
     assert [call.getTime() for call in clock.getDelayedCalls()] == [POLL]
     broker.stop()

@@ -4,8 +4,8 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
 
-from queuerelay.broker.base import ORDER_LIFE
-from queuerelay.broker.memory.orders import OrderStore
+from queuerelay.broker.memory.broker import MemoryBroker
+from queuerelay.broker.records import ORDER_LIFE
 from tests.unit.broker.contract_orders import OrdersContract
 from tests.unit.broker.test_memory import MemoryBench
 
@@ -23,9 +23,13 @@ class TestOrdersContract(OrdersContract):
 
 def test_they_vanish():
     clock = Clock()
-    store = OrderStore(clock.seconds)
-    store.append("k", b"one")
+    broker = MemoryBroker(clock=clock)
+    broker.start()
+    clock.advance(0)
+    broker.orders.report("1", b"one")
     clock.advance(ORDER_LIFE - 1)
-    assert store.items("k") == [b"one"]
+    found = [broker.orders.reports("1")]
     clock.advance(1)
-    assert store.take("k") == []
+    found.append(broker.orders.reports("1"))
+    clock.advance(0)
+    assert [one.result for one in found] == [[b"one"], []]

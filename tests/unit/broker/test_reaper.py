@@ -10,7 +10,7 @@ from queuerelay.broker.reaper import REST, Reaper
 from queuerelay.testing import MemoryBroker
 from queuerelay.wire.message import decode_message, encode_request
 from queuerelay.wire.reply import decode_reply
-from tests.unit.broker.contract import KEYS
+from tests.unit.broker.contract import KEYS, claim_one
 
 NOW = 1790000000.0
 ID = "3f9c21aa-" + "0" * 32
@@ -63,9 +63,9 @@ def result(clock, coroutine):
 
 def die_with(clock, broker, *messages, queue="q"):
     """A worker takes them, and is heard of no more."""
-    broker.push(queue, messages)
+    broker.queues.push(queue, messages)
     for _ in messages:
-        broker.claim([queue], holder="web1:77", lease=10.0)
+        claim_one(broker, [queue], holder="web1:77", lease=10.0)
     clock.advance(11)
     assert broker.messages(queue) == []
 
@@ -79,8 +79,8 @@ def test_nothing_to_do(clock, broker, reaper):
 
 
 def test_a_living_worker_is_left_alone(clock, broker, reaper):
-    broker.push("q", [request()])
-    broker.claim(["q"], holder="h", lease=10.0)
+    broker.queues.push("q", [request()])
+    claim_one(broker, ["q"], holder="h", lease=10.0)
     clock.advance(9)
     assert result(clock, reaper.reap()) == 0
     assert len(broker.inflight("q")) == 1
@@ -94,7 +94,7 @@ def test_what_may_run_twice_is_tried_again(clock, broker, reaper, said, method):
     (attempt,) = decode_message(again).attempts
     assert (attempt.worker, attempt.error) == ("web1:77", "worker died")
     assert broker.inflight("q") == []
-    assert broker.dead_letters == []
+    assert broker.store.dead_letters == []
     assert said == [("warn", "worker web1:77 died with a message of queue q: retry")]
 
 
@@ -104,11 +104,11 @@ def test_the_third_death_fails_it_and_answers_the_client(clock, broker, reaper):
         die_with(clock, broker, message)
         assert result(clock, reaper.reap()) == 1
         (message,) = broker.messages("q")
-        broker.take_off("q", [message])
+        broker.queues.take_off("q", [message])
     die_with(clock, broker, message)
     assert result(clock, reaper.reap()) == 1
     assert broker.messages("q") == []
-    (entry,) = map(orjson.loads, broker.dead_letters)
+    (entry,) = map(orjson.loads, broker.store.dead_letters)
     assert entry["exception"] == "WorkerDied"
     assert "tried 3 times" in entry["error"]
     assert len(entry["queuerelay"]["attempts"]) == 3
@@ -121,21 +121,21 @@ def test_what_may_not_run_twice_fails_at_once(clock, broker, reaper, method):
     die_with(clock, broker, request(method))
     assert result(clock, reaper.reap()) == 1
     assert broker.messages("q") == []
-    assert "not idempotent" in orjson.loads(broker.dead_letters[0])["error"]
+    assert "not idempotent" in orjson.loads(broker.store.dead_letters[0])["error"]
     assert [reply.status for reply in replies(broker)] == [502]
 
 
 def test_what_nobody_awaits_any_more_is_dropped(clock, broker, reaper):
     die_with(clock, broker, request("POST", deadline=NOW - 1))
     assert result(clock, reaper.reap()) == 1
-    assert (broker.messages("q"), broker.inflight("q"), broker.dead_letters) == ([], [], [])
+    assert (broker.messages("q"), broker.inflight("q"), broker.store.dead_letters) == ([], [], [])
     assert replies(broker) == []
 
 
 def test_what_cannot_be_read_is_kept_among_the_failures(clock, broker, reaper):
     die_with(clock, broker, b"\xffrubbish")
     assert result(clock, reaper.reap()) == 1
-    assert orjson.loads(broker.dead_letters[0])["exception"] == "MessageError"
+    assert orjson.loads(broker.store.dead_letters[0])["exception"] == "MessageError"
 
 
 def test_a_job_is_tried_again(clock, broker, reaper):
@@ -148,7 +148,7 @@ def test_all_that_are_found_are_settled(clock, broker, reaper):
     die_with(clock, broker, request(), request("POST"), b"rubbish")
     die_with(clock, broker, request(), queue="r")
     assert result(clock, reaper.reap()) == 4
-    assert len(broker.dead_letters) == 2
+    assert len(broker.store.dead_letters) == 2
 
 
 def test_two_reapers_settle_each_message_once(clock, broker, reaper):
@@ -160,7 +160,7 @@ def test_two_reapers_settle_each_message_once(clock, broker, reaper):
     both = [Deferred.fromCoroutine(one.reap()) for one in (reaper, second)]
     clock.advance(0)
     assert sum(one.result for one in both) == 2
-    assert len(broker.dead_letters) == 2
+    assert len(broker.store.dead_letters) == 2
     assert len(replies(broker)) == 2
 
 
@@ -177,7 +177,7 @@ def test_one_bad_message_keeps_nobody_behind_it_from_their_turn(
     monkeypatch.setattr(module, "recover", recover)
     die_with(clock, broker, b"poison", request("POST"))
     assert result(clock, reaper.reap()) == 1
-    assert len(broker.dead_letters) == 1
+    assert len(broker.store.dead_letters) == 1
     assert [claim.message for claim in broker.inflight("q")] == [b"poison"]
     assert len(logged_failures.flush(ValueError)) == 1
 
@@ -189,7 +189,7 @@ def test_a_new_connection_gives_living_workers_time_to_renew(clock, broker, reap
     clock.advance(0)
     for _ in range(REST):
         assert result(clock, reaper.reap()) == 0
-    assert broker.dead_letters == []
+    assert broker.store.dead_letters == []
     assert result(clock, reaper.reap()) == 1
 
 
@@ -206,4 +206,4 @@ def test_what_is_under_way_when_the_connection_is_lost_is_settled_later(clock, b
     for _ in range(REST):
         result(clock, reaper.reap())
     assert result(clock, reaper.reap()) == 1
-    assert len(broker.dead_letters) == 1
+    assert len(broker.store.dead_letters) == 1

@@ -286,11 +286,11 @@ class Stage:
 
     @property
     def failed(self) -> list[dict[str, Any]]:
-        return [json.loads(item) for item in self.store.failures]
+        return [json.loads(item) for item in self.store.dead_letters]
 
     @property
     def delayed(self) -> list[bytes]:
-        return [one.message for one in self.store.pool.delayed.get("q", [])]
+        return [one.message for one in self.store.delayed.get("q", [])]
 
     @property
     def waiting(self) -> list[bytes]:

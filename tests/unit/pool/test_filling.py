@@ -68,13 +68,13 @@ def test_a_pool_with_job_after_job_goes_on(make):
 
 def test_a_pool_that_never_waits_goes_on(make, monkeypatch):
     stage = make(size=100)
-    claim_many = stage.broker.claim_many
+    claim_many = stage.broker.leases.claim_many
 
     def slow(*args, **options):
         stage.store_only(b'{"class":"Job","args":[{}]}', "q")
         return deferLater(stage.clock, 1.0, claim_many, *args, **options)
 
-    monkeypatch.setattr(stage.broker, "claim_many", slow)
+    monkeypatch.setattr(stage.broker.leases, "claim_many", slow)
     for _ in range(40):
         stage.advance(1.0)
         assert watched(stage).still < 3.0
@@ -129,7 +129,7 @@ def test_a_claim_that_never_returns_turns_it_stale(make, monkeypatch, after):
     if after == "a job":
         stage.job()
     claim: Deferred[list] = Deferred()
-    monkeypatch.setattr(stage.broker, "claim_many", lambda *args, **options: claim)
+    monkeypatch.setattr(stage.broker.leases, "claim_many", lambda *args, **options: claim)
     if after == "a job":
         stage.processes.alive[0].exit(0)
     stage.advance(2)

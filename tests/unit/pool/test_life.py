@@ -26,11 +26,11 @@ def test_drain_and_resume(make):
 
 def test_all_workers_paused(make):
     stage = make()
-    stage.store.pool.paused = True
+    stage.store.all_paused = True
     stage.advance(1.5)
     stage.job("1")
     assert not stage.processes.started
-    stage.store.pool.paused = False
+    stage.store.all_paused = False
     stage.advance(1.5)
     stage.processes.started[0].exit(0)
 
@@ -61,7 +61,7 @@ def test_what_is_claimed_while_the_room_goes_is_given_back_in_order(make, monkey
     stage = make(size=3)
     messages = [b'{"class":"J","args":[%d]}' % number for number in range(3)]
     stage.store.push("q", messages)
-    claim_many = stage.broker.claim_many
+    claim_many = stage.broker.leases.claim_many
 
     def claim_and_go(*args: Any, **options: Any) -> Any:
         claims = claim_many(*args, **options)
@@ -73,7 +73,7 @@ def test_what_is_claimed_while_the_room_goes_is_given_back_in_order(make, monkey
             }[how]()
         return claims
 
-    monkeypatch.setattr(stage.broker, "claim_many", claim_and_go)
+    monkeypatch.setattr(stage.broker.leases, "claim_many", claim_and_go)
     stage.advance(2.5)
     kept = 1 if how == "resize" else 0
     assert stage.inflight == messages[:kept]

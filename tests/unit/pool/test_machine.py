@@ -78,7 +78,7 @@ class PoolMachine(RuleBasedStateMachine):
         def taking(*args: Any, **options: Any) -> Any:
             claim = take(*args, **options)
             # A paused queue gives nothing, whoever asks.
-            assert claim is None or claim.queue not in self.stage.store.gate.paused
+            assert claim is None or claim.queue not in self.stage.store.paused
             return claim
 
         def noting(claim: Any) -> bool:
@@ -92,7 +92,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def listen_to(self, broker: Any) -> None:
         for kind in ("ack", "retry", "delay", "fail"):
-            setattr(broker, kind, partial(self.settle_by, kind, getattr(broker, kind)))
+            part = broker.delayed if kind == "delay" else broker.leases
+            setattr(part, kind, partial(self.settle_by, kind, getattr(part, kind)))
 
     def settle_by(self, kind: str, ask: Any, claim: Any, *args: Any, **more: Any) -> Any:
         assert self.settled.setdefault(claim.token, kind) == kind, "it is settled once"
@@ -254,14 +255,14 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from(["high", "q"]), paused=st.booleans())
     def gate(self, queue: str, paused: bool) -> None:
-        gate = self.stage.store.gate
-        gate.pause(queue, "test") if paused else gate.resume(queue)
+        store = self.stage.store
+        store.pause(queue, "test") if paused else store.resume(queue)
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def client_leaves(self, data: Any) -> None:
         name = data.draw(st.sampled_from(sorted(self.requests)))
-        self.stage.store.pool.mark_gone([name], 30.0)
+        self.stage.store.mark_gone([name], 30.0)
 
     # What must hold
 
@@ -297,7 +298,7 @@ class PoolMachine(RuleBasedStateMachine):
         for queue in ("high", "q"):
             found += store.messages(queue)
             found += [claim.message for claim in store.inflight(queue)]
-            found += [one.message for one in store.pool.delayed.get(queue, [])]
+            found += [one.message for one in store.delayed.get(queue, [])]
         return found
 
     def places(self) -> Counter[str]:
@@ -329,7 +330,7 @@ class PoolMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         """Redis is there, scripts do all the same, and everything comes to an end."""
         for queue in ("high", "q"):
-            self.stage.store.gate.resume(queue)
+            self.stage.store.resume(queue)
         for node in self.nodes:
             node["broker"].refuse(None)
             node["broker"].reconnect()

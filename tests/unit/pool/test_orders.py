@@ -43,12 +43,12 @@ class Place:
     def order(self, action, pool="", size=0, message=""):
         id = f"{next(self._ids):032d}"
         order = Order(id=id, action=action, pool=pool, size=size, message=message)
-        self.broker.order(self.pools.id, encode_order(order))
+        self.broker.orders.give(self.pools.id, encode_order(order))
         return id
 
     def reports(self, id):
         found = []
-        self.broker.reports(id).addCallback(found.extend)
+        self.broker.orders.reports(id).addCallback(found.extend)
         self.turn()
         return [(report.done, report.text) for report in map(decode_report, found)]
 
@@ -82,7 +82,7 @@ def test_a_pool_that_follows_its_backlog_is_not_sized_past_its_bounds(place, siz
 def test_a_report_that_is_lost_takes_no_order_with_it(place, monkeypatch, caplog):
     place.order("size", "auto", 3)
     place.order("size", "fixed", 7)
-    monkeypatch.setattr(place.broker, "report", lambda *_: fail(ConnectionDropped("report")))
+    monkeypatch.setattr(place.broker.orders, "report", lambda *_: fail(ConnectionDropped("report")))
     place.turn(1.0)
     assert place.pools["auto"].size == 3
     assert place.pools["fixed"].size == 7
@@ -90,7 +90,7 @@ def test_a_report_that_is_lost_takes_no_order_with_it(place, monkeypatch, caplog
 
 
 def test_a_process_that_stops_says_so(place):
-    place.broker.push("q", [b'{"class":"J","args":[1]}'])
+    place.broker.queues.push("q", [b'{"class":"J","args":[1]}'])
     place.turn(3.0)
     assert place.pools["auto"].busy + place.pools["fixed"].busy == 1
     place.pools.stop(60.0)

@@ -46,18 +46,18 @@ def test_resques_tools_see_it(make):
     stage = make()
     worker = "queuerelay.host:1:q"
     stage.advance(1.5)
-    assert list(stage.store.pool.workers) == [worker]
+    assert list(stage.store.workers) == [worker]
     stage.job("7")
     stage.advance(1.5)
-    assert list(stage.store.pool.working) == [worker]
+    assert list(stage.store.working) == [worker]
     stage.processes.started[0].exit(1)
     stage.advance(1.5)
-    assert stage.store.pool.working == {}
-    assert stage.store.pool.stats["processed", None] == 1
-    assert stage.store.pool.stats["failed", None] == 1
+    assert stage.store.working == {}
+    assert stage.store.stats["processed", None] == 1
+    assert stage.store.stats["failed", None] == 1
     stage.pool.stop()
     stage.turns()
-    assert not stage.store.pool.workers
+    assert not stage.store.workers
 
 
 def test_what_was_killed_on_this_host_is_taken_off_resques_list(make):
@@ -74,11 +74,11 @@ def test_what_was_killed_on_this_host_is_taken_off_resques_list(make):
         f"queuerelay.host:{10**30}:q",
     ]
     for other in others:
-        stage.broker.register_worker(other, ["q"])
+        stage.broker.registry.register(other, ["q"])
     stage.advance(2.0)
-    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", *others}
+    assert {*stage.store.workers} == {"queuerelay.host:1:q", *others}
     stage.advance(PRUNE_IN)
-    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", *others[1:]}
+    assert {*stage.store.workers} == {"queuerelay.host:1:q", *others[1:]}
 
 
 def test_who_beats_stays_on_resques_list_whatever_its_process_id_is_here(make):
@@ -86,13 +86,13 @@ def test_who_beats_stays_on_resques_list_whatever_its_process_id_is_here(make):
     os.waitpid(gone, 0)
     stage = make()
     other = f"queuerelay.host:{gone}:q"
-    stage.broker.register_worker(other, ["q"])
+    stage.broker.registry.register(other, ["q"])
     for raw in (b"[]", b"\xff", b'{"host":"host"}'):
-        stage.broker.beat(raw.hex(), raw, inbox_life=60.0)
+        stage.broker.nodes.beat(raw.hex(), raw, inbox_life=60.0)
     for _ in range(PRUNE_IN + 2):
-        stage.broker.beat("it", b'{"host":"host","pid":%d}' % gone, inbox_life=60.0)
+        stage.broker.nodes.beat("it", b'{"host":"host","pid":%d}' % gone, inbox_life=60.0)
         stage.advance(1.0)
-    assert {*stage.store.pool.workers} == {"queuerelay.host:1:q", other}
+    assert {*stage.store.workers} == {"queuerelay.host:1:q", other}
 
 
 # Errors of ours

@@ -114,7 +114,7 @@ def test_it_does_not_take_over_from_itself(make):
     stage = make()
     stage.job("1")
     stage.advance(11.0)
-    for lease in stage.store._leases["q"].values():
+    for lease in stage.store.leases["q"].values():
         lease.expires = stage.clock.seconds()
     # As if it had been frozen, and this loop was the first to be woken.
     stage.pool._upkeep._reap()
@@ -146,7 +146,7 @@ def test_another_pool_takes_over_from_a_dead_one(make):
 def test_the_client_left(make, option):
     stage = make(client_gone=option)
     stage.request("r")
-    stage.store.pool.mark_gone(["r"], 60.0)
+    stage.store.mark_gone(["r"], 60.0)
     stage.advance(2.0)
     (process,) = stage.processes.started
     if option == "finish":

@@ -164,14 +164,14 @@ def test_a_reply_between_the_look_at_the_queue_and_its_answer_is_the_answer(stag
     stage.hold(client)
     stage.turn()
     raw = encode_reply(node_id=stage.take()["node_id"], body=b"just in time")
-    take_off = stage.broker.take_off
+    take_off = stage.broker.queues.take_off
 
     def and_reply(*args, **kwargs):
         removed = take_off(*args, **kwargs)
         stage.relay._replies.read([raw])
         return removed
 
-    monkeypatch.setattr(stage.broker, "take_off", and_reply)
+    monkeypatch.setattr(stage.broker.queues, "take_off", and_reply)
     stage.turn(61)
     assert client.status == 200
 
@@ -199,14 +199,14 @@ def test_a_client_that_leaves_in_the_turn_of_its_arrival_is_never_pushed(stage):
 
 def test_a_client_that_leaves_while_its_push_is_under_way_is_taken_off(stage, monkeypatch):
     held = stage.hold()
-    push = stage.broker.push
+    push = stage.broker.queues.push
 
     def and_leave(*args):
         pushed = push(*args)
         stage.relay.gone(held)
         return pushed
 
-    monkeypatch.setattr(stage.broker, "push", and_leave)
+    monkeypatch.setattr(stage.broker.queues, "push", and_leave)
     stage.turn()
     assert stage.waiting() == []
     assert stage.counter("work_saved") == 1
@@ -215,13 +215,13 @@ def test_a_client_that_leaves_while_its_push_is_under_way_is_taken_off(stage, mo
 def marks(stage, monkeypatch):
     """What is said of clients that have left: the calls, each with ids and seconds."""
     said = []
-    mark_gone = stage.broker.mark_gone
+    mark_gone = stage.broker.clients.mark_gone
 
     def noted(ids, *, life):
         said.append((list(ids), life))
         return mark_gone(ids, life=life)
 
-    monkeypatch.setattr(stage.broker, "mark_gone", noted)
+    monkeypatch.setattr(stage.broker.clients, "mark_gone", noted)
     return said
 
 
@@ -238,9 +238,9 @@ def test_who_left_after_the_work_had_begun_is_marked_in_one_call(make_stage, mon
     assert [ids for ids, _ in said] == [taken]
     # As long as a script may run for it.
     assert said[0][1] >= 49
-    assert stage.broker.store.pool.which_gone([one.id for one in held]) == set(taken)
+    assert stage.broker.store.which_gone([one.id for one in held]) == set(taken)
     stage.turn(70)
-    assert stage.broker.store.pool.which_gone(taken) == set()
+    assert stage.broker.store.which_gone(taken) == set()
 
 
 def test_nobody_is_marked_whose_request_nobody_has(stage, monkeypatch):
@@ -270,7 +270,7 @@ def test_who_is_refused_at_a_hurried_stop_waits_no_more(stage, monkeypatch):
 
 
 def test_a_mark_that_redis_refuses_costs_nothing(stage, monkeypatch):
-    monkeypatch.setattr(stage.broker, "mark_gone", lambda ids, life: fail(Refused("OOM")))
+    monkeypatch.setattr(stage.broker.clients, "mark_gone", lambda ids, life: fail(Refused("OOM")))
     held = stage.hold()
     stage.turn()
     stage.take()
@@ -626,13 +626,13 @@ def test_a_client_that_is_refused_in_the_drain_may_leave_in_the_same_breath(stag
 
 def test_a_stopped_relay_has_left_the_list_and_a_new_connection_does_not_put_it_back(make_stage):
     stage = make_stage()
-    assert stage.broker.store.nodes().keys() == {stage.relay.id}
+    assert stage.broker.store.nodes.keys() == {stage.relay.id}
     stage.relay.stop()
     stage.turn()
     stage.broker.disconnect()
     stage.broker.reconnect()
     stage.turn()
-    assert stage.broker.store.nodes() == {}
+    assert stage.broker.store.nodes == {}
 
 
 def test_the_snapshot_tells_what_is_going_on(stage):
@@ -642,6 +642,6 @@ def test_the_snapshot_tells_what_is_going_on(stage):
     assert (snapshot.held, snapshot.draining) == (1, False)
     assert snapshot.queues["requests"].length == 1
     assert snapshot.queues["requests"].oldest_at == pytest.approx(stage.clock.seconds() - 1.1)
-    published = json.loads(stage.broker.store.nodes()[stage.relay.id] or b"")
+    published = json.loads(stage.broker.store.nodes[stage.relay.id].snapshot)
     assert published["id"] == stage.relay.id
     assert published["role"] == "relay"

@@ -15,12 +15,12 @@ from tests.unit.relay.test_outbox import watch
 
 def pause(stage, queue="requests"):
     """Somebody pauses it, and all have had time to see."""
-    stage.broker.store.gate.pause(queue, "ops")
+    stage.broker.store.pause(queue, "ops")
     stage.turn(0.55)
 
 
 def resume(stage, queue="requests"):
-    stage.broker.store.gate.resume(queue)
+    stage.broker.store.resume(queue)
     stage.turn(0.55)
 
 
@@ -46,7 +46,7 @@ def test_a_paused_queue_gets_nothing_and_everything_in_order_when_it_is_resumed(
     assert pushes == [("requests", ["/before"])]
     # What was on the queue before stays there.
     assert urls(stage) == ["/before"]
-    stage.broker.store.gate.resume("requests")
+    stage.broker.store.resume("requests")
     stage.hold(url="/last")
     stage.turn(0.55)
     stage.hold(url="/after")
@@ -151,7 +151,7 @@ def slow(stage, monkeypatch):
         answers.append(Deferred())
         return answers[-1]
 
-    monkeypatch.setattr(stage.broker, "push", push)
+    monkeypatch.setattr(stage.broker.queues, "push", push)
     return answers
 
 
@@ -244,17 +244,17 @@ def test_what_could_not_be_sent_waits_for_the_next_connection(stage, monkeypatch
     pause(stage)
     for number in range(3):
         stage.hold(url=f"/{number}")
-    push, tried = stage.broker.push, []
+    push, tried = stage.broker.queues.push, []
 
     def lost(queue, messages):
         tried.append(len(messages))
         assert len(tried) < 10, "again and again"
         return fail(NotConnected("gone"))
 
-    monkeypatch.setattr(stage.broker, "push", lost)
+    monkeypatch.setattr(stage.broker.queues, "push", lost)
     resume(stage)
     assert tried == [3]
-    monkeypatch.setattr(stage.broker, "push", push)
+    monkeypatch.setattr(stage.broker.queues, "push", push)
     stage.broker.disconnect()
     stage.broker.reconnect()
     stage.turn()
@@ -267,7 +267,7 @@ def test_what_could_not_be_sent_waits_for_the_next_connection(stage, monkeypatch
 def test_nothing_is_pushed_before_the_gate_was_read(stage, pushes, monkeypatch):
     """Of a relay that comes up with requests, and one that comes back."""
     asked = []
-    gates = stage.broker.gates
+    gates = stage.broker.gate.look
     stage.broker.disconnect()
     for number in range(3):
         stage.hold(url=f"/{number}")
@@ -277,7 +277,7 @@ def test_nothing_is_pushed_before_the_gate_was_read(stage, pushes, monkeypatch):
         asked.append(Deferred())
         return asked[-1]
 
-    monkeypatch.setattr(stage.broker, "gates", slowly)
+    monkeypatch.setattr(stage.broker.gate, "look", slowly)
     stage.broker.reconnect()
     stage.turn(0.2)
     stage.hold(url="/3")
@@ -285,7 +285,7 @@ def test_nothing_is_pushed_before_the_gate_was_read(stage, pushes, monkeypatch):
     assert stage.broker.is_up
     assert asked
     assert pushes == []
-    monkeypatch.setattr(stage.broker, "gates", gates)
+    monkeypatch.setattr(stage.broker.gate, "look", gates)
     asked[0].callback({})
     stage.turn()
     assert pushes == [("requests", ["/0", "/1", "/2", "/3"])]
@@ -296,7 +296,7 @@ def test_nothing_is_pushed_before_the_gate_was_read(stage, pushes, monkeypatch):
 def test_a_queue_that_was_paused_while_the_relay_was_cut_off(stage, pushes):
     stage.broker.disconnect()
     stage.hold(client := FakeClient(), url="/0")
-    stage.broker.store.gate.pause("requests", "ops")
+    stage.broker.store.pause("requests", "ops")
     stage.broker.reconnect()
     stage.turn(5)
     assert pushes == []
@@ -327,7 +327,7 @@ def test_a_queue_that_was_resumed_during_the_outage(stage, pushes):
     stage.hold(client := FakeClient(), url="/0")
     stage.broker.disconnect()
     stage.turn(5)
-    stage.broker.store.gate.resume("requests")
+    stage.broker.store.resume("requests")
     stage.turn(5)
     stage.broker.reconnect()
     stage.turn()
@@ -337,15 +337,17 @@ def test_a_queue_that_was_resumed_during_the_outage(stage, pushes):
 
 def test_a_relay_that_cannot_read_the_gate_says_so_within_two_seconds(stage, pushes, monkeypatch):
     stage.broker.disconnect()
-    gates = stage.broker.gates
-    monkeypatch.setattr(stage.broker, "gates", lambda queues: fail(Refused("WRONGTYPE no hash")))
+    gates = stage.broker.gate.look
+    monkeypatch.setattr(
+        stage.broker.gate, "look", lambda queues: fail(Refused("WRONGTYPE no hash"))
+    )
     stage.broker.reconnect()
     stage.hold(client := FakeClient())
     stage.turn(2.4)
     assert (client.status, client.told[0].reason) == (503, "redis-unavailable")
     assert "what is paused" in str(client.told[0])
     assert pushes == []
-    monkeypatch.setattr(stage.broker, "gates", gates)
+    monkeypatch.setattr(stage.broker.gate, "look", gates)
     stage.hold(url="/well")
     stage.turn(0.6)
     assert pushes == [("requests", ["/well"])]
@@ -363,12 +365,12 @@ def test_a_gate_that_cannot_be_read_later_stays_as_it_was(stage, pushes):
 
 
 def test_a_bug_of_ours_while_the_gate_is_read_is_told(stage, monkeypatch, logged_failures):
-    gates = stage.broker.gates
-    monkeypatch.setattr(stage.broker, "gates", lambda queues: fail(TypeError("bug")))
+    gates = stage.broker.gate.look
+    monkeypatch.setattr(stage.broker.gate, "look", lambda queues: fail(TypeError("bug")))
     stage.broker.disconnect()
     stage.broker.reconnect()
     stage.turn()
-    monkeypatch.setattr(stage.broker, "gates", gates)
+    monkeypatch.setattr(stage.broker.gate, "look", gates)
     stage.turn(0.6)
     assert logged_failures.flush(TypeError)
     stage.hold()
@@ -382,7 +384,7 @@ def test_a_bug_of_ours_while_the_gate_is_read_is_told(stage, monkeypatch, logged
 def test_what_may_be_on_the_queue_is_pushed_again_only_when_it_is_resumed(stage, pushes):
     stage.broker.drop_next_push(applied=False)
     stage.hold(client := FakeClient())
-    stage.broker.store.gate.pause("requests", "ops")
+    stage.broker.store.pause("requests", "ops")
     stage.turn(5)
     assert len(pushes) == 1
     resume(stage)
@@ -394,7 +396,7 @@ def test_what_may_be_on_the_queue_is_pushed_again_only_when_it_is_resumed(stage,
 def test_a_push_of_unknown_outcome_that_ended_during_the_pause_is_forgotten(stage, pushes):
     stage.broker.drop_next_push(applied=False)
     held = stage.hold()
-    stage.broker.store.gate.pause("requests", "ops")
+    stage.broker.store.pause("requests", "ops")
     stage.turn(1)
     stage.relay.gone(held)
     stage.turn(0.5)
@@ -411,7 +413,7 @@ def test_snapshot_and_beat(make_stage, log_lines):
     assert stage.relay.snapshot().gates == {}
     assert stage.relay.snapshot().gated == {"high": 0, "requests": 0}
     pause(stage, "high")
-    stage.broker.store.gate.pause("not ours", "ops")
+    stage.broker.store.pause("not ours", "ops")
     for url in ("/h1", "/h2", "/1"):
         stage.hold(url=url)
     stage.turn(2.1)
@@ -420,10 +422,7 @@ def test_snapshot_and_beat(make_stage, log_lines):
     assert snapshot.gates["high"].by == "ops"
     assert {*snapshot.gates} == {"high"}
     assert snapshot.held == 3
-    nodes = []
-    stage.broker.nodes().addCallback(nodes.append)
-    stage.turn()
-    told = orjson.loads(nodes[0][stage.relay.id])
+    told = orjson.loads(stage.broker.store.nodes[stage.relay.id].snapshot)
     assert told["gates"] == {"high": {"since": snapshot.gates["high"].since, "by": "ops"}}
     assert told["queues"]["high"]["gated"] == 2
     resume(stage, "high")

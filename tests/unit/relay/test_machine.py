@@ -27,7 +27,7 @@ class Relaying(RuleBasedStateMachine):
         self.pushes: Counter[str] = Counter()
         self.attempts: dict[str, int] = {}
         self.frames: dict[str, int] = {}
-        push = self.stage.broker.push
+        push = self.stage.broker.queues.push
 
         def note(queue, messages):
             # Not to a queue of which the relay knows that it is paused.
@@ -35,7 +35,7 @@ class Relaying(RuleBasedStateMachine):
             self.pushes.update(json.loads(one)["id"] for one in messages)
             return push(queue, messages)
 
-        self.stage.broker.push = note  # type: ignore[method-assign]
+        self.stage.broker.queues.push = note  # type: ignore[method-assign]
 
     @rule(method=st.sampled_from(["GET", "POST"]), broken=st.booleans())
     def come(self, method: str, broken: bool) -> None:
@@ -54,7 +54,7 @@ class Relaying(RuleBasedStateMachine):
             self.stage.relay.gone(self.helds[id])
 
     @rule()
-    @precondition(lambda self: self.waiting() and not self.stage.broker.store.gate.paused)
+    @precondition(lambda self: self.waiting() and not self.stage.broker.store.paused)
     def take(self) -> None:
         self.stage.turn()
         if self.stage.waiting():
@@ -130,8 +130,8 @@ class Relaying(RuleBasedStateMachine):
 
     @rule(paused=st.sampled_from([True, False, False]))
     def gate(self, paused: bool) -> None:
-        gate = self.stage.broker.store.gate
-        gate.pause("requests", "ops") if paused else gate.resume("requests")
+        store = self.stage.broker.store
+        store.pause("requests", "ops") if paused else store.resume("requests")
 
     @rule(seconds=SECONDS)
     def wait(self, seconds: float) -> None:
@@ -185,8 +185,8 @@ class Relaying(RuleBasedStateMachine):
         stage.broker.reconnect()
         stage.turn(1.0)
         known = {*stage.relay.snapshot().gates}
-        assert known == {*stage.broker.store.gate.paused}
-        stage.broker.store.gate.resume("requests")
+        assert known == {*stage.broker.store.paused}
+        stage.broker.store.resume("requests")
         stage.turn(1.0)
         before = self.waiting()
         while stage.waiting():

@@ -18,13 +18,13 @@ def pushes(stage, monkeypatch):
 
 def watch(stage, monkeypatch):
     noted = []
-    push = stage.broker.push
+    push = stage.broker.queues.push
 
     def note(queue, messages):
         noted.append((queue, [json.loads(one)["args"][0]["url"] for one in messages]))
         return push(queue, messages)
 
-    monkeypatch.setattr(stage.broker, "push", note)
+    monkeypatch.setattr(stage.broker.queues, "push", note)
     return noted
 
 
@@ -103,13 +103,13 @@ def test_promise_3_any_other_request_of_unknown_outcome_is_never_pushed_again(
 def test_promise_3_what_has_ended_in_the_meantime_is_not_pushed_again(stage, pushes, monkeypatch):
     stage.broker.drop_next_push(applied=True)
     held = stage.hold()
-    lose = stage.broker._lose
+    lose = stage.broker._connection.lose
 
     def lose_and_leave(reason):
         lose(reason)
         stage.relay.gone(held)
 
-    monkeypatch.setattr(stage.broker, "_lose", lose_and_leave)
+    monkeypatch.setattr(stage.broker._connection, "lose", lose_and_leave)
     stage.turn(1)
     assert len(pushes) == 1
 
@@ -126,7 +126,7 @@ def test_both_copies_of_what_was_pushed_twice_are_taken_off(stage):
 
 
 def test_all_copies_are_taken_off_after_any_number_of_lost_connections(stage, monkeypatch):
-    push, answers = stage.broker.push, []
+    push, answers = stage.broker.queues.push, []
 
     def lose(queue, messages):
         if len(answers) == 3:
@@ -135,7 +135,7 @@ def test_all_copies_are_taken_off_after_any_number_of_lost_connections(stage, mo
         answers.append(Deferred())
         return answers[-1]
 
-    monkeypatch.setattr(stage.broker, "push", lose)
+    monkeypatch.setattr(stage.broker.queues, "push", lose)
     stage.hold(client := FakeClient())
     for number in range(3):
         stage.turn()
@@ -161,13 +161,13 @@ def test_an_idempotent_request_of_unknown_outcome_expires_while_redis_is_away(st
 
 def test_what_could_not_be_sent_at_all_waits_its_two_seconds(stage, monkeypatch):
     answers = [Deferred()]
-    push = stage.broker.push
-    monkeypatch.setattr(stage.broker, "push", lambda *_: answers[0])
+    push = stage.broker.queues.push
+    monkeypatch.setattr(stage.broker.queues, "push", lambda *_: answers[0])
     stage.hold(client := FakeClient(), method="POST")
     stage.turn()
     stage.broker.disconnect()
     answers[0].errback(NotConnected("too late"))
-    monkeypatch.setattr(stage.broker, "push", push)
+    monkeypatch.setattr(stage.broker.queues, "push", push)
     stage.turn(1)
     assert client.told == []
     stage.broker.reconnect()
@@ -180,7 +180,7 @@ def test_a_second_push_that_could_not_be_sent_stays_a_second_push(stage, monkeyp
     stage.broker.drop_next_push(applied=True)
     held = stage.hold()
     answers = []
-    push = stage.broker.push
+    push = stage.broker.queues.push
 
     def refuse_second(*args):
         if answers or not stage.waiting():
@@ -188,7 +188,7 @@ def test_a_second_push_that_could_not_be_sent_stays_a_second_push(stage, monkeyp
         answers.append(Deferred())
         return answers[0]
 
-    monkeypatch.setattr(stage.broker, "push", refuse_second)
+    monkeypatch.setattr(stage.broker.queues, "push", refuse_second)
     stage.turn()
     assert held.pushes == 2
     stage.broker.disconnect()
@@ -219,7 +219,7 @@ def test_a_failure_nobody_thought_of_is_a_refusal_as_well(stage, monkeypatch):
         failed.errback(TypeError("bug"))
         return failed
 
-    monkeypatch.setattr(stage.broker, "push", push)
+    monkeypatch.setattr(stage.broker.queues, "push", push)
     stage.hold(client := FakeClient())
     stage.turn()
     assert client.status == 503
@@ -227,7 +227,7 @@ def test_a_failure_nobody_thought_of_is_a_refusal_as_well(stage, monkeypatch):
 
 def test_ended_requests_are_forgotten_while_redis_is_away(stage, monkeypatch):
     answers = [Deferred()]
-    monkeypatch.setattr(stage.broker, "push", lambda *_: answers[0])
+    monkeypatch.setattr(stage.broker.queues, "push", lambda *_: answers[0])
     unknown = stage.hold()
     stage.turn()
     stage.broker.disconnect()

@@ -109,7 +109,7 @@ def test_a_client_that_leaves_is_told_to_its_worker(mounted):
     connection, taken = asked(mounted)
     stage.stream(taken, b"one")
     connection.leave()
-    assert stage.broker.store.pool.which_gone([taken["node_id"]]) == {taken["node_id"]}
+    assert stage.broker.store.which_gone([taken["node_id"]]) == {taken["node_id"]}
     stage.frame(taken, b"two", more=False)
     assert stage.counter("gone") == 1
 

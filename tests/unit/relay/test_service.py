@@ -63,7 +63,7 @@ def test_it_is_a_service_like_any_other(clock):
     assert len(ended) == 1
     # Nothing is left: no timer, no node, no message.
     assert clock.getDelayedCalls() == []
-    assert broker.store.nodes() == {}
+    assert broker.store.nodes == {}
     assert broker.messages("requests") == []
 
 
@@ -89,7 +89,7 @@ def test_promise_6_a_redis_that_does_not_answer_does_not_keep_it(clock, monkeypa
     service, broker = make(clock)
     service.startService()
     clock.advance(0)
-    monkeypatch.setattr(broker, "leave", lambda node: Deferred())
+    monkeypatch.setattr(broker.nodes, "leave", lambda node: Deferred())
     ended = []
     service.stopService().addCallback(ended.append)
     clock.advance(1.9)

@@ -40,7 +40,7 @@ def broken_off(connection):
 
 def gone(stage, taken):
     """Whether the worker can know that nobody waits."""
-    return stage.broker.store.pool.which_gone([taken["node_id"]]) == {taken["node_id"]}
+    return stage.broker.store.which_gone([taken["node_id"]]) == {taken["node_id"]}
 
 
 def test_each_frame_is_a_chunk_at_once(stage):
@@ -351,14 +351,14 @@ def test_promise_2_a_first_frame_while_the_expiry_is_under_way_is_not_followed_b
 
     connection, taken = asked(stage)
     raw = encode_reply(node_id=taken["node_id"], body=b"just in time", more=True)
-    take_off = stage.broker.take_off
+    take_off = stage.broker.queues.take_off
 
     def and_begin(*args, **kwargs):
         removed = fail(NotConnected()) if fails else take_off(*args, **kwargs)
         stage.relay._replies.read([raw])
         return removed
 
-    monkeypatch.setattr(stage.broker, "take_off", and_begin)
+    monkeypatch.setattr(stage.broker.queues, "take_off", and_begin)
     stage.turn(61)
     stage.frame(taken, b"!", more=False)
     assert connection.response(streamed=True).body == b"just in time!"
@@ -392,6 +392,23 @@ def test_a_push_that_is_uncertain_is_not_repeated_where_its_answer_has_begun(sta
 # Clients
 
 
+def test_a_client_that_leaves_while_its_answer_begins_is_gone_and_counted_off_once(stage):
+    class Leaving(FakeClient):
+        def begin(self, reply, parts, *, last):
+            stage.relay.gone(held)
+            return super().begin(reply, parts, last=last)
+
+    held = stage.hold(Leaving())
+    stage.turn()
+    taken = stage.take()
+    stage.stream(taken, b"one")
+    assert held.state is HeldState.GONE
+    snapshot = stage.relay.snapshot()
+    assert (snapshot.held, snapshot.held_bytes, snapshot.streaming) == (0, 0, 0)
+    assert (stage.counter("gone"), stage.counter("answered"), stage.counter("aborted")) == (1, 0, 0)
+    assert gone(stage, taken)
+
+
 def test_a_client_that_leaves_in_the_middle_is_told_to_its_worker(make_stage):
     stage = make_stage(frame_timeout=20.0)
     connection, taken = begun(stage)
@@ -412,7 +429,7 @@ def test_frames_for_nobody_ever_are_counted_and_nobody_is_told(stage):
     stage.frame("nobody", b"x")
     stage.frame(f"{stage.relay.id}-{'0' * 33}", b"x")
     assert stage.counter("frames_late") == 2
-    assert stage.broker.store.pool.gone == {}
+    assert stage.broker.store.gone == {}
 
 
 def slow(stage, capacity=64 * 1024):
@@ -503,7 +520,7 @@ def test_promise_6_a_client_that_takes_nothing_is_cut_and_one_that_takes_little_
 
 def test_a_worker_can_know_how_much_its_client_has_taken(stage):
     connection, taken = begun(stage)
-    told = stage.broker.store.pool.taken
+    told = stage.broker.store.taken
     stage.frame(taken, b"x" * 60_000)
     # Not for every event of a few bytes.
     assert told == {}
@@ -525,7 +542,7 @@ def test_a_worker_can_know_how_much_its_client_has_taken(stage):
 
 def test_a_worker_of_few_bytes_knows_from_time_to_time_that_there_is_a_relay(stage):
     _, taken = begun(stage)
-    told = stage.broker.store.pool.taken
+    told = stage.broker.store.taken
     for _ in range(4):
         stage.turn(25)
         stage.frame(taken, b"event")
@@ -544,7 +561,7 @@ def test_what_a_worker_is_to_know_is_said_again_where_redis_was_away(stage, what
     connection, taken = begun(stage)
     connection.wire.capacity = 0
     stage.frame(taken, b"x" * 300_000)
-    known = stage.broker.store.pool.taken.get(taken["node_id"], (0, 0))[0]
+    known = stage.broker.store.taken.get(taken["node_id"], (0, 0))[0]
     stage.broker.disconnect()
     if what == "gone":
         connection.leave()
@@ -556,7 +573,7 @@ def test_what_a_worker_is_to_know_is_said_again_where_redis_was_away(stage, what
     if what == "gone":
         assert gone(stage, taken)
     else:
-        assert stage.broker.store.pool.taken[taken["node_id"]][0] > max(known, 200_000)
+        assert stage.broker.store.taken[taken["node_id"]][0] > max(known, 200_000)
 
 
 def test_while_a_client_is_behind_its_worker_may_be_silent(make_stage):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from queuerelay.broker.base import Gate
+from queuerelay.broker.records import Gate
 from queuerelay.status.collect.dead_letters import DeadLetter, DeadLetterAttempt, DeadLetters
 from queuerelay.status.collect.history import History, Percentiles, Series
 from queuerelay.status.collect.snapshot import (

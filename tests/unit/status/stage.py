@@ -77,7 +77,7 @@ class Stage(RelayStage):
     def beat(self, id: str, **published: Any) -> None:
         """Another node says this of itself."""
         raw = json.dumps({"id": id, "host": "other", "pid": 7, "uptime": 1.0, **published})
-        self.broker.beat(id, raw.encode(), inbox_life=60.0)
+        self.broker.nodes.beat(id, raw.encode(), inbox_life=60.0)
         self.turn()
 
     def ask(

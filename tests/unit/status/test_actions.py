@@ -81,7 +81,7 @@ def test_what_is_no_json_to_everybody_is_refused(act, args):
 
 
 def test_what_takes_too_long_is_in_the_log_too(act, broker, monkeypatch, log_lines):
-    monkeypatch.setattr(broker, "retry_failures", lambda which: Deferred())
+    monkeypatch.setattr(broker.dead_letters, "retry_many", lambda which: Deferred())
     answering = act("failed/retry", b'{"all":true}')
     # As the resource does after its bound.
     answering.cancel()

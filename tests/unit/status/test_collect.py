@@ -160,7 +160,7 @@ def test_a_silent_node_is_stale_and_its_counters_stay(stage):
     ],
 )
 def test_what_cannot_be_read_is_a_stale_node_and_nobody_elses_trouble(stage, raw, log_lines):
-    stage.broker.beat("bad", raw, inbox_life=60.0)
+    stage.broker.nodes.beat("bad", raw, inbox_life=60.0)
     stage.turn(2.0)
     (node,) = [node for node in stage.snapshot.nodes if node.id == "bad"]
     assert node.stale
@@ -202,7 +202,7 @@ def test_texts_of_others_are_bounded(stage):
 
 def test_queues_of_others_are_shown_and_bounded(stage):
     for number in range(QUEUES + 50):
-        stage.broker.push(f"other-{number:04}", [job("x", 1.0)])
+        stage.broker.queues.push(f"other-{number:04}", [job("x", 1.0)])
     stage.turn(1.0)
     found = stage.snapshot
     assert len(found.queues) == QUEUES
@@ -216,14 +216,14 @@ def test_a_queue_that_nobody_works_on(stage):
     stage.hold()
     stage.turn(1.0)
     assert ("no-worker", "requests") in stage.reasons
-    stage.other().register_worker("ruby:1:*", ["requests"])
+    stage.other().registry.register("ruby:1:*", ["requests"])
     stage.turn(1.0)
     assert (stage.queue().workers, stage.queue().served) == (1, True)
     assert stage.reasons == []
 
 
 def test_a_paused_queue(stage):
-    stage.broker.pause("requests", by="me")
+    stage.broker.gate.pause("requests", by="me")
     stage.turn(1.5)
     stage.hold()
     stage.turn(3.0)
@@ -236,7 +236,7 @@ def test_a_paused_queue(stage):
 
 
 def test_a_paused_queue_that_nobody_has_used_yet(stage):
-    stage.broker.pause("later", by="me")
+    stage.broker.gate.pause("later", by="me")
     stage.turn(1.0)
     assert stage.queue("later").gate.by == "me"
     assert ("paused", "later") in stage.reasons
@@ -316,7 +316,7 @@ def test_other_nodes_age_while_redis_is_away(stage):
 
 def test_asking_costs_redis_nothing(stage):
     asked = []
-    stage.broker.survey = lambda: asked.append(1)
+    stage.broker.nodes.survey = lambda: asked.append(1)
     for path in ("/status.json", "/history.json", "/metrics", "/stats.txt", "/healthz", "/readyz"):
         for _ in range(5):
             assert stage.ask(path).status == 200

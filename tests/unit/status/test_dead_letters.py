@@ -2,7 +2,7 @@
 
 import json
 
-from queuerelay.broker.base import Failure, FailurePage
+from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.status.collect.dead_letters import ATTEMPTS, LONG, TEXT, failures
 
 HUGE = "x" * 1_000_000
@@ -10,7 +10,7 @@ HUGE = "x" * 1_000_000
 
 def shown(entry):
     raw = json.dumps(entry).encode()
-    (letter,) = failures(FailurePage(total=1, items=[Failure.of(raw, 0)]), 0).items
+    (letter,) = failures(DeadLetterPage(total=1, items=[DeadLetterEntry.of(raw, 0)]), 0).items
     return letter
 
 

@@ -41,7 +41,7 @@ def check(stage, path: str) -> None:
 
 def busy(stage) -> None:
     """Something of everything."""
-    stage.broker.pause("requests", by="me")
+    stage.broker.gate.pause("requests", by="me")
     stage.turn(1.5)
     stage.hold()
     stage.broker.store.append("resque:failed", [failure(1), b"{}"])

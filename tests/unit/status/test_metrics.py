@@ -126,7 +126,7 @@ def test_what_clients_ask_makes_no_series(stage):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_foreign_names_stay_inside_of_their_labels(stage, text):
-    stage.broker.push(text, [b"x"])
+    stage.broker.queues.push(text, [b"x"])
     stage.beat("h", role="pool", host=text, pools=[pool(name=text, queues=[text], resting=text)])
     stage.turn(1.0)
     for accept in ("", "application/openmetrics-text"):
@@ -146,11 +146,11 @@ def test_foreign_names_stay_inside_of_their_labels(stage, text):
 def test_stats_as_resque_web_writes_them(stage):
     for _ in range(3):
         stage.hold()
-    stage.broker.push("mails", [b"{}", b"{}"])
+    stage.broker.queues.push("mails", [b"{}", b"{}"])
     other = stage.other()
-    other.register_worker("ruby:1:mails", ["mails"])
-    other.count(processed=12, failed=2)
-    other.working_on("ruby:1:mails", "mails", b"{}")
+    other.registry.register("ruby:1:mails", ["mails"])
+    other.registry.count(processed=12, failed=2)
+    other.registry.working_on("ruby:1:mails", "mails", b"{}")
     stage.broker.store.append("resque:failed", [b"{}"] * 4)
     stage.turn(1.0)
     assert stage.ask("/stats.txt").body.decode() == (

@@ -39,7 +39,7 @@ def test_a_stuck_loop_is_named(stage, logged_failures):
 
 
 def test_a_loop_that_waits_for_ever_is_stuck_too(stage):
-    stage.broker.survey = lambda: stage.broker.when_up().addCallback(lambda _: never)
+    stage.broker.nodes.survey = lambda: stage.broker.when_up().addCallback(lambda _: never)
     never = Deferred()
     stage.turn(30.0)
     assert "collect" in stage.ask("/healthz").body.decode()

@@ -75,8 +75,8 @@ def test_every_published_field_is_shown_or_said_not_to_be(record):
 @pytest.fixture
 def shown(stage):
     """``/status.json`` with two more nodes, by table and key what they say."""
-    stage.broker.beat("r9", encode(dataclasses.replace(RELAY, id="r9")), inbox_life=60.0)
-    stage.broker.beat("p9", encode(dataclasses.replace(POOL, id="p9")), inbox_life=60.0)
+    stage.broker.nodes.beat("r9", encode(dataclasses.replace(RELAY, id="r9")), inbox_life=60.0)
+    stage.broker.nodes.beat("p9", encode(dataclasses.replace(POOL, id="p9")), inbox_life=60.0)
     stage.turn(1.0)
     return stage.json("/status.json")
 
@@ -111,8 +111,8 @@ def test_what_a_relay_publishes_is_shown(shown):
 
 def test_durations_are_shown_of_what_came_since_the_listener_looks(stage):
     young = dataclasses.replace(RELAY, id="r9", uptime=0.5)
-    stage.broker.beat("r9", encode(young), inbox_life=60.0)
-    stage.broker.beat("p9", encode(dataclasses.replace(POOL, uptime=0.5)), inbox_life=60.0)
+    stage.broker.nodes.beat("r9", encode(young), inbox_life=60.0)
+    stage.broker.nodes.beat("p9", encode(dataclasses.replace(POOL, uptime=0.5)), inbox_life=60.0)
     stage.turn(1.0)
     found = stage.json("/status.json")
     queue, pool = row(found, "queues", "requests"), row(found, "pools", "p9")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from queuerelay.broker.base import Failure, FailurePage
+from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.wire import dead_letter
 from queuerelay.wire.keys import Keys
@@ -30,23 +30,25 @@ _WALKS: Final = 3
 _Act = Callable[[bytes], Deferred[bool] | None]
 
 
-class Failures:
-    """What an operator does with ``resque:failed``."""
+class RedisDeadLetters:
+    """See `queuerelay.broker.base.DeadLettersPart`."""
 
     def __init__(self, commands: RedisConnection, keys: Keys) -> None:
         self._commands = commands
         self._keys = keys
 
-    def page(self, *, start: int, count: int, newest: bool) -> Deferred[FailurePage]:
-        """See `Broker.failures`."""
+    def page(
+        self, *, start: int = 0, count: int = 50, newest: bool = True
+    ) -> Deferred[DeadLetterPage]:
+        """`count` dead letters from the `start`-th on."""
         start = max(0, start)
 
-        def page(answer: list[Any]) -> FailurePage:
+        def page(answer: list[Any]) -> DeadLetterPage:
             total, raws = answer[0], answer[1:]
-            return FailurePage(
+            return DeadLetterPage(
                 total=total,
                 items=[
-                    Failure.of(raw, total - 1 - start - i if newest else start + i)
+                    DeadLetterEntry.of(raw, total - 1 - start - i if newest else start + i)
                     for i, raw in enumerate(raws)
                 ],
             )
@@ -62,11 +64,11 @@ class Failures:
     # One
 
     def retry(self, which: str | bytes) -> Deferred[bool]:
-        """See `Broker.retry_failure`."""
+        """Put the message of a dead letter back at the tail of its queue."""
         return Deferred.fromCoroutine(self._some([which], self._retry)).addCallback(bool)
 
     def drop(self, which: str | bytes) -> Deferred[bool]:
-        """See `Broker.drop_failure`."""
+        """Take a dead letter out for good."""
         return Deferred.fromCoroutine(self._some([which], self._drop)).addCallback(bool)
 
     def _retry(self, raw: bytes) -> Deferred[bool] | None:
@@ -85,16 +87,16 @@ class Failures:
 
     # Many
 
-    def retry_many(self, which: Sequence[str | bytes] | None) -> Deferred[int]:
-        """See `Broker.retry_failures`."""
+    def retry_many(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Retry all of `which`, or all that there are now."""
         if which is None:
             return Deferred.fromCoroutine(
                 self._all(lambda raw: None if dead_letter.was_retried(raw) else self._retry(raw))
             )
         return Deferred.fromCoroutine(self._some(which, self._retry))
 
-    def drop_many(self, which: Sequence[str | bytes] | None) -> Deferred[int]:
-        """See `Broker.drop_failures`."""
+    def drop_many(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
+        """Drop all of `which`, or all that there are now."""
         if which is None:
             return Deferred.fromCoroutine(self._all(self._drop))
         return Deferred.fromCoroutine(self._some(which, self._drop))

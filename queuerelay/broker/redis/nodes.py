@@ -1,0 +1,191 @@
+"""The list of nodes on Redis, and one look at all that Redis knows of everybody.
+
+Invariants:
+
+1. A node that is silent is buried by any other, and its inbox gets a last term instead of vanishing
+   at once.
+2. A survey is two round trips whatever there is, and what they bring is bounded (`MOST`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from queuerelay.broker.records import (
+    NODE_SILENCE,
+    REPLY_LIFE,
+    SNAPSHOT_LIFE,
+    NodeBeat,
+    Survey,
+)
+from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.inbox import RedisInbox
+from queuerelay.errors import BrokerError
+from queuerelay.wire.keys import Keys
+
+#: How many nodes, queues and workers are looked at, each; where there are more, any of them.
+MOST: Final = 1000
+
+
+class RedisNodes:
+    """See `queuerelay.broker.base.NodesPart`; `inbox` knows whether there is a legacy list."""
+
+    _log = Logger()
+
+    def __init__(
+        self, commands: RedisConnection, keys: Keys, inbox: RedisInbox, *, clock: IReactorTime
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._inbox = inbox
+        self._clock = clock
+        self._scan_cursor: bytes = b"0"
+
+    def connected(self) -> None:
+        """The other side may be another Redis now: walk its keys from their beginning."""
+        self._scan_cursor = b"0"
+
+    def beat(self, node_id: str, snapshot: bytes, *, inbox_life: float) -> Deferred[None]:
+        """Say that the node lives, publish its snapshot, and bury nodes that are silent."""
+        return Deferred.fromCoroutine(self._beat(node_id, snapshot, int(inbox_life)))
+
+    async def _beat(self, node_id: str, snapshot: bytes, inbox_life: int) -> None:
+        keys, silence = self._keys, int(NODE_SILENCE * 1000)
+        dead = await self._commands.script(
+            "beat",
+            [keys.nodes, keys.node(node_id), keys.inbox(node_id)],
+            [node_id, snapshot, int(SNAPSHOT_LIFE * 1000), inbox_life, silence],
+        )
+        for name in dead:
+            other = name.decode("utf-8", "replace")
+            if await self._bury(other, silence, inbox_life):
+                self._log.info("node {node} has been silent too long; dropped", node=other)
+        await self._sweep(silence, inbox_life)
+
+    async def _bury(self, node_id: str, silence: int, inbox_life: int) -> bool:
+        """Take the node off the list unless it spoke within `silence` ms."""
+        names = [self._keys.nodes, self._keys.inbox(node_id)]
+        if self._inbox.legacy is not None:
+            names += [self._keys.legacy_inbox(node_id), self._inbox.legacy]
+        answer = await self._commands.script("bury", names, [node_id, silence, inbox_life])
+        return bool(answer == 1)
+
+    async def _sweep(self, silence: int, inbox_life: int) -> None:
+        """One step of a walk over all keys, for what nodes that are not listed have left.
+
+        An inbox without a term was written by a worker that answered a dead relay: it gets a last
+        one, so that none stays. Old replies that a relay took and did not sort go back.
+        """
+        keys, inbox, taken = self._keys, self._keys.inbox(""), self._keys.legacy_inbox("")
+        self._scan_cursor, found = await self._commands.call(
+            "SCAN", self._scan_cursor, "MATCH", _glob(keys.prefix) + "*", "COUNT", 250
+        )
+        for key in found:
+            text = key.decode("utf-8", "replace")
+            prefix = next((one for one in (inbox, taken) if text.startswith(one)), None)
+            if prefix is None or (prefix == taken and self._inbox.legacy is None):
+                continue
+            node = text.removeprefix(prefix)
+            if await self._commands.call("ZSCORE", keys.nodes, node) is None:
+                await self._bury(node, silence, inbox_life)
+
+    def leave(self, node_id: str) -> Deferred[None]:
+        """Take the node off the list, and delete its inbox."""
+        return Deferred.fromCoroutine(self._leave(node_id))
+
+    async def _leave(self, node_id: str) -> None:
+        # Less than no silence: it spoke just now. What its own reader takes from the legacy list
+        # after this, the others' sweep gives back.
+        await self._bury(node_id, -1000, REPLY_LIFE)
+        keys = self._keys
+        await self._commands.call("DEL", keys.node(node_id), keys.inbox(node_id))
+
+    def survey(self) -> Deferred[Survey]:
+        """What Redis knows of everybody."""
+        return Deferred.fromCoroutine(self._survey())
+
+    async def _survey(self) -> Survey:
+        keys, began = self._keys, self._clock.seconds()
+        answers = await self._commands.pipeline(
+            ("TIME",),
+            ("INFO", "server", "memory"),
+            ("ZREVRANGE", keys.nodes, 0, MOST - 1, "WITHSCORES"),
+            ("SRANDMEMBER", keys.queues, MOST),
+            ("SRANDMEMBER", keys.workers, MOST),
+            ("SCARD", keys.workers),
+            ("GET", keys.stat("processed")),
+            ("GET", keys.stat("failed")),
+            ("LLEN", keys.failed),
+            ("GET", keys.pause_all),
+        )
+        latency = self._clock.seconds() - began
+        time, info, nodes, queues, workers, total, processed, failed, dead_letters, paused = (
+            None if isinstance(answer, BrokerError) else answer for answer in answers
+        )
+        now = int(time[0]) + int(time[1]) / 1e6 if time else 0.0
+        beats = list(zip(map(_text, nodes[::2]), nodes[1::2], strict=True)) if nodes else []
+        ids = sorted(map(_text, workers or ()))
+        snapshots, working = await self._second([name for name, _ in beats], ids)
+        fields = dict(re.findall(r"^(\w+):([^\r\n]*)", _text(info or b""), re.MULTILINE))
+        return Survey(
+            latency=latency,
+            version=_version(fields),
+            memory_used=_count(fields.get("used_memory")),
+            memory_max=_count(fields.get("maxmemory")) or None,
+            nodes={
+                name: NodeBeat(age=max(0.0, now - float(beat) / 1000), snapshot=snapshot)
+                for (name, beat), snapshot in zip(beats, snapshots, strict=True)
+            },
+            queues=sorted(map(_text, queues or ())),
+            workers=ids,
+            workers_total=total or 0,
+            working=working,
+            processed=_count(processed) or 0,
+            failed=_count(failed) or 0,
+            dead_letters=dead_letters or 0,
+            paused=paused == b"true",
+        )
+
+    async def _second(
+        self, nodes: Sequence[str], workers: Sequence[str]
+    ) -> tuple[Sequence[bytes | None], int]:
+        """The snapshots of `nodes`, and how many of `workers` run something."""
+        commands: list[Sequence[object]] = []
+        if nodes:
+            commands.append(("MGET", *map(self._keys.node, nodes)))
+        if workers:
+            commands.append(("EXISTS", *map(self._keys.worker, workers)))
+        if not commands:
+            return [], 0
+        answers = await self._commands.pipeline(*commands)
+        told: list[Any] = [None if isinstance(one, BrokerError) else one for one in answers]
+        snapshots = told.pop(0) if nodes else []
+        return snapshots or [None] * len(nodes), (told.pop(0) or 0) if workers else 0
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _count(value: str | bytes | None) -> int | None:
+    """A whole number as Redis writes it; None where it is none."""
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return None
+
+
+def _version(fields: Mapping[str, str]) -> str | None:
+    # Valkey says its own version, and beside it the one of Redis that it stands for.
+    if "valkey_version" in fields:
+        return f"Valkey {fields['valkey_version']}"
+    return f"Redis {fields['redis_version']}" if "redis_version" in fields else None
+
+
+def _glob(text: str) -> str:
+    """`text` as a pattern that matches only itself."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)
