@@ -1,4 +1,4 @@
-"""Asks how large a pool should be now: what `sizing` decides, from what Redis says."""
+"""The size that a pool should have now: what `sizing` decides, from what Redis says."""
 
 from collections.abc import Callable, Sequence
 

@@ -64,8 +64,8 @@ class Child(ProcessProtocol):
         argv: Sequence[bytes],
         environment: Mapping[bytes, bytes],
     ) -> None:
-        """Start it by `spawn`, a `spawnProcess` or a `launch`; raises what that raises, and then
-        nothing was started.
+        """Start the process by `spawn`, a `spawnProcess` or a `launch`; raises what that raises, and
+        then nothing was started.
         """
         self._started_at = self._clock.seconds()
         spawn(self, argv[0], argv, environment)
@@ -83,7 +83,9 @@ class Child(ProcessProtocol):
         return self._started and self._exit is None
 
     def end(self, why: EndReason, *, grace: float | None = None) -> None:
-        """End it: TERM, grace, KILL. The first reason stays, and its grace: by default its own."""
+        """End the process: TERM, grace, KILL. The first reason stays, and so does its `grace`, by
+        default the child's.
+        """
         if self.alive and self._ended_by_us is None:
             self._ended_by_us = why
             self._signal("TERM")
@@ -96,7 +98,7 @@ class Child(ProcessProtocol):
                 transport.closeStdout()
 
     def kill(self, why: EndReason) -> None:
-        """End it at once."""
+        """Kill the process at once."""
         if self.alive:
             self._ended_by_us = self._ended_by_us or why
             self._signal("KILL")
@@ -110,7 +112,7 @@ class Child(ProcessProtocol):
     # What the reactor calls
 
     def connectionMade(self) -> None:
-        """It runs."""
+        """The process runs: give it its stdin."""
         transport: Any = self.transport
         if self._stdin:
             transport.write(self._stdin)
@@ -118,15 +120,15 @@ class Child(ProcessProtocol):
         transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
-        """Something on stdout."""
+        """The process printed `data` on stdout."""
         self._on_output(data)
 
     def errReceived(self, data: bytes) -> None:
-        """Something on stderr."""
+        """The process printed `data` on stderr."""
         self._on_errors(data)
 
     def childConnectionLost(self, childFD: int) -> None:
-        """One of its pipes is closed."""
+        """One of the process's pipes is closed."""
         self._pipes.discard(childFD)
 
     def processExited(self, reason: Failure) -> None:
@@ -180,4 +182,4 @@ class Child(ProcessProtocol):
 
 
 def _unheard(output: bytes) -> None:
-    """What is printed after the end is nobody's."""
+    """Drop what is printed after the end."""

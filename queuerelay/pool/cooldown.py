@@ -1,4 +1,4 @@
-"""When a pool takes messages although its command cannot be run."""
+"""The rests of a pool whose command cannot be run, and when it tries again."""
 
 from collections.abc import Callable, Iterable
 from typing import Final

@@ -42,8 +42,8 @@ _REASONS: Final = {
 
 
 class Disposition:
-    """Settles the messages of one pool: counts them in `tally`, and takes a `rest` where the
-    pool's command cannot be run.
+    """Settles the messages of one pool, counts them in `tally`, and takes a `rest` where the pool's
+    command cannot be run.
     """
 
     _log = Logger()
@@ -214,7 +214,7 @@ class Disposition:
     async def fail(
         self, work: Work, *, reason: str, last: Attempt | None = None, status: int = 502
     ) -> None:
-        """Into ``resque:failed`` for this `reason`; who waits for a reply is told by `status`."""
+        """The message fails for good for `reason`; whoever waits for a reply gets `status`."""
         entry = task.failure(
             work, worker=self._worker, reason=reason, last=last, now=self._wall_clock()
         )

@@ -33,7 +33,7 @@ PAUSE: Final = 1.0
 
 
 class Slots(Protocol):
-    """Those that are filled."""
+    """The slots of a pool, as the filling sees them."""
 
     @property
     def room(self) -> int:

@@ -227,7 +227,7 @@ class Pool:
                 self._freed(slot)
 
     def _freed(self, slot: PoolSlot) -> None:
-        """Nothing of it runs any more: there is room for another."""
+        """Nothing of the slot runs any more: there is room for another message."""
         if self.busy >= self._size:
             self._idle_since = self._clock.seconds()
         self.busy -= 1
@@ -240,7 +240,7 @@ class Pool:
             await self._settler.put_back(claim)
 
     def _keep(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
-        """Know of it until it ends."""
+        """Run `coroutine`, and know of it until it ends: the pool does not stop before."""
         run = Deferred.fromCoroutine(coroutine)
         self._runs.add(run)
         run.addBoth(self._ended, run)
@@ -270,7 +270,7 @@ class Pool:
         return False
 
     def snapshot(self) -> PoolState:
-        """What it is doing now."""
+        """What the pool is doing now."""
         now, tally = self._clock.seconds(), self._tally
         resting = self._rest.reason
         if not self._upkeep.open_queues:

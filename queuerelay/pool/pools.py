@@ -161,7 +161,7 @@ class Pools:
         return [*self._loops, *(loop for one in self._pools.values() for loop in one.loops())]
 
     def published(self) -> PoolNode:
-        """What it tells others about itself."""
+        """What this process tells others about itself."""
         stillest = sorted(self.loops(), key=lambda loop: loop.limit - loop.still)
         return PoolNode(
             id=self.id,

@@ -62,7 +62,7 @@ class Post:
             self.pause.cancel()
 
     def snapshot(self, now: float) -> SlotState:
-        """What it is doing at `now` clock seconds."""
+        """What the post is doing at `now` clock seconds."""
         if self.child is None:
             return SlotState(number=self.number, state="waiting", attempt=self.failures or None)
         return SlotState(

@@ -113,7 +113,7 @@ class Residents:
             self._dismiss(self._posts.pop(), self.config.grace)
 
     def _dismiss(self, post: Post, grace: float) -> None:
-        """It is not to be filled any more, and its process is to end within `grace` seconds."""
+        """Fill `post` no more, and end its process within `grace` seconds."""
         post.wanted = False
         self._leaving.append(post)
         self._end(post, EndReason.SHUTDOWN, grace)
@@ -171,7 +171,9 @@ class Residents:
             self._over.fire(None)
 
     def _next_to_replace(self) -> Post | None:
-        """Those first that do not work at the moment: they cost nothing."""
+        """A post whose process is of an earlier release; rather one without a process, which costs
+        nothing.
+        """
         old = [post for post in self._posts if post.release < self._keeper.release]
         return min(old, key=lambda post: post.child is not None and not post.ending, default=None)
 
@@ -231,7 +233,7 @@ class Residents:
         return [self._look]
 
     def snapshot(self) -> PoolState:
-        """What it is doing now."""
+        """What the pool is doing now."""
         now, tally = self._clock.seconds(), self._keeper.tally
         return PoolState(
             name=self.config.name,

@@ -1,4 +1,4 @@
-"""Ends claims, whatever Redis does meanwhile."""
+"""The end of a claim, whatever Redis does meanwhile."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class Settler:
         self._waiting: dict[Deferred[Any], Deferred[Any]] = {}
 
     def acknowledge(self, claim: Claim, answer: OutgoingReply | None = None) -> Deferred[bool]:
-        """It is done; `answer` goes out in the same step."""
+        """The message is done; `answer` goes out in the same step."""
         if answer is None:
             acknowledged = self._until_answered(lambda: self._broker.leases.ack(claim))
         else:
@@ -60,17 +60,17 @@ class Settler:
         return acknowledged.addCallback(self._over, claim.queue)
 
     def put_back(self, claim: Claim) -> Deferred[bool]:
-        """Back on its queue, as if never taken."""
+        """The message goes back on its queue, as if never taken."""
         return self._until_answered(lambda: self._broker.leases.retry(claim, claim.message))
 
     def delay(self, claim: Claim, message: bytes, seconds: float) -> Deferred[bool]:
-        """Again as `message`, in `seconds`."""
+        """The message comes again as `message`, in `seconds`."""
         return self._until_answered(
             lambda: self._broker.delayed.delay(claim, message, seconds=seconds)
         )
 
     def fail(self, claim: Claim, entry: bytes, answer: OutgoingReply | None) -> Deferred[bool]:
-        """Into ``resque:failed`` as `entry`; `answer` goes out in the same step."""
+        """The message is in ``resque:failed`` as `entry`; `answer` goes out in the same step."""
         reply_to = answer.reply_to if answer is not None else None
         reply = answer.reply if answer is not None else None
         failed = self._until_answered(
@@ -83,7 +83,7 @@ class Settler:
         return was_ours
 
     async def sleep(self, seconds: float) -> None:
-        """Wait so long."""
+        """Wait `seconds`; raises `GivenUp` where that comes first."""
         sleeping: Deferred[None] = deferLater(self._clock, seconds)
         try:
             await self._unless_given_up(sleeping)

@@ -6,7 +6,7 @@ from queuerelay.wire.node import SlotState
 
 
 class PoolSlot:
-    """What a slot is doing; made for one message, and gone with it."""
+    """A slot; made for one message, and gone with it."""
 
     __slots__ = (
         "attempt",
@@ -43,7 +43,7 @@ class PoolSlot:
         return "running" if self.child.alive else "ending"
 
     def snapshot(self, now: float) -> SlotState:
-        """What it is doing at `now` clock seconds."""
+        """What the slot is doing at `now` clock seconds."""
         return SlotState(
             number=self.number,
             state=self.state,

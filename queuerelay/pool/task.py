@@ -144,7 +144,10 @@ class Workshop:
         return program
 
     def environment(self, work: Work) -> dict[bytes, bytes]:
-        """Its environment; raises `BadRequest` for a request that no environment can carry."""
+        """The environment for `work`.
+
+        Raises `BadRequest` for a request that no environment can carry.
+        """
         request = work.message.request
         own = message_environment(
             message_id=work.id,
@@ -178,7 +181,7 @@ def _signature(path: str) -> tuple[int, ...] | None:
 
 
 def success(work: Work, output: Capture, *, wait: float, run: float) -> OutgoingReply | None:
-    """The answer that a script's stdout is, if anybody waits for one.
+    """The reply that a script's stdout is, if anybody waits for one.
 
     Raises `ReplyError` where it is none: no CGI header block, or output of which some is missing.
     """
@@ -218,7 +221,7 @@ _PROBLEMS: Final = {502: "worker-failed", 504: "worker-timeout"}
 
 
 def refusal(work: Work, status: int, text: str) -> OutgoingReply | None:
-    """The answer to whoever waits for a message that came to nothing, if anybody does."""
+    """The reply to whoever waits for a message that came to nothing, if anybody does."""
     reply_to = work.message.reply_to
     if reply_to is None:
         return None
@@ -235,7 +238,7 @@ def refusal(work: Work, status: int, text: str) -> OutgoingReply | None:
 
 
 def _node_id(work: Work) -> str:
-    """What the one who waits calls it; of a job that does not say, its id."""
+    """The id under which a reply to `work` is waited for; of a job that does not say, its own."""
     if work.message.request is not None:
         return work.message.request.node_id
     node_id = work.message.args[0].get("node_id")

@@ -20,8 +20,8 @@ LOOK_INTERVAL: Final = 1.0
 
 
 class Upkeep:
-    """Renews the leases of what is in the `slots`, ends scripts that are nobody's matter any more,
-    finds what dead pools left, brings delayed messages back, and tells of the pool.
+    """Renews the leases of the messages in `slots`, ends scripts whose client or lease is gone,
+    takes over from dead pools, brings delayed messages back, and shows the pool to Resque's tools.
     """
 
     def __init__(
