@@ -64,8 +64,9 @@ class Child(ProcessProtocol):
         argv: Sequence[bytes],
         environment: Mapping[bytes, bytes],
     ) -> None:
-        """Start the process by `spawn`, a `spawnProcess` or a `launch`; raises what that raises, and
-        then nothing was started.
+        """Start the process by `spawn`, a `spawnProcess` or a `launch`.
+
+        Raises what that raises, and then nothing was started.
         """
         self._started_at = self._clock.seconds()
         spawn(self, argv[0], argv, environment)
