@@ -37,6 +37,7 @@ from twisted.internet.protocol import ProcessProtocol
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
+from queuerelay.pool.runtime import Runtime
 from queuerelay.processes.spawner import Spawner
 from queuerelay.wire import url
 
@@ -94,11 +95,13 @@ async def jobs_of_a_pool(
     )
     pool = Pool(
         config,
-        broker,
-        processes=spawner,
-        clock=reactor,
-        wall_clock=time.time,
-        holder="bench:1",
+        Runtime(
+            broker=broker,
+            processes=spawner,
+            clock=reactor,
+            wall_clock=time.time,
+            holder="bench:1",
+        ),
     )
     # As the daemon does, whatever it runs; a loop that one writes for oneself leaves it alone.
     before = gc.get_threshold()

@@ -48,6 +48,7 @@ def host(address: str, size: int, number: int, command: list[str]) -> None:
     from queuerelay.broker.redis.broker import RedisBroker
     from queuerelay.config import PoolConfig
     from queuerelay.pool.pool import Pool
+    from queuerelay.pool.runtime import Runtime
     from queuerelay.processes.spawner import Spawner
     from queuerelay.wire import url
 
@@ -67,11 +68,13 @@ def host(address: str, size: int, number: int, command: list[str]) -> None:
     spawner = Spawner(reactor=reactor, together=broker.together)
     pool = Pool(
         config,
-        broker,
-        processes=spawner,
-        clock=reactor,
-        wall_clock=time.time,
-        holder=f"chaos{number}:{os.getpid()}",
+        Runtime(
+            broker=broker,
+            processes=spawner,
+            clock=reactor,
+            wall_clock=time.time,
+            holder=f"chaos{number}:{os.getpid()}",
+        ),
     )
     broker.start()
     pool.start()

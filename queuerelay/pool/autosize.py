@@ -1,28 +1,19 @@
-"""Asks how large a pool should be now: what `sizing` decides, from what Redis says."""
+"""The size that a pool should have now: what `sizing` decides, from what Redis says."""
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.interfaces import IReactorTime
-
-from queuerelay.broker.base import Broker
 from queuerelay.config import PoolConfig
+from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.sizing import SizeRule, next_size
 
 
 class AutoSize:
     """The size of one pool with ``min`` and ``max``."""
 
-    def __init__(
-        self,
-        config: PoolConfig,
-        broker: Broker,
-        *,
-        clock: IReactorTime,
-        wall_clock: Callable[[], float],
-    ) -> None:
-        self._broker = broker
-        self._clock = clock
-        self._wall_clock = wall_clock
+    def __init__(self, config: PoolConfig, runtime: Runtime) -> None:
+        self._broker = runtime.broker
+        self._clock = runtime.clock
+        self._wall_clock = runtime.wall_clock
         self._rule = SizeRule(
             min=config.min,
             max=config.max,

@@ -2,9 +2,9 @@
 
 Invariants:
 
-1. `Child.done` fires exactly once, with an `Exit`: at the latest `PIPES` seconds after the process
-   itself has ended, even where something that it started holds its pipes; where we ended it, what
-   is left of its grace is waited for if that is longer.
+1. `Child.done` fires exactly once, with a `ProcessEnd`: at the latest `PIPES` seconds after the
+   process itself has ended, even where something that it started holds its pipes; where we ended
+   it, what is left of its grace is waited for if that is longer.
 2. A child is ended by a ladder: TERM to its whole group, `grace` seconds, KILL to the group. What
    it started and left behind goes the same way, as long as it holds a pipe.
 3. The exit is the process's own; what its pipes do afterwards changes nothing about it.
@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from queuerelay.pool.exits import Exit, Stopped
+from queuerelay.pool.exits import EndReason, ProcessEnd
 from queuerelay.processes.interfaces import IGroupTransport
 
 #: Seconds for which the pipes of a process that has ended are still read.
@@ -48,15 +48,15 @@ class Child(ProcessProtocol):
         self._on_errors = on_errors
         self._grace = grace
         self._timer: IDelayedCall | None = None
-        self._ended_by_us: Stopped | None = None
-        self._exit: Exit | None = None
+        self._ended_by_us: EndReason | None = None
+        self._exit: ProcessEnd | None = None
         self._started_at = 0.0
         self._kill_at = 0.0
         #: Its pipes that are open.
         self._pipes = {0, 1, 2}
         self._started = False
-        #: Fires with its `Exit`, once.
-        self.done: Deferred[Exit] = Deferred()
+        #: Fires with its `ProcessEnd`, once.
+        self.done: Deferred[ProcessEnd] = Deferred()
 
     def start(
         self,
@@ -64,8 +64,9 @@ class Child(ProcessProtocol):
         argv: Sequence[bytes],
         environment: Mapping[bytes, bytes],
     ) -> None:
-        """Start it by `spawn`, a `spawnProcess` or a `launch`; raises what that raises, and then
-        nothing was started.
+        """Start the process by `spawn`, a `spawnProcess` or a `launch`.
+
+        Raises what that raises, and then nothing was started.
         """
         self._started_at = self._clock.seconds()
         spawn(self, argv[0], argv, environment)
@@ -82,21 +83,23 @@ class Child(ProcessProtocol):
         """Whether the process itself runs, or is about to."""
         return self._started and self._exit is None
 
-    def end(self, why: Stopped, *, grace: float | None = None) -> None:
-        """End it: TERM, grace, KILL. The first reason stays, and its grace: by default its own."""
+    def end(self, why: EndReason, *, grace: float | None = None) -> None:
+        """End the process: TERM, grace, KILL. The first reason stays, and so does its `grace`, by
+        default the child's.
+        """
         if self.alive and self._ended_by_us is None:
             self._ended_by_us = why
             self._signal("TERM")
             patience = self._grace if grace is None else grace
             self._kill_at = self._clock.seconds() + patience
             self._timer = self._clock.callLater(patience, self._signal, "KILL")
-            if why is Stopped.OUTPUT:
+            if why is EndReason.OUTPUT:
                 # Its next write ends it, unless it catches SIGPIPE; we read no more of it.
                 transport: Any = self.transport
                 transport.closeStdout()
 
-    def kill(self, why: Stopped) -> None:
-        """End it at once."""
+    def kill(self, why: EndReason) -> None:
+        """Kill the process at once."""
         if self.alive:
             self._ended_by_us = self._ended_by_us or why
             self._signal("KILL")
@@ -110,7 +113,7 @@ class Child(ProcessProtocol):
     # What the reactor calls
 
     def connectionMade(self) -> None:
-        """It runs."""
+        """The process runs: give it its stdin."""
         transport: Any = self.transport
         if self._stdin:
             transport.write(self._stdin)
@@ -118,28 +121,28 @@ class Child(ProcessProtocol):
         transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
-        """Something on stdout."""
+        """The process printed `data` on stdout."""
         self._on_output(data)
 
     def errReceived(self, data: bytes) -> None:
-        """Something on stderr."""
+        """The process printed `data` on stderr."""
         self._on_errors(data)
 
     def childConnectionLost(self, childFD: int) -> None:
-        """One of its pipes is closed."""
+        """One of the process's pipes is closed."""
         self._pipes.discard(childFD)
 
     def processExited(self, reason: Failure) -> None:
         """The process itself has ended: this decides. Its pipes may be open for a while."""
         value = reason.value
         if isinstance(value, OSError):
-            self._exit = Exit(not_started=str(value))
+            self._exit = ProcessEnd(not_started=str(value))
             return
         code: int | None = 0 if isinstance(value, ProcessDone) else None
         number = None
         if isinstance(value, ProcessTerminated):
             code, number = value.exitCode, value.signal
-        self._exit = Exit(
+        self._exit = ProcessEnd(
             code=code if number is None else None,
             signal=number,
             run=self._clock.seconds() - self._started_at,
@@ -180,4 +183,4 @@ class Child(ProcessProtocol):
 
 
 def _unheard(output: bytes) -> None:
-    """What is printed after the end is nobody's."""
+    """Drop what is printed after the end."""

@@ -1,9 +1,11 @@
-"""When a pool takes messages although its command cannot be run."""
+"""The rests of a pool whose command cannot be run, and when it tries again."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
+
+from queuerelay.backoff import back_off
 
 #: First and longest rest, in seconds.
 FIRST_REST: Final = 1.0
@@ -27,6 +29,8 @@ class Rest:
         self.reason = ""
         #: Seconds of the last pause, 0 where all is well.
         self.seconds = 0.0
+        #: Pauses in a row that a failed start has begun.
+        self._failures = 0
         self._began = self._until = 0.0
 
     @property
@@ -50,7 +54,8 @@ class Rest:
         """
         if self.left:
             return False
-        self.seconds = min(LONGEST_REST, max(FIRST_REST, 2 * self.seconds))
+        self._failures += 1
+        self.seconds = back_off(self._failures, first=FIRST_REST, longest=LONGEST_REST)
         self.reason = reason
         self._began = self._clock.seconds()
         self._until = self._began + self.seconds
@@ -60,5 +65,5 @@ class Rest:
         """A script that was started at `started` clock seconds is fine."""
         # The moment itself is too early: those of the same turn were started before it.
         if self.reason and started > self._began:
-            self.reason, self.seconds = "", 0.0
+            self.reason, self.seconds, self._failures = "", 0.0, 0
             self.on_over()

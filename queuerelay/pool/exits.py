@@ -22,17 +22,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from queuerelay.backoff import back_off
 from queuerelay.wire.message import Message
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import TRIES
 
-#: Seconds before the second try, the factor for each further one, and the longest, before jitter.
+#: Seconds before the second try, the factor for each further one, and the longest: 1, 4, 16, then
+#: 60, before jitter.
 BACK_OFF: Final = 1.0
 BACK_OFF_FACTOR: Final = 4.0
 BACK_OFF_LONGEST: Final = 60.0
 
 
-class Stopped(StrEnum):
+class EndReason(StrEnum):
     """Why we ended a child ourselves."""
 
     #: It ran longer than the pool's time-out.
@@ -52,7 +54,7 @@ class Stopped(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
+class ProcessEnd:
     """How a child ended; exactly one of `code`, `signal` and `not_started` is given."""
 
     #: Exit status, 0 to 255.
@@ -64,7 +66,7 @@ class Exit:
     #: Seconds from its start to its end.
     run: float = 0.0
     #: Why we ended it, None where it ended by itself.
-    ended_by_us: Stopped | None = None
+    ended_by_us: EndReason | None = None
 
     @property
     def signal_name(self) -> str | None:
@@ -74,7 +76,7 @@ class Exit:
     @property
     def reply_status(self) -> int:
         """The HTTP status for a client whose message failed with this exit."""
-        return 504 if self.ended_by_us is Stopped.TIMEOUT else 502
+        return 504 if self.ended_by_us is EndReason.TIMEOUT else 502
 
     def __str__(self) -> str:
         """In words: ``exit status 1``, ``SIGKILL, ended by us: time-out``."""
@@ -120,7 +122,7 @@ class ExitRules:
     stdout: bool = False
 
 
-def decide(exit: Exit, rules: ExitRules, *, stdout: bytes | None = None) -> Outcome:
+def decide(exit: ProcessEnd, rules: ExitRules, *, stdout: bytes | None = None) -> Outcome:
     """The outcome of `exit`.
 
     `stdout` is what a job's script printed, at least its first 64 KiB. It is None for a request:
@@ -128,13 +130,13 @@ def decide(exit: Exit, rules: ExitRules, *, stdout: bytes | None = None) -> Outc
     """
     if exit.not_started is not None:
         return Outcome.MISCONFIGURED
-    if exit.ended_by_us is Stopped.TIMEOUT:
+    if exit.ended_by_us is EndReason.TIMEOUT:
         # However it then ended: a status that comes after TERM says nothing about the work.
         return Outcome.CRASH
-    if exit.ended_by_us is Stopped.OUTPUT:
+    if exit.ended_by_us is EndReason.OUTPUT:
         # It would print as much again.
         return Outcome.CRITICAL
-    if exit.ended_by_us is Stopped.REQUESTED:
+    if exit.ended_by_us is EndReason.REQUESTED:
         # Whoever stopped it does not want it run again; that can be asked for in resque:failed.
         return Outcome.CRITICAL
     if exit.signal is not None or exit.code is None:
@@ -143,7 +145,7 @@ def decide(exit: Exit, rules: ExitRules, *, stdout: bytes | None = None) -> Outc
         ended = _by_code(exit.code, rules, stdout)
     if exit.ended_by_us is None or ended is Outcome.SUCCESS:
         return ended
-    if exit.ended_by_us in (Stopped.CLIENT_GONE, Stopped.LEASE_LOST):
+    if exit.ended_by_us in (EndReason.CLIENT_GONE, EndReason.LEASE_LOST):
         return Outcome.ABANDONED
     return ended if ended is Outcome.TRANSIENT else Outcome.INTERRUPTED
 
@@ -165,7 +167,7 @@ def _by_code(code: int, rules: ExitRules, stdout: bytes | None) -> Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Acknowledge:
     """Acknowledge it."""
 
 
@@ -190,7 +192,7 @@ class Dead:
     reason: str
 
 
-Step = Done | RetryAt | PutBack | Dead
+Step = Acknowledge | RetryAt | PutBack | Dead
 
 
 def next_step(
@@ -211,7 +213,7 @@ def next_step(
     may_repeat = request is None or request.idempotent
     match outcome:
         case Outcome.SUCCESS | Outcome.ABANDONED:
-            return Done()
+            return Acknowledge()
         case Outcome.CRITICAL:
             return Dead(reason="critical, so not tried again")
         case Outcome.MISCONFIGURED:
@@ -222,18 +224,10 @@ def next_step(
             return PutBack()
     if attempt >= tries:
         return Dead(reason=f"tried {tries} times")
-    when = now + back_off(attempt, jitter)
+    when = now + back_off(
+        attempt, first=BACK_OFF, longest=BACK_OFF_LONGEST, factor=BACK_OFF_FACTOR, jitter=jitter
+    )
     if request is not None and when >= request.deadline:
         # The client learns now what it would otherwise learn from its deadline.
         return Dead(reason="the next try would come after the deadline")
     return RetryAt(when=when)
-
-
-def back_off(attempt: int, jitter: float) -> float:
-    """Seconds after attempt number `attempt`: 1, 4, 16, then 60, each by a factor from 0.5 to 1.5
-    as `jitter` goes from 0 to 1, so that what failed together does not come again together; never
-    more than 60.
-    """
-    # The exponent is bounded because a float is.
-    base = min(BACK_OFF_LONGEST, BACK_OFF * BACK_OFF_FACTOR ** min(attempt - 1, 16))
-    return min(BACK_OFF_LONGEST, base * (0.5 + jitter))

@@ -35,7 +35,7 @@ class Tail:
         self._kept = bytearray()
 
     def feed(self, chunk: bytes | memoryview) -> None:
-        """`chunk` follows."""
+        """Add `chunk`."""
         if len(chunk) >= self._size:
             self._kept[:] = chunk[len(chunk) - self._size :]
             return
@@ -45,7 +45,7 @@ class Tail:
             del self._kept[: -self._size]
 
     def value(self) -> bytes:
-        """They."""
+        """The last bytes that were fed."""
         return bytes(self._kept[-self._size :])
 
 
@@ -70,7 +70,7 @@ class Capture:
         self.total = 0
 
     def feed(self, chunk: bytes) -> None:
-        """The child printed `chunk`."""
+        """Add `chunk`, which the child printed."""
         self.total += len(chunk)
         if self.over_limit and self._room > self._head_size:
             self._tail.feed(memoryview(self._kept)[self._head_size :])
@@ -95,7 +95,7 @@ class Capture:
         return self.total - len(self._kept) - len(self._tail.value())
 
     def value(self) -> bytes:
-        """All of it.
+        """All that the child printed.
 
         Raises `ValueError` where some was left out: an answer without its middle is none.
         """
@@ -104,7 +104,7 @@ class Capture:
         return bytes(self._kept) + self._tail.value()
 
     def excerpt(self) -> bytes:
-        """What there is of it, with a line in the place of what is not."""
+        """What was kept of the output, with a line in the place of what was not."""
         gap = b"\n... %d bytes left out ...\n" % self.left_out if self.left_out else b""
         return bytes(self._kept) + gap + self._tail.value()
 

@@ -8,104 +8,71 @@ Invariants:
    than `size` of those either.
 2. Slots ask for work: messages are claimed only where slots are free for them, and what comes when
    they no longer are goes back as it was.
-3. Every claimed message ends as `runner` says.
+3. Every claimed message ends as `runner` says, once.
 4. After `stop` nothing is left: no process, no timer, no wait.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from heapq import heappop, heappush
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from queuerelay.broker.base import Bell, Broker
 from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
-from queuerelay.errors import BrokerError, NotConnected
-from queuerelay.loop import Loop
+from queuerelay.errors import BrokerError
+from queuerelay.loop import Loop, Watched
 from queuerelay.pool.autosize import AutoSize
 from queuerelay.pool.child import PIPES
-from queuerelay.pool.exits import Stopped
-from queuerelay.pool.priority import order
+from queuerelay.pool.cooldown import Rest
+from queuerelay.pool.disposition import Disposition
+from queuerelay.pool.exits import EndReason
+from queuerelay.pool.filling import Filling
 from queuerelay.pool.resque_worker import Presence
 from queuerelay.pool.runner import Runner
-from queuerelay.pool.settle import GivenUp
+from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.settle import GivenUp, Settler
 from queuerelay.pool.sizing import INTERVAL
-from queuerelay.pool.slot import Slot
+from queuerelay.pool.slot import PoolSlot
+from queuerelay.pool.tally import Tally
 from queuerelay.pool.upkeep import Upkeep
-from queuerelay.processes.interfaces import IProcesses
 from queuerelay.wire.node import PoolState
 
-#: Most messages claimed in one step: while it answers that, Redis answers nobody else.
-MOST: Final = 64
-#: Seconds between two tries to claim where Redis says no.
-PAUSE: Final = 1.0
 #: Seconds after the last script in which a pool that stops still settles what they did.
 SETTLE: Final = 5.0
 
 
 class Pool:
-    """One pool of ``script`` mode; `start` and `stop` once each.
-
-    `holder` is ``hostname:pid`` of this process.
-    """
+    """One pool of ``script`` mode; `start` and `stop` once each."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        config: PoolConfig,
-        broker: Broker,
-        *,
-        processes: IProcesses,
-        clock: IReactorTime,
-        wall_clock: Callable[[], float],
-        holder: str,
-    ) -> None:
+    def __init__(self, config: PoolConfig, runtime: Runtime) -> None:
         self.config = config
-        self._broker = broker
-        self._clock = clock
-        self._holder = holder
-        self._runner = Runner(
-            config,
-            broker,
-            processes=processes,
-            clock=clock,
-            wall_clock=wall_clock,
-            holder=holder,
-        )
-        self._runner.on_settling = self._freed
-        self._runner.rest.on_over = self._wake
-        self._slots: list[Slot] = []
+        self._clock = clock = runtime.clock
+        self._tally = Tally()
+        self._rest = Rest(clock)
+        self._settler = Settler(runtime.broker, clock, self._tally.left)
+        disposition = Disposition(config, runtime, self._settler, self._rest, self._tally)
+        self._runner = Runner(config, runtime, disposition, self._rest)
+        self._filling = Filling(config, runtime, self)
+        self._slots: list[PoolSlot] = []
+        worker_id = runtime.worker_id(config.queues)
+        presence = Presence(runtime.broker, worker_id, config.queues, self._tally)
+        self._upkeep = Upkeep(config, runtime, self._slots, presence)
+        disposition.on_settling = self._freed
+        self._rest.on_over = self._upkeep.on_pause = self._filling.wake
         #: How many slots have a message that is worked on.
         self.busy = 0
         #: Numbers of slots that were given back; those above them have never been taken.
         self._numbers: list[int] = []
-        worker_id = f"queuerelay.{holder}:{','.join(config.queues)}"
-        self._upkeep = Upkeep(
-            config,
-            broker,
-            self._slots,
-            Presence(broker, worker_id, config.queues, self._runner.tally),
-            clock=clock,
-            wall_clock=wall_clock,
-        )
-        self._upkeep.on_pause = self._wake
-        self._auto_size = AutoSize(config, broker, clock=clock, wall_clock=wall_clock)
         self._size = config.size
         #: When all slots were last taken, or their number changed, in clock seconds.
         self._idle_since = clock.seconds()
         self._draining = self._stopping = False
-        self._bell: Bell | None = None
-        self._filling: Deferred[None] | None = None
-        #: What `_fill` waits for; cancelled to let it look again.
-        self._waiting: Deferred[None] | None = None
-        #: What it waits for where no slot is free.
-        self._no_room: Deferred[None] | None = None
         #: Messages that are not settled yet, those of slots and those that go straight back.
         self._runs: set[Deferred[None]] = set()
         #: Fires when there are none.
@@ -114,6 +81,7 @@ class Pool:
         #: Ends what runs when the drain time is over, and all waits when they were long enough.
         self._late: IDelayedCall | None = None
         self._last: IDelayedCall | None = None
+        self._auto_size = AutoSize(config, runtime)
         self._resizing: Loop | None = None
         if config.min != config.max:
             self._resizing = Loop(f"size of {config.name}", INTERVAL, self._resize, clock=clock)
@@ -122,21 +90,20 @@ class Pool:
 
     def start(self) -> None:
         """Begin to take messages."""
-        self._bell = self._broker.bell(self.config.queues)
         self._upkeep.start()
         if self._resizing is not None:
             self._resizing.start()
-        self._filling = Deferred.fromCoroutine(self._fill())
+        self._filling.start()
 
     def drain(self) -> None:
         """Take no more messages; what runs goes on."""
         self._draining = True
-        self._wake()
+        self._filling.wake()
 
     def resume(self) -> None:
         """Take messages again."""
         self._draining = False
-        self._wake()
+        self._filling.wake()
 
     def stop(self, drain: float = 0.0) -> Deferred[None]:
         """Take no more messages, give what runs `drain` seconds, then end it: TERM, grace, KILL.
@@ -152,10 +119,8 @@ class Pool:
 
     async def _stop(self, drain: float) -> None:
         self._stopping = True
-        self._wake()
-        if self._filling is not None:
-            self._late = self._clock.callLater(drain, self.hurry)
-            await self._filling
+        self._late = self._clock.callLater(drain, self.hurry)
+        await self._filling.stop()
         while self._runs:
             self._done = Deferred()
             await self._done
@@ -164,8 +129,6 @@ class Pool:
                 timer.cancel()
         if self._resizing is not None:
             await self._resizing.stop()
-        if self._bell is not None:
-            await self._bell.stop()
         await self._upkeep.stop()
 
     def hurry(self) -> None:
@@ -174,9 +137,9 @@ class Pool:
             return
         for slot in self._slots:
             if slot.child is not None:
-                slot.child.end(Stopped.SHUTDOWN)
+                slot.child.end(EndReason.SHUTDOWN)
         patience = max(PIPES, self.config.grace) + SETTLE
-        self._last = self._clock.callLater(patience, self._runner.settler.give_up)
+        self._last = self._clock.callLater(patience, self._settler.give_up)
 
     # Size
 
@@ -198,7 +161,7 @@ class Pool:
         )
         self._size = size
         self._idle_since = self._clock.seconds()
-        self._wake()
+        self._filling.wake()
 
     def _resize(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._resized())
@@ -217,121 +180,67 @@ class Pool:
             )
         )
 
-    # Taking messages
+    # Taking messages, as `filling` brings them
 
     @property
     def _takes(self) -> bool:
         return not (self._draining or self._upkeep.paused or self._stopping)
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
         """How many messages may be taken now."""
         if not self._takes:
             return 0
         # No more than `size` are being acknowledged: where Redis is slow, we are.
         free = max(0, min(self._size - self.busy, 2 * self._size - len(self._slots)))
-        return self._runner.rest.fits(free, (slot.since for slot in self._slots))
+        return self._rest.fits(free, (slot.since for slot in self._slots))
 
-    async def _fill(self) -> None:
-        """Claim as many messages as there is room for, until the pool stops."""
-        while not self._stopping:
-            try:
-                await self._fill_once()
-            except NotConnected:
-                if not await self._wait(self._broker.when_up()):
-                    # It is stopped, or we were woken; either way not again at once.
-                    await self._wait(deferLater(self._clock, PAUSE))
-            except BrokerError:
-                await self._wait(deferLater(self._clock, PAUSE))
-            except Exception:
-                self._log.failure("pool {pool} cannot take messages", pool=self.config.name)
-                await self._wait(deferLater(self._clock, PAUSE))
+    @property
+    def rest_left(self) -> float:
+        """Seconds until the pool may try its command again, which could not be run; 0 for now."""
+        return self._rest.left
 
-    async def _fill_once(self) -> None:
-        room = self._room
-        if not room:
-            left = self._runner.rest.left
-            if left:
-                await self._wait(deferLater(self._clock, left))
-            elif not self._stopping:
-                # Somebody wakes us when there is room: after each job, so it is not by a cancel,
-                # which costs an exception.
-                self._no_room = Deferred()
-                try:
-                    await self._no_room
-                finally:
-                    self._no_room = None
-            return
-        claims = await self._broker.leases.claim_many(
-            order(self.config.queues, self.config.weights),
-            holder=self._holder,
-            lease=self.config.lease,
-            most=min(room, MOST),
-        )
-        if not claims:
-            assert self._bell is not None
-            await self._wait(self._bell.wait())
-            return
-        # There may be less room by now.
-        room = self._room
+    def take(self, claims: Sequence[Claim]) -> None:
+        """Work on `claims`; those for which there is no room by now go back as they were."""
+        room = self.room
         for claim in reversed(claims[room:]):
             # The last first, each at the head: in the order in which they were.
             self._keep(self._give_back(claim))
         for claim in claims[:room]:
             self._begin(claim)
 
-    async def _wait(self, until: Deferred[None]) -> bool:
-        """Wait for `until`, or until `_wake`; gives whether it came."""
-        self._waiting = until
-        if self._stopping:
-            until.cancel()
-        try:
-            await until
-        except (CancelledError, NotConnected):
-            return False
-        finally:
-            self._waiting = None
-        return True
-
-    def _wake(self) -> None:
-        no_room, self._no_room = self._no_room, None
-        if no_room is not None:
-            no_room.callback(None)
-        elif self._waiting is not None:
-            self._waiting.cancel()
-
     def _begin(self, claim: Claim) -> None:
         self.busy += 1
         number = heappop(self._numbers) if self._numbers else self.busy
-        slot = Slot(number=number, claim=claim, since=self._clock.seconds())
+        slot = PoolSlot(number=number, claim=claim, since=self._clock.seconds())
         self._slots.append(slot)
         self._keep(self._run(slot))
 
-    async def _run(self, slot: Slot) -> None:
+    async def _run(self, slot: PoolSlot) -> None:
         try:
             await self._runner.run(slot)
         finally:
             self._slots.remove(slot)
             if slot.settling:
-                self._wake()
+                self._filling.wake()
             else:
                 self._freed(slot)
 
-    def _freed(self, slot: Slot) -> None:
-        """Nothing of it runs any more: there is room for another."""
+    def _freed(self, slot: PoolSlot) -> None:
+        """Nothing of the slot runs any more: there is room for another message."""
         if self.busy >= self._size:
             self._idle_since = self._clock.seconds()
         self.busy -= 1
         heappush(self._numbers, slot.number)
-        self._wake()
+        self._filling.wake()
 
     async def _give_back(self, claim: Claim) -> None:
         # Where that is not possible its lease expires.
         with suppress(BrokerError, GivenUp):
-            await self._runner.settler.put_back(claim)
+            await self._settler.put_back(claim)
 
     def _keep(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
-        """Know of it until it ends."""
+        """Run `coroutine`, and know of it until it ends: the pool does not stop before."""
         run = Deferred.fromCoroutine(coroutine)
         self._runs.add(run)
         run.addBoth(self._ended, run)
@@ -342,10 +251,10 @@ class Pool:
             done, self._done = self._done, None
             done.callback(None)
 
-    def loops(self) -> list[Loop]:
-        """What it does again and again."""
+    def loops(self) -> list[Watched]:
+        """What the pool does again and again."""
         resizing = [] if self._resizing is None else [self._resizing]
-        return [*self._upkeep.loops, *resizing]
+        return [self._filling, *self._upkeep.loops, *resizing]
 
     # For operators
 
@@ -354,16 +263,16 @@ class Pool:
         for slot in self._slots:
             if slot.message == message and slot.child is not None and slot.child.alive:
                 if kill:
-                    slot.child.kill(Stopped.REQUESTED)
+                    slot.child.kill(EndReason.REQUESTED)
                 else:
-                    slot.child.end(Stopped.REQUESTED)
+                    slot.child.end(EndReason.REQUESTED)
                 return True
         return False
 
     def snapshot(self) -> PoolState:
-        """What it is doing now."""
-        now, tally = self._clock.seconds(), self._runner.tally
-        resting = self._runner.rest.reason
+        """What the pool is doing now."""
+        now, tally = self._clock.seconds(), self._tally
+        resting = self._rest.reason
         if not self._upkeep.open_queues:
             resting = "all its queues are paused"
         if self._upkeep.paused:

@@ -15,11 +15,12 @@ from queuerelay.broker.base import Broker
 from queuerelay.broker.records import BEAT_INTERVAL
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
-from queuerelay.loop import Loop
+from queuerelay.loop import Loop, Watched
 from queuerelay.pool.carry_out import obey
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
+from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.task import Workshop
 from queuerelay.processes.interfaces import IProcesses
 from queuerelay.processes.spawner import Spawner
@@ -100,30 +101,20 @@ class Pools:
 
     def start(self) -> None:
         """Begin to work."""
-        holder = f"{socket.gethostname()}:{os.getpid()}"
+        runtime = Runtime(
+            broker=self._broker,
+            processes=self._processes,
+            clock=self._reactor,
+            wall_clock=self._wall_clock,
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+        )
         for config in self._configs:
-            self._pools[config.name] = self._made(config, holder)
+            made = Residents(config, runtime) if config.resident else Pool(config, runtime)
+            self._pools[config.name] = made
         for pool in self._pools.values():
             pool.start()
         for loop in self._loops:
             loop.start()
-
-    def _made(self, config: PoolConfig, holder: str) -> Pool | Residents:
-        if config.resident:
-            return Residents(
-                config,
-                processes=self._processes,
-                clock=self._reactor,
-                wall_clock=self._wall_clock,
-            )
-        return Pool(
-            config,
-            self._broker,
-            processes=self._processes,
-            clock=self._reactor,
-            wall_clock=self._wall_clock,
-            holder=holder,
-        )
 
     def stop(self, drain: float) -> Deferred[None]:
         """Take no more work, give what runs `drain` seconds, end it, and leave the list of nodes.
@@ -165,12 +156,12 @@ class Pools:
         """What each pool is doing now, in the order of the configuration."""
         return [pool.snapshot() for pool in self._pools.values()]
 
-    def loops(self) -> list[Loop]:
-        """What it and its pools do again and again."""
+    def loops(self) -> list[Watched]:
+        """What the process and its pools do again and again."""
         return [*self._loops, *(loop for one in self._pools.values() for loop in one.loops())]
 
     def published(self) -> PoolNode:
-        """What it tells others about itself."""
+        """What this process tells others about itself."""
         stillest = sorted(self.loops(), key=lambda loop: loop.limit - loop.still)
         return PoolNode(
             id=self.id,

@@ -16,7 +16,7 @@ PRUNE_IN: Final = int(SNAPSHOT_LIFE) + 3
 
 
 class Presence:
-    """Tells, once for many jobs: `tell` is to be called every second or so.
+    """Tells Resque's tools, once for many jobs: `tell` is to be called every second or so.
 
     A pool is one worker on the list however many slots it has, and shows its oldest message.
     """
@@ -38,7 +38,7 @@ class Presence:
         self._listed, self._shown = False, None
 
     def tell(self, oldest: Claim | None) -> None:
-        """The pool works on `oldest` now, or on nothing."""
+        """Tell that the pool works on `oldest` now, or on nothing."""
         if not self._broker.is_up:
             return
         if not self._listed:
@@ -75,7 +75,7 @@ class Presence:
                 self._broker.registry.unregister(worker)
 
     def leave(self) -> None:
-        """It works no more."""
+        """Take the pool off the list."""
         if self._broker.is_up:
             self.tell(None)
             self._broker.registry.unregister(self._id)

@@ -1,4 +1,4 @@
-"""Ends claims, whatever Redis does meanwhile."""
+"""The end of a claim, whatever Redis does meanwhile."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,10 +10,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from queuerelay.backoff import back_off
 from queuerelay.broker.base import Broker
 from queuerelay.broker.records import Claim
 from queuerelay.errors import NotConnected, QueuerelayError, Refused
-from queuerelay.pool.task import Answer
+from queuerelay.pool.task import OutgoingReply
 from queuerelay.seldom import Seldom
 
 #: First and longest pause before what Redis refused is asked again, in seconds.
@@ -47,8 +48,8 @@ class Settler:
         #: What is waited for, by what waits for it.
         self._waiting: dict[Deferred[Any], Deferred[Any]] = {}
 
-    def acknowledge(self, claim: Claim, answer: Answer | None = None) -> Deferred[bool]:
-        """It is done; `answer` goes out in the same step."""
+    def acknowledge(self, claim: Claim, answer: OutgoingReply | None = None) -> Deferred[bool]:
+        """The message is done; `answer` goes out in the same step."""
         if answer is None:
             acknowledged = self._until_answered(lambda: self._broker.leases.ack(claim))
         else:
@@ -59,17 +60,17 @@ class Settler:
         return acknowledged.addCallback(self._over, claim.queue)
 
     def put_back(self, claim: Claim) -> Deferred[bool]:
-        """Back on its queue, as if never taken."""
+        """The message goes back on its queue, as if never taken."""
         return self._until_answered(lambda: self._broker.leases.retry(claim, claim.message))
 
     def delay(self, claim: Claim, message: bytes, seconds: float) -> Deferred[bool]:
-        """Again as `message`, in `seconds`."""
+        """The message comes again as `message`, in `seconds`."""
         return self._until_answered(
             lambda: self._broker.delayed.delay(claim, message, seconds=seconds)
         )
 
-    def fail(self, claim: Claim, entry: bytes, answer: Answer | None) -> Deferred[bool]:
-        """Into ``resque:failed`` as `entry`; `answer` goes out in the same step."""
+    def fail(self, claim: Claim, entry: bytes, answer: OutgoingReply | None) -> Deferred[bool]:
+        """The message is in ``resque:failed`` as `entry`; `answer` goes out in the same step."""
         reply_to = answer.reply_to if answer is not None else None
         reply = answer.reply if answer is not None else None
         failed = self._until_answered(
@@ -82,7 +83,7 @@ class Settler:
         return was_ours
 
     async def sleep(self, seconds: float) -> None:
-        """Wait so long."""
+        """Wait `seconds`; raises `GivenUp` where that comes first."""
         sleeping: Deferred[None] = deferLater(self._clock, seconds)
         try:
             await self._unless_given_up(sleeping)
@@ -103,7 +104,7 @@ class Settler:
         )
 
     async def _again(self, send: Callable[[], Deferred[bool]], failure: Failure) -> bool:
-        pause = FIRST_PAUSE
+        refusals = 0
         while True:
             if failure.check(NotConnected):
                 # The broker itself has stopped.
@@ -114,8 +115,8 @@ class Settler:
                     "a message cannot be settled yet, it is tried again: {reason}",
                     reason=str(failure.value),
                 )
-            await self.sleep(pause)
-            pause = min(LONGEST_PAUSE, 2 * pause)
+            refusals += 1
+            await self.sleep(back_off(refusals, first=FIRST_PAUSE, longest=LONGEST_PAUSE))
             try:
                 return await self._unless_given_up(send())
             except (Refused, NotConnected):

@@ -5,8 +5,8 @@ from queuerelay.pool.child import Child
 from queuerelay.wire.node import SlotState
 
 
-class Slot:
-    """What a slot is doing; made for one message, and gone with it."""
+class PoolSlot:
+    """A slot; made for one message, and gone with it."""
 
     __slots__ = (
         "attempt",
@@ -43,7 +43,7 @@ class Slot:
         return "running" if self.child.alive else "ending"
 
     def snapshot(self, now: float) -> SlotState:
-        """What it is doing at `now` clock seconds."""
+        """What the slot is doing at `now` clock seconds."""
         return SlotState(
             number=self.number,
             state=self.state,

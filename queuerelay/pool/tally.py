@@ -4,7 +4,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from typing import Final
 
-from queuerelay.pool.exits import Exit
+from queuerelay.pool.exits import ProcessEnd
 from queuerelay.wire.histogram import Histogram
 from queuerelay.wire.node import ExitRecord, JobDurations
 from queuerelay.wire.outcome import Outcome
@@ -70,7 +70,7 @@ class Tally:
 
 
 def exit_record(
-    exit: Exit, *, at: float, message: str, queue: str, outcome: Outcome, stderr: str
+    exit: ProcessEnd, *, at: float, message: str, queue: str, outcome: Outcome, stderr: str
 ) -> ExitRecord:
     """The exit as it is shown, with the end of its stderr."""
     return ExitRecord(

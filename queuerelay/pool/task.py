@@ -16,7 +16,7 @@ from queuerelay.config import PoolConfig
 from queuerelay.config.command import Template
 from queuerelay.errors import ReplyError
 from queuerelay.pool.environment import base_environment, message_environment
-from queuerelay.pool.exits import Exit, ExitRules, decide
+from queuerelay.pool.exits import ExitRules, ProcessEnd, decide
 from queuerelay.pool.output import Capture
 from queuerelay.pool.program import find_program
 from queuerelay.processes.confine import ProcessLimits, prefix
@@ -69,7 +69,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class OutgoingReply:
     """A reply, and the list that takes it."""
 
     reply_to: str
@@ -144,7 +144,10 @@ class Workshop:
         return program
 
     def environment(self, work: Work) -> dict[bytes, bytes]:
-        """Its environment; raises `BadRequest` for a request that no environment can carry."""
+        """The environment for `work`.
+
+        Raises `BadRequest` for a request that no environment can carry.
+        """
         request = work.message.request
         own = message_environment(
             message_id=work.id,
@@ -162,7 +165,7 @@ class Workshop:
         meta = cgi_environment(request, script_name=self._config.script_name, extra=extra)
         return {**self.base, **meta, **own}
 
-    def outcome(self, work: Work, exit: Exit, output: Capture) -> Outcome:
+    def outcome(self, work: Work, exit: ProcessEnd, output: Capture) -> Outcome:
         """What `exit` means for `work`."""
         printed = self._rules.stdout and work.message.request is None
         return decide(exit, self._rules, stdout=output.excerpt() if printed else None)
@@ -177,8 +180,8 @@ def _signature(path: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
-def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer | None:
-    """The answer that a script's stdout is, if anybody waits for one.
+def success(work: Work, output: Capture, *, wait: float, run: float) -> OutgoingReply | None:
+    """The reply that a script's stdout is, if anybody waits for one.
 
     Raises `ReplyError` where it is none: no CGI header block, or output of which some is missing.
     """
@@ -205,7 +208,7 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Answer |
             body=parsed.body,
             timing=timing,
         )
-    return Answer(reply_to=message.reply_to, reply=reply)
+    return OutgoingReply(reply_to=message.reply_to, reply=reply)
 
 
 def _without_body(request: Request, answer: CgiReply) -> bool:
@@ -217,12 +220,12 @@ def _without_body(request: Request, answer: CgiReply) -> bool:
 _PROBLEMS: Final = {502: "worker-failed", 504: "worker-timeout"}
 
 
-def refusal(work: Work, status: int, text: str) -> Answer | None:
-    """The answer to whoever waits for a message that came to nothing, if anybody does."""
+def refusal(work: Work, status: int, text: str) -> OutgoingReply | None:
+    """The reply to whoever waits for a message that came to nothing, if anybody does."""
     reply_to = work.message.reply_to
     if reply_to is None:
         return None
-    return Answer(
+    return OutgoingReply(
         reply_to=reply_to,
         reply=encode_reply(
             node_id=_node_id(work),
@@ -235,7 +238,7 @@ def refusal(work: Work, status: int, text: str) -> Answer | None:
 
 
 def _node_id(work: Work) -> str:
-    """What the one who waits calls it; of a job that does not say, its id."""
+    """The id under which a reply to `work` is waited for; of a job that does not say, its own."""
     if work.message.request is not None:
         return work.message.request.node_id
     node_id = work.message.args[0].get("node_id")

@@ -1,18 +1,17 @@
-"""What a pool sees to every few seconds, beside its messages."""
+"""What a pool sees to every few seconds, beside claiming messages."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
 
-from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.config import PoolConfig
 from queuerelay.loop import Loop
-from queuerelay.pool.exits import Stopped
+from queuerelay.pool.exits import EndReason
 from queuerelay.pool.resque_worker import Presence
-from queuerelay.pool.slot import Slot
+from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.slot import PoolSlot
 
 #: Seconds between two looks for delayed messages that are due.
 PROMOTE_INTERVAL: Final = 0.5
@@ -21,27 +20,27 @@ LOOK_INTERVAL: Final = 1.0
 
 
 class Upkeep:
-    """Renews the leases of what is in the `slots`, ends scripts that are nobody's matter any more,
-    finds what dead pools left, brings delayed messages back, and tells of the pool.
+    """Renews the leases of the messages in `slots`, ends scripts whose client or lease is gone,
+    takes over from dead pools, brings delayed messages back, and shows the pool to Resque's tools.
     """
 
     def __init__(
         self,
         config: PoolConfig,
-        broker: Broker,
-        slots: Sequence[Slot],
+        runtime: Runtime,
+        slots: Sequence[PoolSlot],
         presence: Presence,
-        *,
-        clock: IReactorTime,
-        wall_clock: Callable[[], float],
     ) -> None:
+        broker, clock = runtime.broker, runtime.clock
         self._queues = config.queues
         self._lease = config.lease
         self._kill_unwanted = config.client_gone == "kill"
         self._broker = broker
         self._slots = slots
         self._presence = presence
-        self._reaper = Reaper(broker, config.queues, wall_clock=wall_clock, tries=config.tries)
+        self._reaper = Reaper(
+            broker, config.queues, wall_clock=runtime.wall_clock, tries=config.tries
+        )
         #: Whether somebody has paused all workers.
         self.paused = False
         #: Called when that has changed.
@@ -57,7 +56,7 @@ class Upkeep:
 
     @property
     def loops(self) -> list[Loop]:
-        """What it does again and again."""
+        """What a pool sees to again and again."""
         return self._loops
 
     def start(self) -> None:
@@ -75,7 +74,7 @@ class Upkeep:
         return Deferred.fromCoroutine(self._renewed())
 
     async def _renewed(self) -> None:
-        by_queue: dict[str, list[Slot]] = {}
+        by_queue: dict[str, list[PoolSlot]] = {}
         for slot in self._slots:
             by_queue.setdefault(slot.claim.queue, []).append(slot)
         for queue, slots in by_queue.items():
@@ -83,7 +82,7 @@ class Upkeep:
             held = await self._broker.leases.renew(queue, tokens, lease=self._lease)
             for slot, is_held in zip(slots, held, strict=True):
                 if not is_held and slot.child is not None:
-                    slot.child.end(Stopped.LEASE_LOST)
+                    slot.child.end(EndReason.LEASE_LOST)
 
     def _reap(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._reaped())
@@ -112,6 +111,6 @@ class Upkeep:
             gone = await self._broker.clients.which_gone([slot.message for slot in waited_for])
             for slot in waited_for:
                 if slot.message in gone and slot.child is not None:
-                    slot.child.end(Stopped.CLIENT_GONE)
+                    slot.child.end(EndReason.CLIENT_GONE)
         gates = await self._broker.gate.look(self._queues)
         self.open_queues = [queue for queue in self._queues if queue not in gates]

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
-from queuerelay.loop import Loop
+from queuerelay.loop import Watched
 from queuerelay.status.collect.collector import Collector
 from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.credentials import Credentials
@@ -25,7 +25,7 @@ class Part(Protocol):
     def published(self) -> Node:
         """Its record, as it is now."""
 
-    def loops(self) -> Sequence[Loop]:
+    def loops(self) -> Sequence[Watched]:
         """All that it does again and again."""
 
 
@@ -108,7 +108,7 @@ class Status:
         """Whether this process takes no more work."""
         return self._process.draining()
 
-    def loops(self) -> list[Loop]:
+    def loops(self) -> list[Watched]:
         """All loops of this process."""
         others = (loop for part in self._process.parts for loop in part.loops())
         return [self.collector.loop, *others]

@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
+from queuerelay.pool.runtime import Runtime
 from queuerelay.processes.spawner import Spawner
 from queuerelay.wire import url
 from queuerelay.wire.keys import Keys
@@ -56,11 +57,13 @@ class Bench:
         broker = RedisBroker(url.parse(self.server.url), reactor=reactor)
         pool = Pool(
             PoolConfig(command=command, **given),
-            broker,
-            processes=self.spawner,
-            clock=reactor,
-            wall_clock=time.time,
-            holder=f"host:{len(self.pools) + 1}",
+            Runtime(
+                broker=broker,
+                processes=self.spawner,
+                clock=reactor,
+                wall_clock=time.time,
+                holder=f"host:{len(self.pools) + 1}",
+            ),
         )
         broker.start()
         pool.start()

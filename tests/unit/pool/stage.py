@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
+from queuerelay.pool.runtime import Runtime
 from queuerelay.processes.interfaces import IGroupTransport, IProcesses
 from queuerelay.testing import MemoryBroker, MemoryStore
 from queuerelay.wire.message import encode_request
@@ -214,11 +215,13 @@ class Stage:
         config = PoolConfig(**{"min": size, "max": size, **given})
         pool = Pool(
             config,
-            broker,
-            processes=processes,
-            clock=clock,
-            wall_clock=self.wall,
-            holder=f"host:{len(self.pools) + 1}",
+            Runtime(
+                broker=broker,
+                processes=processes,
+                clock=clock,
+                wall_clock=self.wall,
+                holder=f"host:{len(self.pools) + 1}",
+            ),
         )
         self.pools.append(pool)
         self.brokers.append(broker)

@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 
 from queuerelay.pool.exits import (
     BACK_OFF_LONGEST,
+    Acknowledge,
     Dead,
-    Done,
-    Exit,
+    EndReason,
     ExitRules,
+    ProcessEnd,
     PutBack,
     RetryAt,
-    Stopped,
-    back_off,
     decide,
     next_step,
     signal_name,
@@ -53,27 +52,27 @@ def step(outcome, message=JOB, *, attempt=1, jitter=0.5, **more):
 @pytest.mark.parametrize(
     ("exit", "outcome"),
     [
-        (Exit(code=0), Outcome.SUCCESS),
-        (Exit(code=75), Outcome.TRANSIENT),
-        (Exit(code=126), Outcome.MISCONFIGURED),
-        (Exit(code=127), Outcome.MISCONFIGURED),
-        (Exit(code=1), Outcome.CRITICAL),
-        (Exit(code=255), Outcome.CRITICAL),
-        (Exit(signal=9), Outcome.CRASH),
-        (Exit(signal=11), Outcome.CRASH),
-        (Exit(not_started="no such file"), Outcome.MISCONFIGURED),
-        (Exit(signal=9, ended_by_us=Stopped.TIMEOUT), Outcome.CRASH),
-        (Exit(code=0, ended_by_us=Stopped.TIMEOUT), Outcome.CRASH),
-        (Exit(signal=9, ended_by_us=Stopped.OUTPUT), Outcome.CRITICAL),
-        (Exit(code=0, ended_by_us=Stopped.OUTPUT), Outcome.CRITICAL),
-        (Exit(signal=15, ended_by_us=Stopped.SHUTDOWN), Outcome.INTERRUPTED),
-        (Exit(code=1, ended_by_us=Stopped.SHUTDOWN), Outcome.INTERRUPTED),
-        (Exit(code=75, ended_by_us=Stopped.SHUTDOWN), Outcome.TRANSIENT),
-        (Exit(code=0, ended_by_us=Stopped.SHUTDOWN), Outcome.SUCCESS),
-        (Exit(signal=15, ended_by_us=Stopped.CLIENT_GONE), Outcome.ABANDONED),
-        (Exit(code=75, ended_by_us=Stopped.CLIENT_GONE), Outcome.ABANDONED),
-        (Exit(signal=9, ended_by_us=Stopped.LEASE_LOST), Outcome.ABANDONED),
-        (Exit(code=0, ended_by_us=Stopped.CLIENT_GONE), Outcome.SUCCESS),
+        (ProcessEnd(code=0), Outcome.SUCCESS),
+        (ProcessEnd(code=75), Outcome.TRANSIENT),
+        (ProcessEnd(code=126), Outcome.MISCONFIGURED),
+        (ProcessEnd(code=127), Outcome.MISCONFIGURED),
+        (ProcessEnd(code=1), Outcome.CRITICAL),
+        (ProcessEnd(code=255), Outcome.CRITICAL),
+        (ProcessEnd(signal=9), Outcome.CRASH),
+        (ProcessEnd(signal=11), Outcome.CRASH),
+        (ProcessEnd(not_started="no such file"), Outcome.MISCONFIGURED),
+        (ProcessEnd(signal=9, ended_by_us=EndReason.TIMEOUT), Outcome.CRASH),
+        (ProcessEnd(code=0, ended_by_us=EndReason.TIMEOUT), Outcome.CRASH),
+        (ProcessEnd(signal=9, ended_by_us=EndReason.OUTPUT), Outcome.CRITICAL),
+        (ProcessEnd(code=0, ended_by_us=EndReason.OUTPUT), Outcome.CRITICAL),
+        (ProcessEnd(signal=15, ended_by_us=EndReason.SHUTDOWN), Outcome.INTERRUPTED),
+        (ProcessEnd(code=1, ended_by_us=EndReason.SHUTDOWN), Outcome.INTERRUPTED),
+        (ProcessEnd(code=75, ended_by_us=EndReason.SHUTDOWN), Outcome.TRANSIENT),
+        (ProcessEnd(code=0, ended_by_us=EndReason.SHUTDOWN), Outcome.SUCCESS),
+        (ProcessEnd(signal=15, ended_by_us=EndReason.CLIENT_GONE), Outcome.ABANDONED),
+        (ProcessEnd(code=75, ended_by_us=EndReason.CLIENT_GONE), Outcome.ABANDONED),
+        (ProcessEnd(signal=9, ended_by_us=EndReason.LEASE_LOST), Outcome.ABANDONED),
+        (ProcessEnd(code=0, ended_by_us=EndReason.CLIENT_GONE), Outcome.SUCCESS),
     ],
 )
 def test_default_rules(exit, outcome):
@@ -98,32 +97,32 @@ def test_default_rules(exit, outcome):
     ],
 )
 def test_stdout_contract(stdout, outcome):
-    assert decide(Exit(code=0), STDOUT, stdout=stdout) is outcome
+    assert decide(ProcessEnd(code=0), STDOUT, stdout=stdout) is outcome
 
 
 @pytest.mark.parametrize("code", [1, 75, 126, 127])
 def test_stdout_contract_with_another_status_is_critical(code):
-    assert decide(Exit(code=code), STDOUT, stdout=b"1") is Outcome.CRITICAL
+    assert decide(ProcessEnd(code=code), STDOUT, stdout=b"1") is Outcome.CRITICAL
 
 
 def test_stdout_contract_changes_nothing_else():
-    assert decide(Exit(signal=9), STDOUT, stdout=b"1") is Outcome.CRASH
-    assert decide(Exit(not_started="x"), STDOUT, stdout=b"") is Outcome.MISCONFIGURED
+    assert decide(ProcessEnd(signal=9), STDOUT, stdout=b"1") is Outcome.CRASH
+    assert decide(ProcessEnd(not_started="x"), STDOUT, stdout=b"") is Outcome.MISCONFIGURED
     # A request's stdout is its answer.
-    assert decide(Exit(code=0), STDOUT) is Outcome.SUCCESS
-    assert decide(Exit(code=75), STDOUT) is Outcome.TRANSIENT
+    assert decide(ProcessEnd(code=0), STDOUT) is Outcome.SUCCESS
+    assert decide(ProcessEnd(code=75), STDOUT) is Outcome.TRANSIENT
 
 
 def test_configured_exits_come_before_the_defaults():
     rules = ExitRules(exits={2: Outcome.TRANSIENT, 75: Outcome.CRITICAL, 3: Outcome.SUCCESS})
-    assert decide(Exit(code=2), rules) is Outcome.TRANSIENT
-    assert decide(Exit(code=75), rules) is Outcome.CRITICAL
-    assert decide(Exit(code=3), rules) is Outcome.SUCCESS
-    assert decide(Exit(code=127), rules) is Outcome.MISCONFIGURED
+    assert decide(ProcessEnd(code=2), rules) is Outcome.TRANSIENT
+    assert decide(ProcessEnd(code=75), rules) is Outcome.CRITICAL
+    assert decide(ProcessEnd(code=3), rules) is Outcome.SUCCESS
+    assert decide(ProcessEnd(code=127), rules) is Outcome.MISCONFIGURED
     printed = ExitRules(exits=rules.exits, stdout=True)
-    assert decide(Exit(code=2), printed, stdout=b"1") is Outcome.TRANSIENT
-    assert decide(Exit(code=3), printed, stdout=b"2") is Outcome.TRANSIENT
-    assert decide(Exit(code=4), printed, stdout=b"1") is Outcome.CRITICAL
+    assert decide(ProcessEnd(code=2), printed, stdout=b"1") is Outcome.TRANSIENT
+    assert decide(ProcessEnd(code=3), printed, stdout=b"2") is Outcome.TRANSIENT
+    assert decide(ProcessEnd(code=4), printed, stdout=b"1") is Outcome.CRITICAL
 
 
 # --- next_step -----------------------------------------------------------------------------------
@@ -131,8 +130,8 @@ def test_configured_exits_come_before_the_defaults():
 
 @pytest.mark.parametrize("message", [JOB, asked("GET"), asked("POST")])
 def test_what_does_not_depend_on_the_message(message):
-    assert step(Outcome.SUCCESS, message) == Done()
-    assert step(Outcome.ABANDONED, message) == Done()
+    assert step(Outcome.SUCCESS, message) == Acknowledge()
+    assert step(Outcome.ABANDONED, message) == Acknowledge()
     assert step(Outcome.CRITICAL, message) == Dead(reason="critical, so not tried again")
     assert step(Outcome.MISCONFIGURED, message, attempt=99) == PutBack()
     assert step(Outcome.TRANSIENT, message) == RetryAt(when=1001.0)
@@ -166,8 +165,9 @@ def test_no_try_after_the_deadline():
     [(1, 0.5, 1.5), (2, 2.0, 6.0), (3, 8.0, 24.0), (4, 30.0, 60.0), (10**6, 30.0, 60.0)],
 )
 def test_back_off(attempt, least, most):
-    assert back_off(attempt, 0.0) == least
-    assert back_off(attempt, 1.0) == most
+    for jitter, seconds in ((0.0, least), (1.0, most)):
+        got = step(Outcome.TRANSIENT, attempt=attempt, tries=10**7, jitter=jitter)
+        assert got == RetryAt(when=1000.0 + seconds)
 
 
 @given(
@@ -184,7 +184,7 @@ def test_every_outcome_has_a_step(outcome, message, attempt, tries, jitter):
         assert 1000.5 <= got.when <= 1000.0 + BACK_OFF_LONGEST
         assert outcome in {Outcome.TRANSIENT, Outcome.CRASH}
     if outcome is not Outcome.SUCCESS and outcome is not Outcome.ABANDONED:
-        assert got != Done()
+        assert got != Acknowledge()
 
 
 # --- Words ---------------------------------------------------------------------------------------
@@ -194,22 +194,26 @@ def test_signal_names():
     assert [signal_name(number) for number in (9, 11, 15)] == ["SIGKILL", "SIGSEGV", "SIGTERM"]
     assert signal_name(35) == "SIGRTMIN+1"
     assert signal_name(99) == "signal 99"
-    assert Exit(signal=9).signal_name == "SIGKILL"
-    assert Exit(code=9).signal_name is None
+    assert ProcessEnd(signal=9).signal_name == "SIGKILL"
+    assert ProcessEnd(code=9).signal_name is None
 
 
 @pytest.mark.parametrize(
     ("exit", "words", "status"),
     [
-        (Exit(code=3), "exit status 3", 502),
-        (Exit(signal=11), "SIGSEGV", 502),
-        (Exit(signal=9, ended_by_us=Stopped.TIMEOUT), "SIGKILL, ended by us: time-out", 504),
+        (ProcessEnd(code=3), "exit status 3", 502),
+        (ProcessEnd(signal=11), "SIGSEGV", 502),
         (
-            Exit(code=1, ended_by_us=Stopped.CLIENT_GONE),
+            ProcessEnd(signal=9, ended_by_us=EndReason.TIMEOUT),
+            "SIGKILL, ended by us: time-out",
+            504,
+        ),
+        (
+            ProcessEnd(code=1, ended_by_us=EndReason.CLIENT_GONE),
             "exit status 1, ended by us: client gone",
             502,
         ),
-        (Exit(not_started="no such file: /x"), "not started: no such file: /x", 502),
+        (ProcessEnd(not_started="no such file: /x"), "not started: no such file: /x", 502),
     ],
 )
 def test_exit_in_words(exit, words, status):

@@ -4,10 +4,6 @@ from collections import Counter
 
 import pytest
 
-from tests.unit.pool import test_pool
-
-make = test_pool.make
-
 
 def names(stage):
     """Of the messages whose scripts were started, in their order."""

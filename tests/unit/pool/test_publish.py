@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from queuerelay.pool.exits import Exit
+from queuerelay.pool.exits import ProcessEnd
 from queuerelay.pool.publish import published
 from queuerelay.pool.tally import exit_record
 from queuerelay.wire.histogram import Histogram
@@ -17,7 +17,7 @@ WAIT.observe(0.0005)
 
 def snapshot(exits=1, slots=1, text="x", size=1, at=1.5):
     shown = exit_record(
-        Exit(code=1, run=0.5),
+        ProcessEnd(code=1, run=0.5),
         at=at,
         message=text,
         queue="q",

@@ -7,6 +7,8 @@ from twisted.internet.task import Clock
 
 from queuerelay.config import PoolConfig
 from queuerelay.pool.resident import Residents
+from queuerelay.pool.runtime import Runtime
+from queuerelay.testing import MemoryBroker
 from tests.unit.pool.stage import EPOCH, PROGRAM, FakeProcess, FakeProcesses
 
 MiB = 1024 * 1024
@@ -23,9 +25,13 @@ class Posts:
         config = PoolConfig(**{"name": "r", "queues": (), "command": (PROGRAM,), **options})
         self.pool = Residents(
             config,
-            processes=self.processes,
-            clock=self.clock,
-            wall_clock=lambda: EPOCH + self.clock.seconds(),
+            Runtime(
+                broker=MemoryBroker(clock=self.clock),
+                processes=self.processes,
+                clock=self.clock,
+                wall_clock=lambda: EPOCH + self.clock.seconds(),
+                holder="host:1",
+            ),
             memory=lambda pid: self.memory.get(pid, 0),
         )
 

@@ -1,0 +1,190 @@
+"""One resident process in its place: started, and started again after its end.
+
+Invariants:
+
+1. A post has at most one process.
+2. A process that ends is started again: at once where we ended it to replace it or where it lived
+   for `STEADY` seconds, else after a pause that doubles up to `LONGEST_PAUSE`.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from queuerelay.backoff import back_off
+from queuerelay.config import PoolConfig
+from queuerelay.errors import CannotStart
+from queuerelay.pool.child import Child
+from queuerelay.pool.exits import ProcessEnd
+from queuerelay.pool.output import Lines
+from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.tally import Tally, exit_record
+from queuerelay.pool.task import Workshop
+from queuerelay.wire.node import SlotState
+from queuerelay.wire.outcome import Outcome
+
+_T = TypeVar("_T")
+
+#: First and longest pause before a process is started again, in seconds.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+#: Seconds after which a process counts as working: its end is then no sign of a crash loop.
+STEADY: Final = 10.0
+
+
+class Post:
+    """A slot for one process, which is always to be filled while it is `wanted`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.child: Child | None = None
+        #: Clock seconds at which its process was started, and the `Keeper.release` of then.
+        self.since = 0.0
+        self.release = 0
+        #: Whether we have told its process to end.
+        self.ending = False
+        #: Starts in a row that came to nothing.
+        self.failures = 0
+        #: Whether it is to be filled; once it is not, it never is again.
+        self.wanted = True
+        #: Pauses of it, to be cut short by cancelling.
+        self.pause: Deferred[None] | None = None
+        self.keeping: Deferred[None] = succeed(None)
+
+    def wake(self) -> None:
+        """Fill the post at once, instead of after the pause."""
+        if self.pause is not None:
+            self.pause.cancel()
+
+    def snapshot(self, now: float) -> SlotState:
+        """What the post is doing at `now` clock seconds."""
+        if self.child is None:
+            return SlotState(number=self.number, state="waiting", attempt=self.failures or None)
+        return SlotState(
+            number=self.number,
+            state="running" if self.child.alive and not self.ending else "ending",
+            pid=self.child.pid,
+            age=now - self.since,
+        )
+
+
+class Keeper:
+    """Keeps the posts of one pool filled, and counts the exits of their processes."""
+
+    _log = Logger()
+
+    def __init__(self, config: PoolConfig, runtime: Runtime) -> None:
+        self._config = config
+        self._processes = runtime.processes
+        self._clock = runtime.clock
+        self._wall_clock = runtime.wall_clock
+        self._workshop = Workshop(config, inherited=dict(os.environb))
+        self.tally = Tally()
+        #: Counts rolling restarts: a process that was started under an earlier one is to be
+        #: replaced.
+        self.release = 0
+
+    async def keep(self, post: Post) -> None:
+        """Keep a process running in `post` until it is no more wanted and its process is gone."""
+        while self._wants(post):
+            try:
+                exit = await self._serve(post)
+            except Exception:
+                self._log.failure("pool {pool} failed to keep a process", pool=self._config.name)
+                exit = ProcessEnd(not_started="an error of ours")
+            if not self._wants(post):
+                return
+            planned = exit.ended_by_us is not None
+            post.failures = 0 if planned or exit.run >= STEADY else post.failures + 1
+            if post.failures:
+                seconds = back_off(post.failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+                self._log.error(
+                    "pool {pool}: process {number} ended ({exit}) after {run:.1f} s; again in "
+                    "{seconds:.0f} s",
+                    pool=self._config.name,
+                    number=post.number,
+                    exit=str(exit),
+                    run=exit.run,
+                    seconds=seconds,
+                )
+                post.pause = deferLater(self._clock, seconds)
+                with suppress(CancelledError):
+                    await post.pause
+                post.pause = None
+
+    @staticmethod
+    def _wants(post: Post) -> bool:
+        # It may be over after each wait, which a type checker does not see.
+        return post.wanted
+
+    async def _serve(self, post: Post) -> ProcessEnd:
+        """Start a process for `post`, and wait for its end."""
+        output, errors = Lines(), Lines()
+        child = Child(
+            stdin=b"",
+            clock=self._clock,
+            on_output=lambda chunk: self._say(post, output.feed(chunk, self._clock.seconds())),
+            on_errors=lambda chunk: self._say(post, errors.feed(chunk, self._clock.seconds())),
+            grace=self._config.grace,
+        )
+        post.release = self.release
+        try:
+            argv, environment = self._workshop.resident_argv(), self._workshop.base
+            child.start(self._processes.spawnProcess, argv, environment)
+        except (CannotStart, OSError, ValueError) as error:
+            exit = ProcessEnd(not_started=str(error))
+        else:
+            post.child, post.since = child, self._clock.seconds()
+            self._log.info(
+                "pool {pool}: process {number} is {pid}",
+                pool=self._config.name,
+                number=post.number,
+                pid=child.pid,
+            )
+            exit = await copied(child.done)
+            post.child, post.ending = None, False
+            for lines in (output, errors):
+                self._say(post, lines.finish())
+                if lines.skipped:
+                    self._say(post, [f"{lines.skipped} more lines were not logged"])
+        outcome = Outcome.SUCCESS if exit.code == 0 else Outcome.CRASH
+        if exit.not_started is not None:
+            outcome = Outcome.MISCONFIGURED
+        elif exit.ended_by_us is not None:
+            outcome = Outcome.INTERRUPTED
+        self.tally.add(
+            exit_record(
+                exit,
+                at=self._wall_clock(),
+                message="",
+                queue=",".join(self._config.queues),
+                outcome=outcome,
+                stderr=errors.tail(),
+            ),
+            self._clock.seconds(),
+        )
+        return exit
+
+    def _say(self, post: Post, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._log.info(
+                "{pool} {number}: {line}", pool=self._config.name, number=post.number, line=line
+            )
+
+
+def copied(done: Deferred[_T]) -> Deferred[_T]:
+    """Fires as `done` does, for one waiter of several."""
+    copy: Deferred[_T] = Deferred()
+
+    def fire(result: _T) -> _T:
+        if not copy.called:
+            copy.callback(result)
+        return result
+
+    done.addBoth(fire)
+    return copy

@@ -1,0 +1,27 @@
+"""What all pools of one process run on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
+
+from queuerelay.broker.base import Broker
+from queuerelay.processes.interfaces import IProcesses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Made once for a process, and given to every pool and its parts."""
+
+    broker: Broker
+    #: Starts the scripts.
+    processes: IProcesses
+    clock: IReactorTime
+    #: Unix seconds now.
+    wall_clock: Callable[[], float]
+    #: ``hostname:pid`` of this process: whose the claims are.
+    holder: str
+
+    def worker_id(self, queues: Sequence[str]) -> str:
+        """What Resque's tools call the pool that takes from `queues`."""
+        return f"queuerelay.{self.holder}:{','.join(queues)}"
