@@ -19,7 +19,7 @@ from twisted.internet.protocol import ProcessProtocol
 from zope.interface.verify import verifyObject
 
 from queuerelay.processes import spawner
-from queuerelay.processes.interfaces import IGroupTransport
+from queuerelay.processes.interfaces import IGroupTransport, IProcesses
 from queuerelay.processes.spawner import Spawner, supported
 from tests.helpers.processes import alive, children
 from tests.helpers.waiting import PATIENCE, until
@@ -50,6 +50,7 @@ MIB = 1024 * 1024
 
 def test_provides(ours: Spawner) -> None:
     assert verifyObject(IReactorProcess, ours)
+    assert verifyObject(IProcesses, ours)
 
 
 async def test_transport_provides(ours: Spawner) -> None:
