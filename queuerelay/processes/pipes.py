@@ -23,7 +23,7 @@ ABORTED: Final = Failure(ConnectionAborted())
 
 
 class Owner(Protocol):
-    """Whose pipes they are."""
+    """The process whose pipes these are."""
 
     reactor: Any
     watch: Watch
