@@ -2,7 +2,7 @@
 
 Imports go one way::
 
-    guardian, launcher                                 (programs of their own; nothing of ours)
+    guardian, launcher                            (programs of their own: they import none of ours)
     interfaces, ends, confine, watch
     watch  <-  pipes  <-  transport  <-  ownchild, launched
     guardian  <-  guarded, launched
@@ -14,7 +14,16 @@ Imports go one way::
 - by posix_spawn, our own child (`ownchild`): the usual way;
 - by the launcher, whose child it then is (`launched`): for scripts, where many descriptors are open
   here, because a start copies the table of descriptors and the reactor would wait for that;
-- in Twisted's way: where the system has no pidfd, or another user or a terminal is asked for.
+- in Twisted's way, which forks: where the system has no pidfd, or another user, a terminal or a
+  working directory is asked for; `confine` gives a directory without that.
+
+Two of the modules are programs, each a small Python without Twisted that runs beside a daemon:
+
+- `guardian`, from the first start on: a daemon that is killed can end nothing any more, and its
+  scripts would run on for nobody;
+- `launcher`, from the first start with more than `spawner.CROWDED` descriptors open on: it holds
+  few, so its starts are cheap, and while it waits for them nobody else does. What it has started it
+  kills itself when the daemon is gone.
 
 Modules::
 
@@ -34,8 +43,9 @@ Modules::
 
 Invariants of the room; each module has its own at its top:
 
-1. Every process has a group of its own, so that what it started can be ended with it.
+1. Every process has a group of its own, so that what it started can be ended with it. Twisted's way
+   alone gives none; then a signal to the group is one to the process.
 2. Every process that is started is told about: `processExited` and `processEnded`, once each.
-3. Where the daemon is killed, its processes are too: the guardian sees to that.
+3. Where the daemon is killed, its processes are too: the guardian sees to that, or their launcher.
 4. A number is never signalled after the process was reaped: it may be another's by then.
 """

@@ -56,13 +56,13 @@ class Ends:
         return theirs
 
     def inode(self) -> int:
-        """Of one of the pipes, by which the process can be known; 0 if there is none."""
+        """The inode of one of the pipes, by which the process can be known; 0 if there is none."""
         for number in self.ours:
             return os.fstat(self.given[number]).st_ino
         return 0
 
     def actions(self, inherited: frozenset[int]) -> list[tuple[int, ...]]:
-        """For `posix_spawn`: what the process gets, and what it must not get."""
+        """File actions of `posix_spawn`: what the process gets, and what it must not get."""
         given = self.given
         actions: list[tuple[int, ...]] = [
             (os.POSIX_SPAWN_DUP2, source, number) for number, source in given.items()

@@ -10,12 +10,14 @@ from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IProcessTransport, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.processes import guardian
+from queuerelay.processes.interfaces import IGroupTransport
+from queuerelay.waiters import Waiters
 
 #: Processes that can live at a time; half a megabyte of shared memory, of which only what is
 #: used exists.
@@ -35,12 +37,12 @@ class Start(Protocol):
         executable: str,
         args: Sequence[str],
         child_fds: Mapping[int, int | str],
-    ) -> IProcessTransport:
+    ) -> IGroupTransport:
         """As `spawnProcess`."""
 
 
 class Groups:
-    """What must not outlive us.
+    """The process groups that must not outlive us, in the table that the guardian reads.
 
     The guardian is started at the first use, not before: twistd forks to become a daemon after
     everything is made.
@@ -55,8 +57,9 @@ class Groups:
         self._table: Any = None
         # Small numbers first, so that the memory used stays small.
         self._free = list(range(CAPACITY, 0, -1))
-        self._guardian: IProcessTransport | None = None
-        self._stopped: Deferred[None] | None = None
+        self._guardian: IGroupTransport | None = None
+        self._stopping = False
+        self._stopped: Waiters[None] = Waiters()
         self._next_start = 0.0
 
     @property
@@ -82,12 +85,14 @@ class Groups:
             self._table[0] = inode
 
     def failed(self) -> None:
-        """It has not been started."""
+        """The process of `starting` could not be started."""
         if self._table is not None:
             self._table[0] = 0
 
     def started(self, group: int) -> Callable[[], None]:
-        """It has been; the result is to be called just before it is reaped."""
+        """The process of `starting` leads this group; the result is to be called just before it is
+        reaped.
+        """
         slot = self._free.pop()
         table = self._table
         if table is not None:
@@ -106,14 +111,12 @@ class Groups:
         if self._guardian is None:
             self._release()
             return succeed(None)
-        if self._stopped is None:
-            self._stopped = Deferred()
+        if not self._stopping:
+            self._stopping = True
             with suppress(ProcessExitedAlready):
                 # It ignores whatever is less.
                 self._guardian.signalProcess("KILL")
-        stopped: Deferred[None] = Deferred()
-        self._stopped.chainDeferred(stopped)
-        return stopped
+        return self._stopped.wait()
 
     def _release(self) -> None:
         # Processes that still live keep the table, until they have left it.
@@ -134,7 +137,7 @@ class Groups:
                 reason=str(error),
             )
 
-    def _start_guardian(self) -> IProcessTransport:
+    def _start_guardian(self) -> IGroupTransport:
         if self._memory is None:
             size = (CAPACITY + 1) * _WIDTH
             self._memory = os.memfd_create("queuerelay-groups")
@@ -162,11 +165,11 @@ class Groups:
 
     def _gone(self, reason: str) -> None:
         self._guardian = None
-        stopped, self._stopped = self._stopped, None
-        if stopped is not None:
+        if self._stopping:
+            self._stopping = False
             self._next_start = 0.0
             self._release()
-            stopped.callback(None)
+            self._stopped.fire(None)
             return
         self._log.warn("the guardian of our workers ended: {reason}", reason=reason)
         if self.alive:

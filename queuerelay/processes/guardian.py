@@ -1,6 +1,6 @@
 """The guardian: a program that waits for the daemon's death and then kills its workers.
 
-Run by `groups.Groups` as ``python -I -S guardian.py``, one for each daemon, with
+Run by `guarded.Groups` as ``python -I -S guardian.py``, one for each daemon, with
 
 - descriptor 3: a pidfd of the daemon, readable when the daemon is gone, however it went;
 - HUP, INT and TERM blocked: a service manager that stops us sends them to all of us, and then the

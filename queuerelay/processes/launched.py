@@ -12,13 +12,13 @@ from queuerelay.processes.transport import SpawnedProcess
 
 
 class Parent(Protocol):
-    """Its launcher, as a script sees it."""
+    """The launcher of a script, as the script needs it."""
 
-    #: Whether it has ever said anything.
+    #: Whether the launcher has ever said anything.
     has_answered: bool
 
     def free(self, number: int, *, started: bool) -> None:
-        """Nothing is to be heard of this one any more, and it may be reaped."""
+        """The script of this number may be reaped; nothing is to be heard of it any more."""
 
 
 class Launched:
@@ -40,13 +40,13 @@ class Launched:
         self._waiting: list[tuple[Callable[[int, int], None], int]] = []
 
     def inodes(self) -> set[int]:
-        """Of the pipes that it writes to."""
+        """Inodes of the pipes that the script writes to."""
         return self._process.inodes() if self._process is not None else set()
 
     # What its launcher says
 
     def started(self, pid: int) -> None:
-        """It runs."""
+        """The script runs."""
         self.pid = pid
         waiting, self._waiting = self._waiting, []
         for send, number in waiting:
@@ -54,11 +54,11 @@ class Launched:
                 send(pid, number)
 
     def forget_signals(self) -> None:
-        """Its launcher is dead: the number that is told next may be anybody's."""
+        """The launcher is dead: the process id that is told next may be anybody's."""
         self._waiting.clear()
 
     def failed(self, error: OSError) -> None:
-        """It could not be started."""
+        """The script could not be started."""
         self.over = True
         process, self._process = self._process, None
         if process is not None:
@@ -67,7 +67,7 @@ class Launched:
             self.free()
 
     def exited(self, status: int | None) -> None:
-        """It is gone; None where nobody knows how."""
+        """The script is gone, with this status of wait(2); None where nobody knows how."""
         self.over = True
         process, self._process = self._process, None
         if process is not None:
@@ -76,7 +76,7 @@ class Launched:
             self.free()
 
     def orphaned(self) -> None:
-        """Its launcher is gone."""
+        """The launcher is gone."""
         self._adrift = True
         if self.over:
             return
@@ -95,15 +95,15 @@ class Launched:
     # Handle
 
     def begin(self, process: SpawnedProcess) -> None:
-        """Tell `process` of its end."""
+        """Tell `process` of the script's end."""
         self._process = process
 
     def signal(self, number: int) -> None:
-        """Send a signal to it alone, as soon as it is there."""
+        """Send a signal to the script alone, as soon as that runs."""
         self._send(os.kill, number)
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to its group, as soon as it is there."""
+        """Send a signal to the script's group, as soon as that is there."""
         self._send(os.killpg, number)
 
     def _send(self, send: Callable[[int, int], None], number: int) -> None:
@@ -115,11 +115,11 @@ class Launched:
             send(self.pid, number)
 
     def free(self) -> None:
-        """Its number may go to somebody else."""
+        """The process id may go to somebody else."""
         self._parent.free(self._number, started=self.pid is not None)
 
     def discard(self) -> None:
-        """Kill it, and `free` when it is gone: nobody is to be told of it."""
+        """Kill the script, and `free` when it is gone: nobody is to be told of it."""
         self._process = None
         with suppress(ProcessLookupError):
             self.signal_group(signal.SIGKILL)

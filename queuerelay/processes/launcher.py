@@ -47,7 +47,7 @@ PACKETS: Final = 16
 
 
 class Launcher:
-    """Starts, waits, tells; `run` ends when the daemon is gone."""
+    """Starts scripts, waits for them and tells the daemon; `run` ends when that is gone."""
 
     def __init__(self, link: socket.socket, *, session: bool) -> None:
         self._link = link
@@ -65,7 +65,7 @@ class Launcher:
         self._room = socket.CMSG_SPACE(3 * 4)
 
     def run(self) -> None:
-        """Until the daemon is gone, or does not understand us."""
+        """Serve until the daemon is gone, or does not understand us."""
         try:
             while True:
                 ready = [fd for fd, _ in self._epoll.poll()]

@@ -52,7 +52,7 @@ class Launchers:
 
     @property
     def alive(self) -> int:
-        """How many scripts have been asked for whose numbers are not free."""
+        """How many scripts have been asked for and are not freed yet."""
         return sum(len(one.scripts) for one in self._all)
 
     @property
@@ -114,7 +114,7 @@ class Launchers:
         return back_off(self._mute + 1, first=RETRY, longest=LONGEST_RETRY)
 
     def stop(self) -> Deferred[None]:
-        """End it, and what it has started; fires when it is gone."""
+        """End the launcher and what it has started; fires when it is gone."""
         self._stopping += 1
         return gatherResults([one.stop() for one in list(self._all)]).addCallback(self._stopped)
 

@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from queuerelay.processes import guardian, launcher
 from queuerelay.processes.ends import Ends
 from queuerelay.processes.guarded import Start
+from queuerelay.processes.interfaces import IGroupTransport
 from queuerelay.processes.launched import Launched
 from queuerelay.processes.watch import Watch
 from queuerelay.waiters import Waiters
@@ -98,7 +99,7 @@ class LauncherLink:
             daemon = os.pidfd_open(os.getpid())
             watch.add(self._link.fileno(), self)
             program = [sys.executable, "-I", "-S", launcher.__file__]
-            self._process: Any = start(
+            self._process: IGroupTransport = start(
                 _Process(self),
                 program[0],
                 [*program, "session"] if session else program,
@@ -129,7 +130,7 @@ class LauncherLink:
         env: Mapping[Any, Any],
         ends: Ends,
     ) -> "Launched | None":
-        """Ask for a script; None where it cannot be asked now."""
+        """Ask for a script; None where the launcher cannot be asked now."""
         number = self._last + 1
         try:
             # Not any kind of sequence or mapping, but `Spawner.launch` has seen to that.
@@ -154,7 +155,7 @@ class LauncherLink:
         return script
 
     def free(self, number: int, *, started: bool) -> None:
-        """Nothing is to be heard of this one any more, and it may be reaped."""
+        """The script of this number may be reaped; nothing is to be heard of it any more."""
         del self.scripts[number]
         if self._lost or not started:
             return
@@ -181,7 +182,7 @@ class LauncherLink:
             self._telling = self._clock.callLater(REAP, self._tell)
 
     def _look(self) -> None:
-        """Whether it still says something."""
+        """See whether the launcher still says something."""
         self._looking = None
         if not self.scripts:
             return
@@ -214,13 +215,13 @@ class LauncherLink:
     # From it
 
     def ready(self) -> None:
-        """It says something, or is gone."""
+        """The launcher says something, or is gone."""
         for _ in range(PACKETS):
             if self._lost or not self._hear():
                 return
 
     def _hear(self) -> bool:
-        """One packet; False where there is none."""
+        """Handle one packet; False where there is none."""
         try:
             packet = self._link.recv(launcher.PACKET)
         except BlockingIOError:
@@ -251,7 +252,7 @@ class LauncherLink:
             script.exited(value)
 
     def lost(self) -> None:
-        """There is nobody at the other end any more."""
+        """Nobody is at the other end any more."""
         if self._lost:
             return
         self._lost = True
@@ -270,8 +271,8 @@ class LauncherLink:
         self._ending = self._clock.callLater(GRACE, self._end)
 
     def _orphan(self, scripts: "Sequence[Launched]") -> None:
-        """Kill what it leaves. Whoever is the parent now may reap it at any moment, so it is known
-        by its pipes rather than by its number.
+        """Kill the scripts that the launcher leaves. Whoever is the parent now may reap them at any
+        moment, so each is known by its pipes rather than by its number.
         """
         pipes = {inode: one for one in scripts if not one.over for inode in one.inodes()}
         if pipes:
@@ -283,7 +284,7 @@ class LauncherLink:
             script.orphaned()
 
     def exited(self) -> None:
-        """Its process is gone, and tells no more than it has told."""
+        """The launcher's process is gone, and tells no more than it has told."""
         for script in self.scripts.values():
             script.forget_signals()
         while not self._lost and self._hear():
@@ -291,14 +292,14 @@ class LauncherLink:
         self.lost()
 
     def ended(self) -> None:
-        """Nobody has its pipes any more, either."""
+        """Nobody has the pipes of the launcher's process any more, either."""
         if self._ending is not None and self._ending.active():
             self._ending.cancel()
         self._on_gone(self)
         self._gone.fire(None)
 
     def stop(self) -> Deferred[None]:
-        """End it, and its scripts; fires when it is gone."""
+        """End the launcher and its scripts; fires when it is gone."""
         self._stopping = True
         stopped = self._gone.wait()
         self.ready()

@@ -23,7 +23,7 @@ ABORTED: Final = Failure(ConnectionAborted())
 
 
 class Owner(Protocol):
-    """Whose pipes they are."""
+    """The process whose pipes these are."""
 
     reactor: Any
     watch: Watch
@@ -178,13 +178,8 @@ class Input(FileDescriptor):
 
     def connectionLost(self, reason: Failure) -> None:
         if self._fd != -1:
-            unwritten = self._unwritten
             super().connectionLost(reason)
             os.close(self._fd)
             self._fd = -1
-            if unwritten:
-                # A body may have many megabytes, and the process is known for longer: as when it
-                # was made, nothing is to be written.
-                super().__init__(self._process.reactor)
-                self.dataBuffer = b""
+            # Nobody knows us any more, and what is unwritten goes with us.
             self._process.pipe_closed(self._name)

@@ -199,7 +199,7 @@ class Spawner:
         executable: str,
         args: Sequence[str],
         child_fds: Mapping[int, int | str],
-    ) -> IProcessTransport:
+    ) -> IGroupTransport:
         return self._spawn(protocol, executable, args, None, Ends(child_fds), guarded=False)
 
     def _own(self) -> Mapping[str, Any]:

@@ -60,10 +60,10 @@ class Handle(Protocol):
         """Send a signal to its group. Raises `ProcessLookupError` where nobody is left of it."""
 
     def free(self) -> None:
-        """Its number may go to somebody else."""
+        """Let the process be reaped: its number may go to somebody else."""
 
     def discard(self) -> None:
-        """Kill it, and `free`: nobody is to be told of it."""
+        """Kill the process, and `free`: nobody is to be told of it."""
 
 
 def _call(method: Callable[[Any], object], given: object) -> None:
@@ -75,7 +75,7 @@ def _call(method: Callable[[Any], object], given: object) -> None:
 
 
 def _reason(status: int | None) -> Failure:
-    """What protocols are told about a wait(2) status; None where it is not known."""
+    """The reason that a protocol is given for a status of wait(2); None where that is unknown."""
     if status is None:
         return Failure(ProcessTerminated())
     if os.WIFSIGNALED(status):
@@ -128,7 +128,7 @@ class SpawnedProcess:
         return self._handle.pid
 
     def begin(self) -> None:
-        """Watch it, and tell the protocol.
+        """Watch the process, and tell the protocol.
 
         Raises `OSError` where the kernel lacks descriptors or memory for that; then the process is
         killed and everything closed.
@@ -156,7 +156,7 @@ class SpawnedProcess:
                     pipe.abort()
 
     def inodes(self) -> set[int]:
-        """Of the pipes that it may still write to, by which whoever does can be found."""
+        """Inodes of the pipes that the process may still write to, by which writers are found."""
         outputs = [pipe for pipe in self._pipes.values() if isinstance(pipe, Output)]
         return {os.fstat(pipe.fileno()).st_ino for pipe in outputs}
 
@@ -186,7 +186,7 @@ class SpawnedProcess:
         self._over(_reason(status))
 
     def not_started(self, error: OSError) -> None:
-        """There is no process, and never was."""
+        """The process could not be started."""
         self._free()
         self._over(Failure(error))
         self.closePipes()

@@ -25,13 +25,13 @@ from zope.interface import implementer
 
 
 class Watched(Protocol):
-    """Somebody's descriptor."""
+    """The owner of a descriptor that is watched."""
 
     def ready(self) -> None:
-        """It can be read, or its other end is closed. Not called for what was forgotten."""
+        """The descriptor can be read, or its other end is closed; never after it was forgotten."""
 
     def lost(self) -> None:
-        """It is no longer watched: the reactor stops, or `ready` raised."""
+        """The descriptor is no longer watched: the reactor stops, or `ready` raised."""
 
 
 class Watch:
@@ -84,7 +84,7 @@ class Watch:
             epoll.descriptors.close()
 
     def tell(self, numbers: Iterable[int]) -> None:
-        """These are ready."""
+        """Handle the descriptors of these numbers, which are ready."""
         ready = [(fd, self._watched.get(fd)) for fd in numbers]
         with self._together():
             for fd, watched in ready:

@@ -19,7 +19,7 @@ from twisted.internet.protocol import ProcessProtocol
 from zope.interface.verify import verifyObject
 
 from queuerelay.processes import spawner
-from queuerelay.processes.interfaces import IGroupTransport
+from queuerelay.processes.interfaces import IGroupTransport, IProcesses
 from queuerelay.processes.spawner import Spawner, supported
 from tests.helpers.processes import alive, children
 from tests.helpers.waiting import PATIENCE, until
@@ -50,6 +50,7 @@ MIB = 1024 * 1024
 
 def test_provides(ours: Spawner) -> None:
     assert verifyObject(IReactorProcess, ours)
+    assert verifyObject(IProcesses, ours)
 
 
 async def test_transport_provides(ours: Spawner) -> None:
@@ -190,6 +191,30 @@ async def test_close_pipes_of_a_running_process(ours: Spawner) -> None:
     one.closePipes()
     reason = await soon(recorder.ended)
     assert reason.exitCode == 0
+
+
+@pytest.mark.parametrize("how", ["closed by us", "closed by the process", "ended"])
+async def test_a_closed_pipe_lets_go_of_what_is_unwritten(ours: Spawner, how: str) -> None:
+    """A body may have many megabytes, and the process is known for longer."""
+    body, more = os.urandom(MIB), os.urandom(MIB)
+    before = sys.getrefcount(body), sys.getrefcount(more)
+    recorder = Recorder()
+    closes = sh("sleep 0.1; exec 0<&-; exec sleep 1000")
+    argv = closes if how == "closed by the process" else ["/bin/sleep", "1000"]
+    one = start(ours, argv, recorder)
+    one.write(body)
+    one.write(more)
+    assert sys.getrefcount(body) > before[0]
+    assert sys.getrefcount(more) > before[1]
+    if how == "closed by us":
+        one.closePipes()
+    elif how == "ended":
+        one.signalProcess("KILL")
+    await until(lambda: "lost 0" in recorder.events)
+    assert (sys.getrefcount(body), sys.getrefcount(more)) == before
+    if how != "ended":
+        one.signalGroup("KILL")
+    await soon(recorder.ended)
 
 
 @pytest.mark.parametrize("name", ["NOSUCH", "", "term", "SIGTERM"])
