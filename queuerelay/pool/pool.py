@@ -23,7 +23,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Bell, Broker
-from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, NotConnected
 from queuerelay.loop import Loop
@@ -38,6 +37,7 @@ from queuerelay.pool.sizing import INTERVAL
 from queuerelay.pool.slot import Slot
 from queuerelay.pool.snapshot import PoolSnapshot
 from queuerelay.pool.upkeep import Upkeep
+from queuerelay.wire.claim import Claim
 
 #: Most messages claimed in one step: while it answers that, Redis answers nobody else.
 MOST: Final = 64

@@ -11,10 +11,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.records import Claim
 from queuerelay.errors import NotConnected, QueuerelayError, Refused
 from queuerelay.pool.task import Answer
 from queuerelay.seldom import Seldom
+from queuerelay.wire.claim import Claim
 
 #: First and longest pause before what Redis refused is asked again, in seconds.
 FIRST_PAUSE: Final = 0.5

@@ -1,8 +1,8 @@
 """A slot of a pool while it has a message."""
 
-from queuerelay.broker.records import Claim
 from queuerelay.pool.child import Child
 from queuerelay.pool.snapshot import SlotSnapshot
+from queuerelay.wire.claim import Claim
 
 
 class Slot:
