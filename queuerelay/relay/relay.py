@@ -47,7 +47,7 @@ from queuerelay.errors import (
 )
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.sender import Senders
-from queuerelay.loop import Loop
+from queuerelay.loop import Loop, Watched
 from queuerelay.relay.drain_rate import DrainRate
 from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
 from queuerelay.relay.held import Client, Held, HeldTable, State
@@ -547,9 +547,9 @@ class Relay:
         removed.addCallbacks(answered, failed)
         removed.addErrback(lambda failure: self._log.failure("an expiry failed", failure))
 
-    def loops(self) -> list[Loop]:
-        """What it does again and again."""
-        return self._loops
+    def loops(self) -> list[Watched]:
+        """What it does again and again, the reading of its inbox too."""
+        return [*self._loops, *self._broker.loops()]
 
     def published(self) -> dict[str, Any]:
         """What it tells others about itself; `queuerelay.status.collect.nodes` reads it."""
@@ -574,7 +574,7 @@ class Relay:
             "refusals": snapshot.refusals,
             "queues": self._meter.published(self._table.by_queue()),
             "gates": {queue: asdict(gate) for queue, gate in snapshot.gates.items()},
-            "loops": [(loop.name, loop.still, loop.limit) for loop in self._loops],
+            "loops": [(loop.name, loop.still, loop.limit) for loop in self.loops()],
         }
 
     def _beat(self) -> Deferred[None]:

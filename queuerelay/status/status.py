@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
-from queuerelay.loop import Loop
+from queuerelay.loop import Watched
 from queuerelay.relay.probe import Deep, Holder
 from queuerelay.status.collect.collector import Collector, Local
 from queuerelay.status.collect.snapshot import Snapshot
@@ -15,7 +15,7 @@ from queuerelay.status.credentials import Credentials
 from queuerelay.status.guard import Guard
 
 #: What a part of this process does again and again.
-Loops = Callable[[], Sequence[Loop]]
+Loops = Callable[[], Sequence[Watched]]
 
 
 class Status:
@@ -77,6 +77,6 @@ class Status:
         """Whether this process takes no more work."""
         return self._draining()
 
-    def loops(self) -> list[Loop]:
+    def loops(self) -> list[Watched]:
         """All loops of this process."""
         return [self.collector.loop, *(loop for loops in self._loops for loop in loops())]
