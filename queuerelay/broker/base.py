@@ -13,8 +13,9 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from queuerelay.broker.records import Claim, DeadLetterPage, Gate, QueueDepth, Survey
+from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey
 from queuerelay.loop import Watched
+from queuerelay.wire.claim import Claim
 
 #: Takes a batch of raw replies. It may return a Deferred, which is awaited; where that fails with a
 #: `BrokerError`, the same batch comes again.
@@ -306,4 +307,4 @@ class Broker(Protocol):
         """A bell for `queues`; the broker's own `stop` stops it too."""
 
     def loops(self) -> Sequence[Watched]:
-        """The loops that everything hangs on: those that read inboxes and watch queues."""
+        """The loops that everything hangs on: those that read our inboxes."""

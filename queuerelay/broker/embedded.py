@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from queuerelay.broker.redis.connection import pause
 from queuerelay.errors import ConfigError
 from queuerelay.seldom import Seldom
+from queuerelay.waiters import Waiters
 from queuerelay.wire.url import SOCKET_PATH_BOUND, RedisUrl
 
 #: File in the directory on which its server holds a lock.
@@ -120,7 +121,7 @@ class EmbeddedServer:
         self._attempt = 0
         self._retry: IDelayedCall | None = None
         self._stopping = False
-        self._stopped: list[Deferred[None]] = []
+        self._stopped: Waiters[None] = Waiters()
         self._late: IDelayedCall | None = None
         self._seldom = Seldom(reactor)
 
@@ -154,8 +155,7 @@ class EmbeddedServer:
         if self._transport is None:
             self._clean()
             return succeed(None)
-        stopped: Deferred[None] = Deferred()
-        self._stopped.append(stopped)
+        stopped = self._stopped.wait()
         if not self._stopping:
             self._stopping = True
             self._signal("TERM")
@@ -217,9 +217,7 @@ class EmbeddedServer:
             if self._late is not None and self._late.active():
                 self._late.cancel()
             self._clean()
-            stopped, self._stopped = self._stopped, []
-            for one in stopped:
-                one.callback(None)
+            self._stopped.fire(None)
             return
         if taken:
             # As good as our own; should it end, one of us takes its place.

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.records import Claim
 from queuerelay.errors import ConnectionDropped, NotConnected
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, recover
 
 #: Seconds between two looks at the leases.

@@ -12,8 +12,6 @@ NODE_SILENCE = 30.0
 BEAT_INTERVAL = 2.0
 #: Seconds that a node's snapshot outlives its last beat.
 SNAPSHOT_LIFE = 10.0
-#: Seconds that a reply waits in an inbox that nobody reads; the relay that reads it renews this.
-REPLY_LIFE = 3600
 #: Seconds that an order waits for its node, and its reports for whoever gave it.
 ORDER_LIFE = 30
 #: Most orders that wait for one node; older ones are dropped.
@@ -34,20 +32,6 @@ class QueueDepth:
     delayed: int = 0
     #: Messages that somebody has claimed.
     inflight: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A message in flight, held under a lease."""
-
-    queue: str
-    #: Names the claim; whoever holds it may renew, acknowledge, retry or fail the message.
-    token: str
-    message: bytes
-    #: Unix seconds, by Redis, at which it was taken from the queue; 0 where unknown.
-    since: float
-    #: Who took it, as the holder named itself; "" where unknown.
-    holder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

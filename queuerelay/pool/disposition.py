@@ -11,7 +11,6 @@ from typing import Final
 from twisted.logger import Logger
 
 from queuerelay.backoff import back_off
-from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import MessageError, ReplyError
 from queuerelay.pool import task
@@ -23,6 +22,7 @@ from queuerelay.pool.settle import Settler
 from queuerelay.pool.slot import PoolSlot
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.message import Attempt, with_attempt
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import unreadable

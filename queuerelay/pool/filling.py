@@ -19,12 +19,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Bell
-from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, NotConnected
 from queuerelay.loop import PATIENCE
 from queuerelay.pool.priority import order
 from queuerelay.pool.runtime import Runtime
+from queuerelay.wire.claim import Claim
 
 #: Most messages claimed in one step: while it answers that, Redis answers nobody else.
 MOST: Final = 64

@@ -21,7 +21,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError
 from queuerelay.loop import Loop, Watched
@@ -39,6 +38,7 @@ from queuerelay.pool.sizing import INTERVAL
 from queuerelay.pool.slot import PoolSlot
 from queuerelay.pool.tally import Tally
 from queuerelay.pool.upkeep import Upkeep
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.node import PoolState
 
 #: Seconds after the last script in which a pool that stops still settles what they did.

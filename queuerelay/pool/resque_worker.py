@@ -7,8 +7,9 @@ from typing import Final
 import orjson
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.records import SNAPSHOT_LIFE, Claim, Survey
+from queuerelay.broker.records import SNAPSHOT_LIFE, Survey
 from queuerelay.pool.tally import Tally
+from queuerelay.wire.claim import Claim
 
 #: How often to tell before those who were killed are taken off the list: by then what they have
 #: published last is gone.

@@ -12,10 +12,10 @@ from twisted.python.failure import Failure
 
 from queuerelay.backoff import back_off
 from queuerelay.broker.base import Broker
-from queuerelay.broker.records import Claim
 from queuerelay.errors import NotConnected, QueuerelayError, Refused
 from queuerelay.pool.task import OutgoingReply
 from queuerelay.seldom import Seldom
+from queuerelay.wire.claim import Claim
 
 #: First and longest pause before what Redis refused is asked again, in seconds.
 FIRST_PAUSE: Final = 0.5

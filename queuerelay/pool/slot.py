@@ -1,7 +1,7 @@
 """A slot of a pool while it has a message."""
 
-from queuerelay.broker.records import Claim
 from queuerelay.pool.child import Child
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.node import SlotState
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import orjson
 
-from queuerelay.broker.records import Claim
 from queuerelay.config import PoolConfig
 from queuerelay.config.command import Template
 from queuerelay.errors import ReplyError
@@ -22,6 +21,7 @@ from queuerelay.pool.program import find_program
 from queuerelay.processes.confine import ProcessLimits, prefix
 from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.failure import encode_failure
 from queuerelay.wire.message import Attempt, Message, Request, decode_message
 from queuerelay.wire.outcome import Outcome

@@ -37,7 +37,7 @@ from queuerelay.errors import (
 )
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.sender import Senders
-from queuerelay.loop import Loop
+from queuerelay.loop import Loop, Watched
 from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
@@ -196,12 +196,12 @@ class Relay:
     def published(self) -> RelayNode:
         """What this relay tells others about itself."""
         return self._report.published(
-            self._config, self._loops, now=self._clock.seconds(), at=self._wall_clock()
+            self._config, self.loops(), now=self._clock.seconds(), at=self._wall_clock()
         )
 
-    def loops(self) -> list[Loop]:
-        """What this relay does again and again."""
-        return self._loops
+    def loops(self) -> list[Watched]:
+        """What this relay does again and again, the reading of its inbox too."""
+        return [*self._loops, *self._broker.loops()]
 
     def seconds_since(self, held: Held) -> float:
         """How long a request has been held, or was."""

@@ -8,7 +8,7 @@ from queuerelay import __version__
 from queuerelay.broker.records import Gate, QueueDepth
 from queuerelay.config import RelayConfig
 from queuerelay.http.sender import Senders
-from queuerelay.loop import Loop
+from queuerelay.loop import Watched
 from queuerelay.relay.endings import Endings
 from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.stream import Streams
@@ -78,7 +78,7 @@ class RelayReport:
         )
 
     def published(
-        self, config: RelayConfig, loops: Sequence[Loop], *, now: float, at: float
+        self, config: RelayConfig, loops: Sequence[Watched], *, now: float, at: float
     ) -> RelayNode:
         """The record that the relay publishes. `now` is clock seconds, `at` the time of day."""
         snapshot, table = self.snapshot(), self._endings.table

@@ -1,118 +1,302 @@
-"""The Redis commands of a worker, as plain tuples: which script, which keys, which arguments."""
+"""What is asked of Redis with our scripts: for each its KEYS, its ARGV and what its answer means.
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Final
+Pure values for any transport: the broker sends them with Twisted, workers with redis-py. The first
+argument of each function is `Keys`, then come the keys' variable parts, then the rest. Durations
+are in seconds here, and become what the script takes.
 
+Plain commands that both sides send are tuples (`Command`), as both clients take them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from queuerelay.wire import scripts
+from queuerelay.wire.claim import Claim
+from queuerelay.wire.dead_letter import Requeue
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.recovery import Drop, Retry, Verdict
-from queuerelay.wire.scripts import source
 
-Command = tuple[str | bytes | int | float, ...]
+#: Seconds that a reply waits in an inbox that nobody reads; the relay that reads it renews this.
+REPLY_LIFE: Final = 3600
 
-#: The scripts that a worker runs.
-SCRIPTS: Final = ("ack", "claim", "fail", "frame", "reap", "renew", "retry")
-#: Seconds after which a relay's inbox may vanish that nobody reads; a living relay prolongs it.
-INBOX_LIFE: Final = 3600
-#: How many expired leases one reap takes from a queue; the next one takes the next.
-REAP_AT_ONCE: Final = 100
+Argument = str | bytes | int | float
+#: A command as a client takes it.
+Command = tuple[Argument, ...]
 
-
-@cache
-def _sha(name: str) -> str:
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+_T = TypeVar("_T")
 
 
-def _script(name: str, keys: Sequence[str], *arguments: str | bytes | int) -> Command:
-    return ("EVALSHA", _sha(name), len(keys), *keys, *arguments)
+class Call(NamedTuple, Generic[_T]):
+    """One run of a script."""
+
+    #: Its name, one of `scripts.NAMES`.
+    script: str
+    keys: Sequence[str]
+    args: Sequence[Argument]
+    #: Makes of the answer what it means.
+    decode: Callable[[Any], _T]
+
+    def command(self) -> Command:
+        """The call of a script that the server knows."""
+        return ("EVALSHA", scripts.sha(self.script), len(self.keys), *self.keys, *self.args)
+
+    def whole(self) -> Command:
+        """The call with the text of the script; the server knows it from then on."""
+        return ("EVAL", scripts.source(self.script), len(self.keys), *self.keys, *self.args)
 
 
 def load() -> list[Command]:
-    """Makes the scripts known to a server that has been restarted or is new."""
-    return [("SCRIPT", "LOAD", source(name)) for name in SCRIPTS]
+    """Makes all scripts known to a server."""
+    return [("SCRIPT", "LOAD", scripts.source(name)) for name in scripts.NAMES]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commands:
-    """The commands of one worker for its queues."""
-
-    keys: Keys
-    #: In order of priority.
-    queues: tuple[str, ...]
-    #: Milliseconds for which a claim or a renewal holds a message.
-    lease_ms: int
-    #: ``hostname:pid``: whose lease it is, for those who find it expired.
-    holder: str
-
-    def claim(self, token: str) -> Command:
-        """Lease the first message under `token`. Gives [queue from 1, message, ms] or None.
-
-        Paused queues are left out.
-        """
-        names = self.keys.claim(self.queues)
-        return _script("claim", names, token, self.lease_ms, self.holder, *self.queues)
-
-    def find(self, token: str) -> list[Command]:
-        """What `token` holds on each queue, message or None; then the time.
-
-        For a claim whose answer was lost with its connection.
-        """
-        return [*(("HGET", self.keys.inflight(q), token) for q in self.queues), ("TIME",)]
-
-    def renew(self, queue: str, token: str) -> Command:
-        """Prolong the lease. Gives [1], or [0] where it is lost."""
-        return _script("renew", self.keys.lease(queue), self.lease_ms, token)
-
-    def reap(self, queue: str, tokens: str) -> Command:
-        """Take over expired leases, as `tokens` + a number. Gives [token, message, meta]s."""
-        return _script("reap", self.keys.lease(queue), tokens, self.lease_ms, REAP_AT_ONCE)
-
-    def reply(self, queue: str, token: str, reply_to: str, reply: bytes) -> Command:
-        """Push the reply and end the lease as one. Gives 1, or 0: lease lost, no reply sent."""
-        names = [*self.keys.lease(queue), reply_to]
-        return _script("ack", names, token, reply, self._life(reply_to))
-
-    def frame(self, queue: str, token: str, reply_to: str, node_id: str, frame: bytes) -> Command:
-        """Push a part of a streamed reply; with an empty `frame` nothing. Gives [1, bytes that the
-        client has taken], [0, 0] where the lease was lost, [2, 0] where the client has left.
-        """
-        keys = self.keys
-        names = [keys.inflight(queue), reply_to, keys.gone(node_id), keys.taken(node_id)]
-        return _script("frame", names, token, frame, self._life(reply_to))
-
-    def drop(self, queue: str, token: str) -> Command:
-        """End the lease without a reply. Gives 1, or 0 where it was lost."""
-        return _script("ack", self.keys.lease(queue), token, b"", 0)
-
-    def conclude(self, queue: str, token: str, verdict: Verdict) -> Command:
-        """End the lease as `verdict` says. Gives 1, or 0 where it was lost."""
-        names = self.keys.lease(queue)
-        if isinstance(verdict, Drop):
-            return self.drop(queue, token)
-        if isinstance(verdict, Retry):
-            return _script("retry", [*names, self.keys.queue(queue)], token, verdict.message)
-        names.append(self.keys.failed)
-        life = 0
-        if verdict.reply_to is not None:
-            names.append(verdict.reply_to)
-            life = self._life(verdict.reply_to)
-        return _script("fail", names, token, verdict.entry, verdict.reply or b"", life)
-
-    def _life(self, reply_to: str) -> int:
-        """Only a relay's inbox may vanish: a list of anyone else's is not ours to expire."""
-        return INBOX_LIFE if reply_to.startswith(self.keys.inbox("")) else 0
+# Leases
 
 
-def peek(queue_key: str, timeout: float) -> Command:
-    """Wait up to `timeout` seconds until the list has something, and leave it there.
+def claim(
+    keys: Keys, queues: Sequence[str], tokens: Sequence[str], *, holder: str, lease: float
+) -> Call[list[Claim]]:
+    """Take a message for each token, from the first queues that have some and are not paused."""
 
-    From its head to its head: nothing moves, so nothing is lost when the answer is.
+    def decode(answer: list[Any]) -> list[Claim]:
+        now, *found = answer
+        return [
+            Claim(
+                queue=queues[number - 1],
+                token=token,
+                message=message,
+                since=now / 1000,
+                holder=holder,
+            )
+            for token, number, message in zip(tokens, found[::2], found[1::2], strict=False)
+        ]
+
+    args: list[Argument] = [_ms(lease), holder, *queues, *tokens]
+    return Call("claim", keys.claim(queues), args, decode)
+
+
+def renew(keys: Keys, queue: str, tokens: Sequence[str], *, lease: float) -> Call[list[bool]]:
+    """Prolong leases; gives for each whether it is still held."""
+    return Call("renew", keys.lease(queue), [_ms(lease), *tokens], _each_is_one)
+
+
+def ack(
+    keys: Keys, queue: str, token: str, *, reply_to: str | None = None, reply: bytes = b""
+) -> Call[bool]:
+    """End a lease, and push the reply where there is one; False where the lease was lost."""
+    names = keys.lease(queue)
+    if reply_to is None:
+        return Call("ack", names, [token], _is_one)
+    return Call("ack", [*names, reply_to], [token, reply, _life(keys, reply_to)], _is_one)
+
+
+def retry(keys: Keys, queue: str, token: str, message: bytes) -> Call[bool]:
+    """End a lease, and put `message` at the head of its queue; False where the lease was lost."""
+    return Call("retry", [*keys.lease(queue), keys.queue(queue)], [token, message], _is_one)
+
+
+def fail(
+    keys: Keys,
+    queue: str,
+    token: str,
+    entry: bytes,
+    *,
+    reply_to: str | None = None,
+    reply: bytes | None = None,
+) -> Call[bool]:
+    """End a lease, append `entry` to the dead letters, and push the reply where there is one;
+    False where the lease was lost.
     """
-    return ("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout)
+    names = [*keys.lease(queue), keys.failed]
+    if reply_to is None or reply is None:
+        return Call("fail", names, [token, entry], _is_one)
+    args: list[Argument] = [token, entry, reply, _life(keys, reply_to)]
+    return Call("fail", [*names, reply_to], args, _is_one)
+
+
+def conclude(keys: Keys, queue: str, token: str, verdict: Verdict) -> Call[bool]:
+    """End a lease as `verdict` says; False where the lease was lost."""
+    if isinstance(verdict, Drop):
+        return ack(keys, queue, token)
+    if isinstance(verdict, Retry):
+        return retry(keys, queue, token, verdict.message)
+    return fail(keys, queue, token, verdict.entry, reply_to=verdict.reply_to, reply=verdict.reply)
+
+
+def delay(keys: Keys, queue: str, token: str, message: bytes, *, seconds: float) -> Call[bool]:
+    """End a lease, and keep `message` until it is due; False where the lease was lost."""
+    names = [*keys.lease(queue), keys.delayed(queue)]
+    return Call("delay", names, [token, message, _ms(seconds)], _is_one)
+
+
+def reap(keys: Keys, queue: str, tokens: str, *, lease: float, most: int) -> Call[list[Claim]]:
+    """Take over leases that have expired, under new tokens that begin with `tokens`."""
+
+    def decode(answer: list[list[bytes]]) -> list[Claim]:
+        claims = []
+        for token, message, meta in answer:
+            since, _, holder = meta.decode("utf-8", "replace").partition(" ")
+            claims.append(
+                Claim(
+                    queue=queue,
+                    token=token.decode("ascii"),
+                    message=message,
+                    since=int(since) / 1000 if since.isascii() and since.isdigit() else 0.0,
+                    holder=holder,
+                )
+            )
+        return claims
+
+    return Call("reap", keys.lease(queue), [tokens, _ms(lease), most], decode)
+
+
+class Progress(NamedTuple):
+    """How things stand with a streamed reply."""
+
+    #: 1 where the frame was pushed, 0 where the lease was lost, 2 where the client has left.
+    state: int
+    #: Bytes that the client has taken.
+    taken: int
+
+
+def frame(
+    keys: Keys, queue: str, token: str, reply_to: str, node_id: str, frame: bytes
+) -> Call[Progress]:
+    """Push a part of the streamed reply to the request `node_id`; an empty one only looks."""
+    names = [keys.inflight(queue), reply_to, keys.gone(node_id), keys.taken(node_id)]
+    return Call("frame", names, [token, frame, _life(keys, reply_to)], Progress._make)
+
+
+def find(keys: Keys, queues: Sequence[str], token: str) -> list[Command]:
+    """What `token` holds on each queue, message or None; then the time.
+
+    For a claim whose answer was lost with its connection.
+    """
+    return [*(("HGET", keys.inflight(queue), token) for queue in queues), ("TIME",)]
+
+
+# Queues
+
+
+def depth(keys: Keys, queue: str) -> Call[tuple[int, float | None, int, int]]:
+    """Length of the queue, Unix seconds at which its oldest message was pushed or None, how many
+    are delayed, and how many in flight.
+    """
+    names = [keys.queue(queue), keys.delayed(queue), keys.inflight(queue)]
+    return Call("depth", names, [], _depth)
+
+
+def _depth(answer: list[Any]) -> tuple[int, float | None, int, int]:
+    length, oldest, delayed, inflight = answer
+    try:
+        oldest_at = float(oldest) if oldest is not None else None
+    except ValueError:
+        # Anybody may have written the message.
+        oldest_at = None
+    return length, oldest_at, delayed, inflight
+
+
+def promote(keys: Keys, queues: Sequence[str], *, most: int) -> Call[int]:
+    """Put delayed messages that are due at the head of their queues; gives how many."""
+    names = [name for queue in queues for name in (keys.delayed(queue), keys.queue(queue))]
+    return Call("promote", names, [most], int)
+
+
+def pause(keys: Keys, queue: str, by: bytes) -> Call[bool]:
+    """Pause a queue; False where it was paused. `by` is who does it, as JSON."""
+    return Call("pause", [keys.gate], [queue, by], _is_one)
 
 
 def is_paused(keys: Keys, queue: str) -> Command:
     """Gives 1 where the queue is paused, else 0."""
     return ("HEXISTS", keys.gate, queue)
+
+
+def wait_for(key: str, seconds: float) -> Command:
+    """Wait until the list has something, `seconds` at most; gives its first item, or None.
+
+    From its head to its head: nothing moves, so nothing is lost when the answer is.
+    """
+    return ("BLMOVE", key, key, "LEFT", "LEFT", seconds)
+
+
+# Inboxes and nodes
+
+
+def peek(key: str, first: int, most: int, room: int) -> Call[list[bytes]]:
+    """`most` items of a list from place `first` on, fewer where they are more than `room` bytes."""
+    return Call("peek", [key], [first, most, room], list)
+
+
+def move(source: str, key: str, most: int) -> Call[int]:
+    """Move items from the head of the list `source` to the tail of another; gives how many."""
+    return Call("move", [source, key], [most], int)
+
+
+def beat(
+    keys: Keys, node_id: str, snapshot: bytes, *, life: float, inbox_life: float, silence: float
+) -> Call[list[str]]:
+    """Say that a node lives, and publish its snapshot for `life` seconds; gives the nodes that have
+    been silent for longer than `silence`.
+    """
+    names = [keys.nodes, keys.node(node_id), keys.inbox(node_id)]
+    args: list[Argument] = [node_id, snapshot, _ms(life), int(inbox_life), _ms(silence)]
+    return Call("beat", names, args, _texts)
+
+
+def bury(
+    keys: Keys, node_id: str, *, silence: float, inbox_life: float, legacy: str | None
+) -> Call[bool]:
+    """Take a node off the list, unless it spoke within `silence` seconds: then False. What it took
+    from the list `legacy` and did not sort goes back.
+    """
+    names = [keys.nodes, keys.inbox(node_id)]
+    if legacy is not None:
+        names += [keys.legacy_inbox(node_id), legacy]
+    return Call("bury", names, [node_id, _ms(silence), int(inbox_life)], _is_one)
+
+
+# Dead letters
+
+
+def failures(
+    keys: Keys, start: int, count: int, *, newest: bool, room: int
+) -> Call[tuple[int, list[bytes]]]:
+    """How many dead letters there are, and `count` of them from the `start`-th on, fewer where they
+    are more than `room` bytes.
+    """
+    args = [start, count, int(newest), room]
+    return Call("failures", [keys.failed], args, lambda answer: (answer[0], answer[1:]))
+
+
+def requeue(keys: Keys, entry: bytes, back: Requeue | None = None) -> Call[bool]:
+    """Take a dead letter out, and put its message on its queue where `back` is given; False where
+    there is no such entry.
+    """
+    if back is None:
+        return Call("requeue", [keys.failed], [entry], _is_one)
+    names = [keys.failed, keys.queue(back.queue), keys.queues]
+    return Call("requeue", names, [entry, back.message, back.queue], _is_one)
+
+
+def _life(keys: Keys, reply_to: str) -> int:
+    """Seconds after which a reply may vanish that nobody reads: only a relay's inbox may, a list of
+    anyone else's is not ours to expire.
+    """
+    return REPLY_LIFE if reply_to.startswith(keys.inbox("")) else 0
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _is_one(answer: Any) -> bool:
+    return bool(answer == 1)
+
+
+def _each_is_one(answer: list[Any]) -> list[bool]:
+    return [one == 1 for one in answer]
+
+
+def _texts(answer: list[bytes]) -> list[str]:
+    return [one.decode("utf-8", "replace") for one in answer]

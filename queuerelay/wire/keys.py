@@ -61,7 +61,7 @@ class Keys:
         return f"{self.prefix}leases:{queue}"
 
     def meta(self, queue: str) -> str:
-        """Hash: token -> JSON of who claimed it and when."""
+        """Hash: token -> when it was claimed (ms of Redis time), a space, and by whom."""
         return f"{self.prefix}meta:{queue}"
 
     def lease(self, queue: str) -> list[str]:

@@ -3,6 +3,7 @@
 Plain text for any client: relay and pool send them through txredisapi, workers through redis-py.
 """
 
+import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -13,7 +14,6 @@ NAMES: Final = (
     "beat",
     "bury",
     "claim",
-    "claim_many",
     "delay",
     "depth",
     "fail",
@@ -34,3 +34,9 @@ NAMES: Final = (
 def source(name: str) -> str:
     """The text of the script `name`, one of `NAMES`."""
     return (files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+@cache
+def sha(name: str) -> str:
+    """The name under which a server knows the script once it was loaded: its SHA-1, in hex."""
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()

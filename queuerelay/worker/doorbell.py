@@ -13,7 +13,7 @@ import threading
 
 from redis.exceptions import RedisError
 
-from queuerelay.wire.commands import is_paused, peek
+from queuerelay.wire.commands import is_paused, wait_for
 from queuerelay.wire.keys import Keys
 from queuerelay.worker.link import Link
 
@@ -87,7 +87,7 @@ class Doorbell:
 
     def _peek_for_ever(self, queue: str, keys: Keys, link: Link) -> None:
         pause = threading.Event()
-        look, gate = peek(keys.queue(queue), PEEK), is_paused(keys, queue)
+        look, gate = wait_for(keys.queue(queue), PEEK), is_paused(keys, queue)
         paused = False
         while True:
             self._idle.wait()

@@ -11,19 +11,23 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from queuerelay.wire.commands import Command, Commands
+from queuerelay.wire import commands
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.recovery import Drop, Fail, Retry, recover
 from queuerelay.worker.link import LONGEST_DELAY, Link
+from queuerelay.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 #: Longest time between two looks for expired leases, seconds.
 REAP_EVERY: Final = 5.0
+#: How many expired leases one reap takes from a queue; the next one takes the next.
+REAP_AT_ONCE: Final = 100
 #: Shortest time between two turns, seconds.
 SHORTEST_TURN: Final = 0.05
 
 
-class Keeper:
+class LeaseKeeper:
     """Renews the lease of the message in hand each third of it, and reaps each half (at most 5 s).
 
     After Redis was away for longer than a lease, all leases have expired, those of living workers
@@ -32,15 +36,15 @@ class Keeper:
     """
 
     def __init__(
-        self, commands: Commands, link: Link, *, tokens: str, clock: Callable[[], float]
+        self, settings: WorkerSettings, link: Link, *, tokens: str, clock: Callable[[], float]
     ) -> None:
         """`tokens` begins every token of this process; `clock` gives monotonic seconds."""
-        self._commands = commands
+        self._settings = settings
         self._link = link
         #: Begins every token of this process.
         self.tokens = tokens
         self._clock = clock
-        self._lease = commands.lease_ms / 1000
+        self._lease = settings.lease
         self._reaps = 0
         self._reap_at = clock()
         self._stop = threading.Event()
@@ -90,16 +94,21 @@ class Keeper:
                 # Find out whether Redis is back; nothing else would.
                 self._link.send(("PING",))
             return
-        (answer,) = self._link.send(self._commands.renew(*held))
-        if answer == [0] and self.held == held:
+        queue, token = held
+        renew = commands.renew(self._settings.keys, queue, [token], lease=self._lease)
+        (answer,) = self._link.send(renew)
+        if answer == [False] and self.held == held:
             # Not yet the truth: the acknowledgement may just have ended it. Its answer tells.
             log.debug("no lease on %s any more: %s", *held)
 
     def _reap(self) -> None:
         self._reaps += 1
-        queues = self._commands.queues
+        keys, queues = self._settings.keys, self._settings.queues
         tokens = f"{self.tokens}-r{self._reaps}-"
-        reaps = [self._commands.reap(queue, tokens) for queue in queues]
+        reaps = [
+            commands.reap(keys, queue, tokens, lease=self._lease, most=REAP_AT_ONCE)
+            for queue in queues
+        ]
         *reaped, time_of_redis = self._link.send(*reaps, ("TIME",))
         if isinstance(time_of_redis, Exception):
             return
@@ -109,31 +118,25 @@ class Keeper:
             if found and not isinstance(found, Exception):
                 self._take_over(queue, found, now)
 
-    def _take_over(self, queue: str, found: list[list[bytes]], now: float) -> None:
-        ends: list[Command] = []
+    def _take_over(self, queue: str, found: list[Claim], now: float) -> None:
+        ends: list[commands.Call[bool]] = []
         counts = {Retry: 0, Fail: 0, Drop: 0}
-        for token, raw, meta in found:
-            since, holder = _meta(meta, now)
+        for claim in found:
+            # A lease of which nobody knows since when it is held began now.
+            since = claim.since or now
             try:
-                verdict = recover(raw, queue=queue, worker=holder, since=since, now=now)
+                verdict = recover(
+                    claim.message, queue=queue, worker=claim.holder, since=since, now=now
+                )
             except Exception:
                 log.exception("cannot decide about a dead worker's message on %s", queue)
                 continue
             counts[type(verdict)] += 1
-            ends.append(self._commands.conclude(queue, token.decode(), verdict))
+            ends.append(commands.conclude(self._settings.keys, queue, claim.token, verdict))
         answers: list[Any] = self._link.send(*ends) if ends else []
         log.warning(
             "took over messages of dead workers on %s: retried %d, failed %d, dropped %d%s",
             queue,
             *counts.values(),
-            "" if all(answer == 1 for answer in answers) else "; not all done, again later",
+            "" if all(answer is True for answer in answers) else "; not all done, again later",
         )
-
-
-def _meta(meta: bytes, now: float) -> tuple[float, str]:
-    """Since when (Unix seconds), and who; a lease without these began now, with nobody."""
-    claimed, _, holder = meta.decode("utf-8", "replace").partition(" ")
-    try:
-        return int(claimed) / 1000, holder
-    except ValueError:
-        return now, ""

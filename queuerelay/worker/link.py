@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from queuerelay.wire.commands import Command, load
+from queuerelay.backoff import back_off
+from queuerelay.wire.commands import Call, Command, load
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +26,12 @@ CONNECT_TIMEOUT: Final = 2.0
 SAY_AGAIN: Final = 30.0
 
 
-def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row, with jitter; 0 after none."""
+def delay_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row, half of it jitter; 0 after none."""
     if failures == 0:
         return 0.0
-    longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
-    return longest * random.uniform(0.5, 1.0)
+    jitter = random.random() / 2
+    return back_off(failures, first=FIRST_DELAY, longest=LONGEST_DELAY, jitter=jitter)
 
 
 class Outage:
@@ -91,11 +92,13 @@ class Link:
         #: Failures in a row.
         self.failures = 0
 
-    def send(self, *commands: Command) -> list[Any]:
-        """One round trip. Gives an answer for each; what Redis refused has its error there.
+    def send(self, *asked: Command | Call[Any]) -> list[Any]:
+        """One round trip. Gives an answer for each, for a `Call` what it means; what Redis refused
+        has its error there.
 
         Raises `RedisError` where the connection failed: what took effect is then unknown.
         """
+        commands = [one.command() if isinstance(one, Call) else one for one in asked]
         try:
             answers = self._exchange(commands)
             unknown = [i for i, one in enumerate(answers) if isinstance(one, NoScriptError)]
@@ -117,11 +120,11 @@ class Link:
                 self._outage.up()
         else:
             self._failed(refused)
-        return answers
+        return [_meant(one, answer) for one, answer in zip(asked, answers, strict=True)]
 
     def delay(self) -> float:
         """Seconds to wait before the next try."""
-        return backoff(self.failures)
+        return delay_after(self.failures)
 
     def close(self) -> None:
         """Close the connection; the next `send` makes a new one."""
@@ -139,3 +142,9 @@ class Link:
         self.close()
         self.failures += 1
         self._outage.down(error)
+
+
+def _meant(asked: Command | Call[Any], answer: Any) -> Any:
+    if isinstance(asked, Call) and not isinstance(answer, Exception):
+        return asked.decode(answer)
+    return answer

@@ -19,15 +19,18 @@ from wsgiref.types import WSGIApplication
 from redis.exceptions import RedisError, ResponseError
 
 from queuerelay.errors import MessageError
-from queuerelay.wire.commands import Command, Commands
+from queuerelay.wire import commands
+from queuerelay.wire.claim import Claim
+from queuerelay.wire.commands import Call
 from queuerelay.wire.message import Message, Request, decode_message
-from queuerelay.wire.recovery import failed, unreadable
+from queuerelay.wire.recovery import Verdict, failed, unreadable
 from queuerelay.wire.reply import encode_reply
 from queuerelay.worker import wsgi
 from queuerelay.worker.doorbell import Doorbell
-from queuerelay.worker.lease import Keeper
+from queuerelay.worker.lease import LeaseKeeper
 from queuerelay.worker.link import Link
-from queuerelay.worker.stream import Stream
+from queuerelay.worker.settings import WorkerSettings
+from queuerelay.worker.stream import ReplyStream
 
 log = logging.getLogger(__name__)
 
@@ -35,32 +38,8 @@ log = logging.getLogger(__name__)
 #: would close the connection on it again and again.
 LONGEST_REPLY: Final = 500 * 1024 * 1024
 
-
 #: Seconds for which the end of a streamed answer is worth sending.
 LAST_FRAME: Final = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What bounds one worker."""
-
-    #: Longest body that is held and sent as one reply, bytes; a longer one is streamed.
-    max_reply: int
-    #: Requests after which the worker ends; 0 for never.
-    requests: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A message in hand."""
-
-    token: str
-    queue: str
-    raw: bytes
-    #: Redis time of the claim, Unix seconds.
-    at: float
-    #: The same moment on the monotonic clock of this process.
-    moment: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,33 +47,33 @@ class End:
     """How the message in hand ends; to be sent to Redis."""
 
     claim: Claim
-    command: Command
-    #: Unix seconds after which nobody waits for what it says.
-    deadline: float
+    call: Call[bool]
+    #: Monotonic seconds after which nobody waits for what it says.
+    late_after: float
 
     def late(self) -> bool:
-        """Whether nobody waits any more; by Redis's clock, as when it was claimed."""
-        return time.monotonic() - self.claim.moment > self.deadline - self.claim.at
+        """Whether nobody waits any more."""
+        return time.monotonic() > self.late_after
 
 
-class Loop:
+class WorkerLoop:
     """One worker's main loop, for the main thread of its process."""
 
     def __init__(
         self,
         application: WSGIApplication,
-        commands: Commands,
+        settings: WorkerSettings,
         link: Link,
-        keeper: Keeper,
+        keeper: LeaseKeeper,
         doorbell: Doorbell,
-        limits: Limits,
     ) -> None:
         self._application = application
-        self._commands = commands
+        self._settings = settings
         self._link = link
         self._keeper = keeper
         self._doorbell = doorbell
-        self._limits = limits
+        #: The time of the last claim on the monotonic clock of this process.
+        self._claimed_at = 0.0
         self._claims = 0
         self._served = 0
         self._skipped = 0
@@ -109,7 +88,7 @@ class Loop:
     def run(self) -> None:
         """Serve until a signal, or until the limit of requests."""
         end: End | None = None
-        while not (self._signal or self._served >= self._limits.requests > 0):
+        while not (self._signal or self._served >= self._settings.requests > 0):
             claim = self._next(end)
             if claim is not None:
                 end = self._work(claim)
@@ -139,14 +118,16 @@ class Loop:
         """End the last message and claim the next one, in one round trip."""
         self._claims += 1
         token = f"{self._keeper.tokens}-{self._claims}"
-        commands = [self._commands.claim(token)]
-        if end is not None:
-            commands.insert(0, end.command)
+        settings = self._settings
+        claim = commands.claim(
+            settings.keys, settings.queues, [token], holder=settings.holder, lease=settings.lease
+        )
+        calls: list[Call[Any]] = [claim] if end is None else [end.call, claim]
         answers: list[Any]
         try:
-            answers = self._link.send(*commands)
+            answers = self._link.send(*calls)
         except RedisError as error:
-            answers = [error] * len(commands)
+            answers = [error] * len(calls)
         if end is not None:
             if isinstance(answers[0], Exception):
                 self._finish(end, first=False)
@@ -156,7 +137,7 @@ class Loop:
 
     def _finish(self, end: End, *, first: bool) -> None:
         """Send `end` until Redis has answered; `first` if it has not been sent yet."""
-        command = end.command
+        call = end.call
         while True:
             if not first:
                 self._pause()
@@ -165,9 +146,9 @@ class Loop:
                         log.warning("gave up an answer on %s past its deadline", end.claim.queue)
                         return
                     # Perhaps the reply is what Redis does not take; nobody wants it any more.
-                    command = self._commands.drop(end.claim.queue, end.claim.token)
+                    call = self._drop(end.claim)
             try:
-                (answer,) = self._link.send(command)
+                (answer,) = self._link.send(call)
             except RedisError as error:
                 answer = error
             if not isinstance(answer, Exception):
@@ -178,29 +159,27 @@ class Loop:
 
     def _ended(self, end: End, answer: object, *, first: bool) -> None:
         self._keeper.held = None
-        if answer == 0 and first:
+        if answer is False and first:
             log.warning(
                 "the lease on a message of %s was lost; its answer was dropped", end.claim.queue
             )
 
     def _claimed(self, token: str, answer: Any) -> Claim | None:
-        if answer is None:
-            return None
         if isinstance(answer, ResponseError):
             # Refused, so nothing was taken; the doorbell rings if there is anything to take.
             self._pause()
             return None
         if isinstance(answer, Exception):
             return self._find(token)
-        number, raw, milliseconds = answer
-        return self._take(token, self._commands.queues[number - 1], raw, milliseconds / 1000)
+        return self._take(answer[0]) if answer else None
 
     def _find(self, token: str) -> Claim | None:
         """The message that a claim without an answer took, if it did."""
+        keys, queues = self._settings.keys, self._settings.queues
         while True:
             self._pause()
             try:
-                *found, now = self._link.send(*self._commands.find(token))
+                *found, now = self._link.send(*commands.find(keys, queues, token))
             except RedisError as error:
                 now = error
             if isinstance(now, Exception):
@@ -208,14 +187,23 @@ class Loop:
                     # If it took one, whoever reaps finds it soon.
                     return None
                 continue
-            for queue, raw in zip(self._commands.queues, found, strict=True):
+            for queue, raw in zip(queues, found, strict=True):
                 if isinstance(raw, bytes):
-                    return self._take(token, queue, raw, int(now[0]) + int(now[1]) / 1e6)
+                    return self._take(
+                        Claim(
+                            queue=queue,
+                            token=token,
+                            message=raw,
+                            since=int(now[0]) + int(now[1]) / 1e6,
+                            holder=self._settings.holder,
+                        )
+                    )
             return None
 
-    def _take(self, token: str, queue: str, raw: bytes, at: float) -> Claim:
-        self._keeper.held = (queue, token)
-        return Claim(token=token, queue=queue, raw=raw, at=at, moment=time.monotonic())
+    def _take(self, claim: Claim) -> Claim:
+        self._keeper.held = (claim.queue, claim.token)
+        self._claimed_at = time.monotonic()
+        return claim
 
     def _pause(self) -> None:
         self._doorbell.pause(self._link.delay())
@@ -224,61 +212,68 @@ class Loop:
 
     def _work(self, claim: Claim) -> End:
         """Run what was claimed; whatever it is, the worker lives on."""
-        holder = self._commands.holder
+        holder = self._settings.holder
         try:
-            message = decode_message(claim.raw)
+            message = decode_message(claim.message)
         except MessageError as error:
             log.warning("unreadable message on %s, now in resque:failed: %s", claim.queue, error)
             verdict = unreadable(
-                claim.raw, queue=claim.queue, worker=holder, error=error, now=claim.at
+                claim.message, queue=claim.queue, worker=holder, error=error, now=claim.since
             )
-            command = self._commands.conclude(claim.queue, claim.token, verdict)
-            return End(claim=claim, command=command, deadline=float("inf"))
+            return self._concluded(claim, verdict)
         if message.request is None:
             return self._refuse_job(claim, message)
-        if message.request.deadline <= claim.at:
+        if message.request.deadline <= claim.since:
             self._skipped += 1
             log.debug("skipped %s: past its deadline", message.request.node_id)
-            command = self._commands.drop(claim.queue, claim.token)
-            return End(claim=claim, command=command, deadline=message.request.deadline)
+            late_after = self._late_after(claim, message.request.deadline)
+            return End(claim=claim, call=self._drop(claim), late_after=late_after)
         return self._answer(claim, message.request)
 
     def _answer(self, claim: Claim, request: Request) -> End:
         began = time.monotonic()
         timing: dict[str, float] = {}
         if request.accepted_at:
-            timing["wait"] = round(max(0.0, claim.at - request.accepted_at), 6)
-        stream = Stream(
-            self._commands, self._link, request, queue=claim.queue, token=claim.token, timing=timing
+            timing["wait"] = round(max(0.0, claim.since - request.accepted_at), 6)
+        stream = ReplyStream(
+            self._settings.keys,
+            self._link,
+            request,
+            queue=claim.queue,
+            token=claim.token,
+            timing=timing,
         )
         answer = wsgi.run(
-            self._application, request, stream, queue=claim.queue, max_reply=self._limits.max_reply
+            self._application,
+            request,
+            stream,
+            queue=claim.queue,
+            max_reply=self._settings.max_reply,
         )
         run = time.monotonic() - began
         self._served += 1
-        deadline = request.deadline
+        late_after = self._late_after(claim, request.deadline)
         if stream.begun:
             # That was for the first frame; the last one is wanted while the relay waits for it.
-            deadline = claim.at + (time.monotonic() - claim.moment) + LAST_FRAME
-        command = self._end_of(claim, request, stream, answer, {**timing, "run": round(run, 6)})
-        return End(claim=claim, command=command, deadline=deadline)
+            late_after = time.monotonic() + LAST_FRAME
+        call = self._end_of(claim, request, stream, answer, {**timing, "run": round(run, 6)})
+        return End(claim=claim, call=call, late_after=late_after)
 
     def _end_of(
         self,
         claim: Claim,
         request: Request,
-        stream: Stream,
-        answer: wsgi.Answer | None,
+        stream: ReplyStream,
+        answer: wsgi.WSGIAnswer | None,
         timing: dict[str, float],
-    ) -> Command:
+    ) -> Call[bool]:
         """What ends the message: the answer, the end of a streamed one, or nothing any more."""
         if stream.stopped:
             log.info("%s: %s after %d bytes", request.node_id, stream.stopped, stream.size)
-            return self._commands.drop(claim.queue, claim.token)
+            return self._drop(claim)
         if answer is None:
             log.debug("%s streamed, %d bytes", request.node_id, stream.size)
-            reply_to = request.reply_to
-            return self._commands.reply(claim.queue, claim.token, reply_to, stream.last())
+            return self._reply(claim, request.reply_to, stream.last())
         reply = _encode(request, answer, timing)
         if len(reply) > LONGEST_REPLY:
             log.error("%s %r: a reply of %d bytes", request.method, request.url, len(reply))
@@ -293,25 +288,39 @@ class Loop:
             len(answer.body),
             timing["run"],
         )
-        return self._commands.reply(claim.queue, claim.token, request.reply_to, reply)
+        return self._reply(claim, request.reply_to, reply)
 
     def _refuse_job(self, claim: Claim, message: Message) -> End:
         log.warning("a job of class %r on %s, now in resque:failed", message.cls, claim.queue)
         verdict = failed(
-            claim.raw,
+            claim.message,
             message,
             queue=claim.queue,
-            worker=self._commands.holder,
+            worker=self._settings.holder,
             exception="NotARequest",
             error=f"a WSGI worker answers requests only, this is a job of class {message.cls}",
-            now=claim.at,
+            now=claim.since,
             attempts=tuple(message.attempts),
         )
-        command = self._commands.conclude(claim.queue, claim.token, verdict)
-        return End(claim=claim, command=command, deadline=float("inf"))
+        return self._concluded(claim, verdict)
+
+    def _concluded(self, claim: Claim, verdict: Verdict) -> End:
+        call = commands.conclude(self._settings.keys, claim.queue, claim.token, verdict)
+        return End(claim=claim, call=call, late_after=float("inf"))
+
+    def _drop(self, claim: Claim) -> Call[bool]:
+        return commands.ack(self._settings.keys, claim.queue, claim.token)
+
+    def _reply(self, claim: Claim, reply_to: str, reply: bytes) -> Call[bool]:
+        keys = self._settings.keys
+        return commands.ack(keys, claim.queue, claim.token, reply_to=reply_to, reply=reply)
+
+    def _late_after(self, claim: Claim, deadline: float) -> float:
+        """Monotonic seconds of a deadline in Unix seconds by Redis's clock, as of the claim."""
+        return self._claimed_at + deadline - claim.since
 
 
-def _encode(request: Request, answer: wsgi.Answer, timing: dict[str, float]) -> bytes:
+def _encode(request: Request, answer: wsgi.WSGIAnswer, timing: dict[str, float]) -> bytes:
     return encode_reply(
         node_id=request.node_id,
         status=answer.status,

@@ -15,9 +15,9 @@ from wsgiref.types import WSGIApplication
 
 from queuerelay import __version__
 from queuerelay.errors import ConfigError
-from queuerelay.wire.commands import Commands
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
+from queuerelay.worker.settings import MAX_REPLY, WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +98,19 @@ def _assemble(
 ) -> None:
     # Here, so that what is wrong is said in one line where redis-py is missing.
     from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
-    from queuerelay.worker.lease import Keeper
+    from queuerelay.worker.lease import LeaseKeeper
     from queuerelay.worker.link import Link, Outage
-    from queuerelay.worker.loop import Limits, Loop
+    from queuerelay.worker.loop import WorkerLoop
 
     keys = Keys(prefix=options.prefix)
     holder = f"{socket.gethostname()}:{os.getpid()}"
-    commands = Commands(
+    settings = WorkerSettings(
         keys=keys,
         queues=options.queues,
-        lease_ms=round(options.lease * 1000),
+        lease=options.lease,
         holder=holder,
+        max_reply=options.max_reply,
+        requests=options.requests,
     )
     outage = Outage()
     log.info(
@@ -122,15 +124,14 @@ def _assemble(
     )
     # A renewal must fail early enough for another one within the lease.
     lease_link = Link(address, role="lease", outage=outage, timeout=max(1.0, options.lease / 3))
-    keeper = Keeper(commands, lease_link, tokens=secrets.token_hex(8), clock=time.monotonic)
+    keeper = LeaseKeeper(settings, lease_link, tokens=secrets.token_hex(8), clock=time.monotonic)
     doorbell = Doorbell()
-    loop = Loop(
+    loop = WorkerLoop(
         application,
-        commands,
+        settings,
         Link(address, role="main", outage=outage, timeout=ANSWER_TIMEOUT),
         keeper,
         doorbell,
-        Limits(max_reply=options.max_reply, requests=options.requests),
     )
     loop.obey_signals()
     keeper.start()
@@ -207,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-reply",
         type=_number(int, 1, 256 * _MIB, "bytes"),
-        default=64 * _MIB,
+        default=MAX_REPLY,
         metavar="BYTES",
         help="longest body that is sent as one reply; a longer one is streamed",
     )

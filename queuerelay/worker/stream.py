@@ -19,7 +19,8 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from queuerelay.errors import QueuerelayError
-from queuerelay.wire.commands import Commands
+from queuerelay.wire import commands
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Request
 from queuerelay.wire.reply import encode_frame, encode_reply
 from queuerelay.worker.link import Link
@@ -41,16 +42,16 @@ LOOK: Final = (0.002, 0.1)
 _NUMBERS: Final = 2**48
 
 
-class Stopped(QueuerelayError):
+class StreamStopped(QueuerelayError):
     """a streamed answer goes nowhere any more"""
 
 
-class Stream:
+class ReplyStream:
     """The frames of one answer to `request`, which is held under `token`."""
 
     def __init__(
         self,
-        commands: Commands,
+        keys: Keys,
         link: Link,
         request: Request,
         *,
@@ -58,7 +59,7 @@ class Stream:
         token: str,
         timing: dict[str, float],
     ) -> None:
-        self._commands = commands
+        self._keys = keys
         self._link = link
         self._request = request
         self._queue = queue
@@ -79,7 +80,7 @@ class Stream:
         self._starved = 0.0
 
     def begin(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
-        """Send status, header fields and the first part of the body; raises `Stopped`."""
+        """Send status, header fields and the first part of the body; raises `StreamStopped`."""
         self.begun = True
         self.size = len(data[:FRAME])
         self._push(
@@ -96,7 +97,7 @@ class Stream:
         self.send(data[FRAME:])
 
     def send(self, data: bytes) -> None:
-        """Send a part of the body; raises `Stopped`."""
+        """Send a part of the body; raises `StreamStopped`."""
         for start in range(0, len(data), FRAME):
             self._number += 1
             part = data[start : start + FRAME]
@@ -126,15 +127,20 @@ class Stream:
     def _push(self, frame: bytes) -> None:
         """Push `frame` once, and see how things stand; an empty one only looks."""
         if self.stopped:
-            raise Stopped(self.stopped)
-        command = self._commands.frame(
-            self._queue, self._token, self._request.reply_to, self._request.node_id, frame
+            raise StreamStopped(self.stopped)
+        call = commands.frame(
+            self._keys,
+            self._queue,
+            self._token,
+            self._request.reply_to,
+            self._request.node_id,
+            frame,
         )
         until = time.monotonic() + PATIENCE
         while True:
             answer: Any
             try:
-                (answer,) = self._link.send(command)
+                (answer,) = self._link.send(call)
             except RedisError as error:
                 answer = error
             if not isinstance(answer, Exception):
@@ -161,4 +167,4 @@ class Stream:
 
     def _stop(self, why: str) -> None:
         self.stopped = why
-        raise Stopped(why)
+        raise StreamStopped(why)

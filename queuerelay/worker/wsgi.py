@@ -27,7 +27,7 @@ from queuerelay.wire.headers import is_token
 from queuerelay.wire.message import Request
 from queuerelay.wire.reply import NO_BODY_STATUSES
 from queuerelay.worker.environ import environ_of
-from queuerelay.worker.stream import Stopped, Stream
+from queuerelay.worker.stream import ReplyStream, StreamStopped
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -47,7 +47,7 @@ class NotWSGI(QueuerelayError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WSGIAnswer:
     """What the application answered."""
 
     #: 200 to 599.
@@ -58,7 +58,7 @@ class Answer:
 
 
 #: The answer for an application that failed: no traceback, nothing of the request.
-FAILED: Final = Answer(
+FAILED: Final = WSGIAnswer(
     500,
     [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
     b"500 Internal Server Error: the application failed.\n",
@@ -66,18 +66,23 @@ FAILED: Final = Answer(
 
 
 def run(
-    application: WSGIApplication, request: Request, stream: Stream, *, queue: str, max_reply: int
-) -> Answer | None:
+    application: WSGIApplication,
+    request: Request,
+    stream: ReplyStream,
+    *,
+    queue: str,
+    max_reply: int,
+) -> WSGIAnswer | None:
     """What `application` answers to `request`, `FAILED` where it does not; None where all of it
     went out by `stream`. Never raises.
 
     `max_reply` is the longest body in bytes that is held. A failure is one log record with its
     traceback; one after the beginning of a stream is `FAILED` too, for the relay to break it off.
     """
-    return Handler(request, stream, queue=queue, max_reply=max_reply).answer(application)
+    return WSGIRun(request, stream, queue=queue, max_reply=max_reply).answer(application)
 
 
-class Handler(BaseHandler):
+class WSGIRun(BaseHandler):
     """One run of one application."""
 
     wsgi_multithread = False
@@ -89,7 +94,9 @@ class Handler(BaseHandler):
     headers: Headers | None
     result: Iterable[bytes] | None
 
-    def __init__(self, request: Request, stream: Stream, *, queue: str, max_reply: int) -> None:
+    def __init__(
+        self, request: Request, stream: ReplyStream, *, queue: str, max_reply: int
+    ) -> None:
         # The process's own environment (credentials!) is not part of a request.
         self.os_environ = {}
         self._request = request
@@ -98,13 +105,13 @@ class Handler(BaseHandler):
         self._max_reply = max_reply
         self._blocks: list[bytes] = []
         self._size = 0
-        self._answer: Answer | None = None
+        self._answer: WSGIAnswer | None = None
         #: Whether the answer has no body, and more of it is not wanted.
         self._enough = False
         #: Whether all of a streamed answer went out.
         self._streamed = False
 
-    def answer(self, application: WSGIApplication) -> Answer | None:
+    def answer(self, application: WSGIApplication) -> WSGIAnswer | None:
         """Run it; instead of `BaseHandler.run`, which swallows broken connections as a client's:
         here they can only be the application's, to its database for instance.
         """
@@ -114,7 +121,7 @@ class Handler(BaseHandler):
             self.finish_response()
         except BaseException as error:
             # From close() of a whole answer, too: that answer still goes out.
-            if isinstance(error, Stopped):
+            if isinstance(error, StreamStopped):
                 log.debug("%s: %s", self._request.node_id, error)
             else:
                 log.exception(
@@ -217,7 +224,7 @@ class Handler(BaseHandler):
             body = b""
         elif length not in (None, len(body)) and int(self.status[:3]) not in NO_BODY_STATUSES:
             raise NotWSGI(f"Content-Length {length}, and a body of {len(body)} bytes")
-        self._answer = Answer(int(self.status[:3]), headers, body)
+        self._answer = WSGIAnswer(int(self.status[:3]), headers, body)
 
     def get_scheme(self) -> str:
         """The client's scheme: ``http`` or ``https``."""

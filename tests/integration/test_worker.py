@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from queuerelay.wire.commands import Commands
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.reply import decode_reply
 from queuerelay.worker.doorbell import LONGEST_WAIT, Doorbell
-from queuerelay.worker.lease import Keeper
+from queuerelay.worker.lease import LeaseKeeper
 from queuerelay.worker.link import Link, Outage
-from queuerelay.worker.loop import Limits, Loop
+from queuerelay.worker.loop import WorkerLoop
+from queuerelay.worker.settings import WorkerSettings
 from tests.helpers.waiting import PATIENCE, eventually
 from tests.helpers.worker import APP, INBOX, Stage, Worker, stage
 
@@ -339,13 +339,20 @@ def test_lost_answers_lose_and_double_nothing(fresh_valkey, tmp_path):
         return []
 
     ids = [stage.push(f"/{number}", method="POST", queue="ab"[number % 2]) for number in range(60)]
-    commands = Commands(keys=Keys(), queues=("a", "b"), lease_ms=60000, holder="test:1")
+    settings = WorkerSettings(
+        keys=Keys(),
+        queues=("a", "b"),
+        lease=60.0,
+        holder="test:1",
+        max_reply=1,
+        requests=60,
+    )
     links = [
         kind(fresh_valkey.url, role="test", outage=Outage(), timeout=5.0)
         for kind in (LossyLink, Link)
     ]
-    keeper = Keeper(commands, links[1], tokens="t", clock=time.monotonic)
-    Loop(app, commands, links[0], keeper, RestlessBell(), Limits(max_reply=1, requests=60)).run()
+    keeper = LeaseKeeper(settings, links[1], tokens="t", clock=time.monotonic)
+    WorkerLoop(app, settings, links[0], keeper, RestlessBell()).run()
     for link in links:
         link.close()
     assert len(runs) == 60

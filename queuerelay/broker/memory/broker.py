@@ -25,8 +25,8 @@ from queuerelay.broker.memory.orders import MemoryOrders
 from queuerelay.broker.memory.queues import MemoryQueues
 from queuerelay.broker.memory.registry import MemoryRegistry
 from queuerelay.broker.memory.store import MemoryStore
-from queuerelay.broker.records import Claim
 from queuerelay.loop import Watched
+from queuerelay.wire.claim import Claim
 
 
 class MemoryBroker:
@@ -146,7 +146,7 @@ class MemoryBroker:
 
     def loops(self) -> Sequence[Watched]:
         """The loops that everything hangs on."""
-        return []
+        return self.inbox.loops()
 
     def _up(self) -> None:
         for callback in self._on_up:

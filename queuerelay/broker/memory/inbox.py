@@ -17,6 +17,7 @@ from queuerelay.broker.base import InboxHandler
 from queuerelay.broker.memory.connection import MemoryConnection
 from queuerelay.broker.memory.store import MemoryStore
 from queuerelay.errors import BrokerError
+from queuerelay.loop import PATIENCE, Watched
 
 #: Most items of a batch of the inbox.
 BATCH: Final = 256
@@ -29,14 +30,32 @@ class _Reader:
     key: str
     handler: InboxHandler
     source: str | None
+    clock: IReactorTime
     #: Items of the last batch, handed over and still in the list.
     done: int = 0
     #: Whether the handler is still at the last batch.
     busy: bool = False
+    #: Clock seconds since when it is.
+    since: float = 0.0
     #: Names the connection; what began on an earlier one is void.
     turn: int = 0
     #: The next try, where the handler could not take the last batch.
     again: IDelayedCall | None = None
+
+    @property
+    def name(self) -> str:
+        """What health calls it."""
+        return "inbox" if self.source is None else "legacy inbox"
+
+    @property
+    def still(self) -> float:
+        """Seconds for which the handler has had the last batch."""
+        return self.clock.seconds() - self.since if self.busy else 0.0
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which a reader that is `still` is stuck."""
+        return PATIENCE
 
 
 class MemoryInbox:
@@ -59,15 +78,21 @@ class MemoryInbox:
     ) -> None:
         """Read replies for `node_id` from now on."""
         keys = self._store.keys
-        self._readers.append(_Reader(keys.inbox(node_id), handler, None))
+        self._readers.append(_Reader(keys.inbox(node_id), handler, None, self._clock))
         if legacy is not None:
             self.legacy, handler = legacy
-            self._readers.append(_Reader(keys.legacy_inbox(node_id), handler, self.legacy))
+            self._readers.append(
+                _Reader(keys.legacy_inbox(node_id), handler, self.legacy, self._clock)
+            )
 
     def reply(self, node_id: str, replies: Sequence[bytes]) -> Deferred[int]:
         """Append `replies` to a node's inbox."""
         key = self._store.keys.inbox(node_id)
         return self._connection.ask(lambda: self._store.append(key, replies), adds=True)
+
+    def loops(self) -> list[Watched]:
+        """Those that read."""
+        return [*self._readers]
 
     def reads(self, key: str) -> bool:
         """Whether the list is one that is read here."""
@@ -93,7 +118,7 @@ class MemoryInbox:
         items = self._look(reader, done)
         if not items:
             return
-        reader.busy = True
+        reader.busy, reader.since = True, self._clock.seconds()
         turn = reader.turn
         handled = maybeDeferred(reader.handler, items)
         handled.addCallback(lambda _: self._handled(reader, turn, len(items)))

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 from queuerelay.broker.memory.connection import MemoryConnection
 from queuerelay.broker.memory.store import MemoryStore
-from queuerelay.broker.records import Claim
+from queuerelay.wire.claim import Claim
 
 
 class MemoryLeases:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
-from queuerelay.broker.records import REPLY_LIFE, Claim, Gate
+from queuerelay.broker.records import Gate
 from queuerelay.errors import Refused
+from queuerelay.wire.claim import Claim
+from queuerelay.wire.commands import REPLY_LIFE
 from queuerelay.wire.keys import Keys
 
 

@@ -13,16 +13,19 @@ Invariants:
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from queuerelay.backoff import back_off
 from queuerelay.broker.records import BELL_WAIT
 from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.nap import Nap
 from queuerelay.broker.redis.protocol import COMMAND_BOUND, Answer
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.seldom import Seldom
+from queuerelay.waiters import Waiters
+from queuerelay.wire.commands import is_paused, wait_for
 from queuerelay.wire.keys import Keys
 
 #: Seconds that Redis waits for a message before it answers "none".
@@ -48,7 +51,7 @@ class RedisBell:
         clock: IReactorTime,
     ) -> None:
         self._clock = clock
-        self._waiters: dict[Deferred[None], IDelayedCall] = {}
+        self._waiters: Waiters[None] = Waiters()
         self._peeks = [
             _Peek(queue, self, keys, connect(), clock) for queue in dict.fromkeys(queues)
         ]
@@ -59,7 +62,7 @@ class RedisBell:
     @property
     def waited_for(self) -> bool:
         """Whether somebody waits."""
-        return bool(self._waiters)
+        return len(self._waiters) > 0
 
     @property
     def stopped(self) -> bool:
@@ -70,42 +73,26 @@ class RedisBell:
         """Fires when one of the queues may have a message; see `Bell.wait`."""
         if self.stopped:
             return fail(NotConnected("stopping"))
-        waiter: Deferred[None] = Deferred(self._forget)
-        self._waiters[waiter] = self._clock.callLater(BELL_WAIT, self._answer, waiter)
+        waiter = self._waiters.wait()
         for peek in self._peeks:
             if not self._started:
                 peek.connection.start()
             peek.look()
         self._started = True
-        return waiter
+        return waiter.addTimeout(BELL_WAIT, self._clock, lambda _, __: None)
 
     def ring(self) -> None:
         """Tell all who wait."""
-        for waiter in [*self._waiters]:
-            # Not one that an earlier one has cancelled.
-            if waiter in self._waiters:
-                self._answer(waiter)
+        self._waiters.fire(None)
 
     def stop(self) -> Deferred[None]:
         """Wait no more; see `Bell.stop`."""
         if self._end is None:
             self._end = gatherResults([peek.stop() for peek in self._peeks])
-            for waiter in [*self._waiters]:
-                if waiter in self._waiters:
-                    self._forget(waiter)
-                    waiter.errback(NotConnected("stopping"))
+            self._waiters.fail(NotConnected("stopping"))
         ended: Deferred[None] = Deferred()
         self._end.addBoth(lambda _: ended.callback(None))
         return ended
-
-    def _answer(self, waiter: Deferred[None]) -> None:
-        self._forget(waiter)
-        waiter.callback(None)
-
-    def _forget(self, waiter: Deferred[None]) -> None:
-        timer = self._waiters.pop(waiter)
-        if timer.active():
-            timer.cancel()
 
 
 class _Peek:
@@ -123,14 +110,13 @@ class _Peek:
     ) -> None:
         self.connection = connection
         self._key = keys.queue(queue)
-        self._is_paused = ("HEXISTS", keys.gate, queue)
+        self._is_paused = is_paused(keys, queue)
         self._bell = bell
-        self._clock = clock
         self._seldom = Seldom(clock)
         #: Whether the queue was paused, when we last heard of it.
         self._paused = False
         self._looking = False
-        self._pause: Deferred[None] | None = None
+        self._nap = Nap(clock)
 
     def look(self) -> None:
         """Begin, where it has not begun."""
@@ -141,12 +127,11 @@ class _Peek:
 
     def stop(self) -> Deferred[None]:
         """Fires when the connection is closed."""
-        if self._pause is not None:
-            self._pause.cancel()
+        self._nap.cut()
         return self.connection.stop()
 
     async def _look(self) -> None:
-        poll = FIRST_POLL
+        failures = 0
         try:
             while self._bell.waited_for:
                 try:
@@ -156,10 +141,12 @@ class _Peek:
                         if self._paused:
                             await self._sleep(GATE_POLL)
                     elif await self._block():
-                        poll = FIRST_POLL
+                        failures = 0
                     else:
-                        await self._sleep(poll)
-                        poll = min(LONGEST_POLL, 2 * poll)
+                        failures += 1
+                        await self._sleep(
+                            back_off(failures, first=FIRST_POLL, longest=LONGEST_POLL)
+                        )
                 except (ConnectionDropped, NotConnected):
                     try:
                         await self.connection.when_up()
@@ -178,7 +165,7 @@ class _Peek:
         key = self._key
         # The second is answered after the first: it is as new as the message.
         found, paused = await self._ask(
-            ("BLMOVE", key, key, "LEFT", "LEFT", BLOCK),
+            wait_for(key, BLOCK),
             self._is_paused,
             bound=BLOCK + COMMAND_BOUND,
         )
@@ -202,12 +189,5 @@ class _Peek:
         return answers
 
     async def _sleep(self, seconds: float) -> None:
-        if self._bell.stopped:
-            return
-        self._pause = deferLater(self._clock, seconds)
-        try:
-            await self._pause
-        except CancelledError:
-            pass
-        finally:
-            self._pause = None
+        if not self._bell.stopped:
+            await self._nap.take(seconds)

@@ -121,4 +121,4 @@ class RedisBroker:
 
     def loops(self) -> Sequence[Watched]:
         """The loops that everything hangs on."""
-        return []
+        return self.inbox.loops()

@@ -20,10 +20,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from queuerelay.backoff import back_off
+from queuerelay.broker.insist import insist
 from queuerelay.broker.redis.outage import OutageLog
-from queuerelay.broker.redis.protocol import COMMAND_BOUND, Answer, RedisProtocol
-from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused, Unusable
-from queuerelay.wire import scripts
+from queuerelay.broker.redis.protocol import COMMAND_BOUND, Answer, RedisProtocol, checked
+from queuerelay.errors import ConnectionDropped, NotConnected, Refused, Unusable
+from queuerelay.waiters import Waiters
+from queuerelay.wire.commands import Call, load
 from queuerelay.wire.url import RedisUrl
 
 #: Oldest server that has what we use: flags on scripts, EXPIRE NX. Valkey 7.2 says 7.2.
@@ -39,8 +42,8 @@ _T = TypeVar("_T")
 
 def pause(attempt: int) -> float:
     """Seconds to wait after the failed `attempt`, from 1: doubled each time, half of it jitter."""
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt - 1, 16))
-    return longest * (0.5 + random.random() / 2)
+    jitter = random.random() / 2
+    return back_off(attempt, first=FIRST_PAUSE, longest=LONGEST_PAUSE, jitter=jitter)
 
 
 def endpoint_for(url: RedisUrl, reactor: IReactorTime) -> IStreamClientEndpoint:
@@ -90,11 +93,10 @@ class RedisConnection:
         #: Called each time that the connection is ready.
         self.on_up: Callable[[], object] = lambda: None
         self._protocol: RedisProtocol | None = None
-        self._shas: dict[str, str] = {}
         self._loop: Deferred[None] | None = None
         #: What the loop waits for while there is no connection.
         self._step: Deferred[Any] | None = None
-        self._waiters: list[Deferred[None]] = []
+        self._waiters: Waiters[None] = Waiters()
         self._stopping = False
 
     @property
@@ -109,7 +111,7 @@ class RedisConnection:
     def stop(self) -> Deferred[None]:
         """Close the connection; fires when nothing of it is left."""
         self._stopping = True
-        self._release(NotConnected("stopping"))
+        self._waiters.fail(NotConnected("stopping"))
         loop, self._loop = self._loop, None
         if loop is None:
             return succeed(None)
@@ -134,9 +136,7 @@ class RedisConnection:
             return succeed(None)
         if self._stopping:
             return fail(NotConnected("stopping"))
-        waiter: Deferred[None] = Deferred(self._waiters.remove)
-        self._waiters.append(waiter)
-        return waiter
+        return self._waiters.wait()
 
     def call(self, *args: object, bound: float = COMMAND_BOUND) -> Deferred[Answer]:
         """One command, refused at once with `NotConnected` while there is no connection."""
@@ -156,8 +156,8 @@ class RedisConnection:
         """What is sent within goes out in one write, where there is a connection."""
         return self._protocol.together() if self._protocol is not None else nullcontext()
 
-    def script(self, name: str, keys: Sequence[str], args: Sequence[object]) -> Deferred[Answer]:
-        """One of our Lua scripts, with its KEYS and ARGV."""
+    def run(self, call: Call[_T]) -> Deferred[_T]:
+        """One run of a script; fires with what its answer means."""
         if self._protocol is None:
             return fail(NotConnected(self._url.redacted))
 
@@ -165,32 +165,22 @@ class RedisConnection:
             if "NOSCRIPT" not in str(failure.value) or not failure.check(Refused):
                 return failure
             # Somebody ran SCRIPT FLUSH: EVAL loads it again.
-            return self.call("EVAL", scripts.source(name), len(keys), *keys, *args)
+            return self.call(*call.whole())
 
-        return self._protocol.call(*self.script_call(name, keys, args)).addErrback(reload)
+        running = self._protocol.call(*call.command())
+        return running.addErrback(reload).addCallback(call.decode)
 
-    async def scripts(
-        self, name: str, calls: Sequence[tuple[Sequence[str], Sequence[object]]]
-    ) -> list[Answer]:
-        """One of our scripts several times in one round trip, each with its KEYS and ARGV; errors
-        come as values among the answers.
-        """
-        if self._protocol is None:
-            raise NotConnected(self._url.redacted)
-        answers = await self.pipeline(*(self.script_call(name, *call) for call in calls))
+    async def run_all(self, calls: Sequence[Call[_T]]) -> list[_T]:
+        """Several runs of scripts in one round trip; raises the first error of their answers."""
+        answers = await self.pipeline(*(call.command() for call in calls))
         if any(isinstance(one, Refused) and "NOSCRIPT" in str(one) for one in answers):
             # Somebody ran SCRIPT FLUSH: the first EVAL loads it again.
-            source = scripts.source(name)
-            return await self.pipeline(
-                *(("EVAL", source, len(keys), *keys, *args) for keys, args in calls)
-            )
-        return answers
+            answers = await self.pipeline(*(call.whole() for call in calls))
+        return [call.decode(checked(one)) for call, one in zip(calls, answers, strict=True)]
 
-    def script_call(
-        self, name: str, keys: Sequence[str], args: Sequence[object]
-    ) -> tuple[object, ...]:
-        """The script as a command for `pipeline`; without `script`'s repair of NOSCRIPT."""
-        return ("EVALSHA", self._shas[name], len(keys), *keys, *args)
+    def insist(self, call: Call[bool]) -> Deferred[bool]:
+        """Run a script that may run twice, over any number of lost connections."""
+        return insist(lambda: self.run(call), self.when_up)
 
     async def _keep(self) -> None:
         attempt = 0
@@ -252,12 +242,8 @@ class RedisConnection:
         await protocol.call("CLIENT", "SETNAME", f"queuerelay-{self._name}")
         version = check_version(await protocol.call("INFO", "server"))
         check_role(await protocol.call("ROLE"))
-        sources = [("SCRIPT", "LOAD", scripts.source(name)) for name in scripts.NAMES]
-        answers = await protocol.pipeline(*sources)
-        for name, sha in zip(scripts.NAMES, answers, strict=True):
-            if isinstance(sha, BrokerError):
-                raise sha
-            self._shas[name] = _text(sha, "SCRIPT LOAD")
+        for answer in await protocol.pipeline(*load()):
+            _text(checked(answer), "SCRIPT LOAD")
         return version
 
     async def _serve(self, protocol: RedisProtocol, version: str) -> str:
@@ -270,18 +256,10 @@ class RedisConnection:
             self.on_up()
         except Exception:
             self._log.failure("a callback of the connection {name} failed", name=self._name)
-        self._release(None)
+        self._waiters.fire(None)
         await protocol.lost
         self._protocol = None
         return protocol.reason
-
-    def _release(self, error: BrokerError | None) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if error is None:
-                waiter.callback(None)
-            else:
-                waiter.errback(error)
 
 
 def check_version(info: Answer) -> str:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.wire import dead_letter
+from queuerelay.wire.commands import failures, requeue
 from queuerelay.wire.keys import Keys
 
 #: Bytes of a page, its last entry apart.
@@ -43,8 +44,8 @@ class RedisDeadLetters:
         """`count` dead letters from the `start`-th on."""
         start = max(0, start)
 
-        def page(answer: list[Any]) -> DeadLetterPage:
-            total, raws = answer[0], answer[1:]
+        def page(found: tuple[int, list[bytes]]) -> DeadLetterPage:
+            total, raws = found
             return DeadLetterPage(
                 total=total,
                 items=[
@@ -55,10 +56,10 @@ class RedisDeadLetters:
 
         return self._read(start, max(0, count), newest=newest).addCallback(page)
 
-    def _read(self, start: int, count: int, *, newest: bool) -> Deferred[list[Any]]:
+    def _read(self, start: int, count: int, *, newest: bool) -> Deferred[tuple[int, list[bytes]]]:
         """The length of the list, and entries."""
-        return self._commands.script(
-            "failures", [self._keys.failed], [start, count, int(newest), PAGE_BYTES]
+        return self._commands.run(
+            failures(self._keys, start, count, newest=newest, room=PAGE_BYTES)
         )
 
     # One
@@ -75,15 +76,10 @@ class RedisDeadLetters:
         back = dead_letter.requeue(raw)
         if back is None:
             return None
-        keys = self._keys
-        return self._commands.script(
-            "requeue",
-            [keys.failed, keys.queue(back.queue), keys.queues],
-            [raw, back.message, back.queue],
-        ).addCallback(_held)
+        return self._commands.run(requeue(self._keys, raw, back))
 
     def _drop(self, raw: bytes) -> Deferred[bool]:
-        return self._commands.script("requeue", [self._keys.failed], [raw]).addCallback(_held)
+        return self._commands.run(requeue(self._keys, raw))
 
     # Many
 
@@ -118,7 +114,7 @@ class RedisDeadLetters:
         for _ in range(_WALKS):
             start, length = 0, None
             while missing:
-                total, *raws = await self._read(start, BATCH, newest=True)
+                total, raws = await self._read(start, BATCH, newest=True)
                 length = total if length is None else length
                 for raw in raws:
                     for name in dead_letter.names_of(raw, missing):
@@ -142,7 +138,7 @@ class RedisDeadLetters:
         done = kept = 0
         left = (await self._read(0, 0, newest=False))[0]
         while left > 0:
-            _, *raws = await self._read(kept, min(BATCH, left), newest=False)
+            _, raws = await self._read(kept, min(BATCH, left), newest=False)
             if not raws:
                 break
             left -= len(raws)
@@ -162,7 +158,3 @@ async def _true(acts: Sequence[Deferred[bool] | None]) -> int:
             result.raiseException()
         done += result
     return done
-
-
-def _held(answer: Any) -> bool:
-    return bool(answer == 1)

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from queuerelay.broker.records import Gate
 from queuerelay.broker.redis.connection import RedisConnection
-from queuerelay.broker.redis.protocol import Answer
+from queuerelay.wire.commands import pause
 from queuerelay.wire.keys import Keys
 
 #: Characters of who paused a queue; anybody may have written the hash.
@@ -34,11 +34,11 @@ class RedisGate:
     def pause(self, queue: str, *, by: str) -> Deferred[bool]:
         """Let nobody claim from `queue` any more, and relays push no more to it."""
         who = orjson.dumps(by[:_BY].encode("utf-8", "replace").decode())
-        return self._commands.script("pause", [self._keys.gate], [queue, who]).addCallback(_one)
+        return self._commands.run(pause(self._keys, queue, who))
 
     def resume(self, queue: str) -> Deferred[bool]:
         """Undo `pause`."""
-        return self._commands.call("HDEL", self._keys.gate, queue).addCallback(_one)
+        return self._commands.call("HDEL", self._keys.gate, queue).addCallback(lambda was: was == 1)
 
     def look(self, queues: Sequence[str] | None = None) -> Deferred[dict[str, Gate]]:
         """Those of `queues`, or of all, that are paused."""
@@ -72,7 +72,3 @@ def decode_gate(value: bytes) -> Gate:
 def _all(answer: Sequence[bytes]) -> dict[str, Gate]:
     fields = zip(answer[::2], answer[1::2], strict=True)
     return {name.decode("utf-8", "replace"): decode_gate(value) for name, value in fields}
-
-
-def _one(answer: Answer) -> bool:
-    return bool(answer == 1)

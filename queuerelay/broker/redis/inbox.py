@@ -10,21 +10,25 @@ Invariants:
    where it is.
 4. A batch is bounded in count and in bytes.
 5. Nothing is cancelled: a run that is over finds out when it is answered.
+6. A reader whose handler does not come back, or whose turns fail by an error of ours, is `still`;
+   one that waits for a reply or for Redis is not.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from queuerelay.broker.base import InboxHandler
 from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.nap import Nap
 from queuerelay.broker.redis.protocol import COMMAND_BOUND, checked
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.loop import PATIENCE, Watched
 from queuerelay.seldom import Seldom
+from queuerelay.wire.commands import move, peek, wait_for
 from queuerelay.wire.keys import Keys
 
 #: Most items of a batch.
@@ -79,6 +83,10 @@ class RedisInbox:
         """Append `replies` to a node's inbox."""
         return self._commands.call("RPUSH", self._keys.inbox(node_id), *replies)
 
+    def loops(self) -> list[Watched]:
+        """Those that read."""
+        return [reader for _, reader in self._readers]
+
     def start(self) -> None:
         """Begin to read."""
         for connection, _ in self._readers:
@@ -116,49 +124,69 @@ class InboxReader:
         self._seldom = Seldom(clock)
         #: Counts the runs; one that is not the latest is over.
         self._run = 0
-        self._pause: Deferred[None] | None = None
+        self._nap = Nap(clock)
         #: Items at the head of the list that have been handed over.
         self._done = 0
         #: Whether the list was empty when last seen.
         self._empty = False
-        #: Clock seconds of the last turn; a stale one means that replies do not come in.
-        self.last_turn = clock.seconds()
+        #: Clock seconds at which the last turn ended in good order, or the connection was made.
+        self._turned = clock.seconds()
+
+    @property
+    def name(self) -> str:
+        """What health calls it."""
+        return "inbox" if self._source is None else "legacy inbox"
+
+    @property
+    def still(self) -> float:
+        """Seconds since the last turn ended, unless by an error of ours; 0 while Redis is away."""
+        return self._clock.seconds() - self._turned if self._connection.is_up else 0.0
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which a reader that is `still` is stuck; waiting for a reply takes less."""
+        return PATIENCE
 
     def connected(self) -> None:
         """The connection is ready: read on it until it is lost."""
         self.stop()
+        self._turned = self._clock.seconds()
         reading = Deferred.fromCoroutine(self._read(self._run))
         reading.addErrback(lambda failure: self._log.failure("the inbox is not read", failure))
 
     def stop(self) -> None:
         """Read no more; what is in the list stays there."""
         self._run += 1
-        if self._pause is not None:
-            self._pause.cancel()
+        self._nap.cut()
 
     async def _read(self, run: int) -> None:
         """Turn after turn, until the connection is lost."""
         self._done, self._empty = 0, False
         refused = False
         while run == self._run:
-            self.last_turn = self._clock.seconds()
             try:
                 items = await (self._look() if refused else self._wait())
                 refused = False
                 # Not where it was stopped while it waited.
                 if items and run == self._run:
                     await self._hand_over(run, items)
+                self._went_on(run)
             except (ConnectionDropped, NotConnected):
                 # `connected` begins again on the next connection.
                 return
             except Refused as error:
                 refused = True
+                self._went_on(run)
                 await self._refused(run, str(error.args[0]))
             except Exception:
                 # Nothing that happens here may end the reading for good, or lose an item.
                 self._log.failure("reading replies failed; it starts over")
                 self._done = 0
                 await self._sleep(run, PAUSE)
+
+    def _went_on(self, run: int) -> None:
+        if run == self._run:
+            self._turned = self._clock.seconds()
 
     async def _wait(self) -> Sequence[bytes]:
         """Drop what has been handed over, wait for more, and fetch it."""
@@ -168,14 +196,14 @@ class InboxReader:
             commands.append(("LTRIM", self._key, done, -1))
         if self._source is None:
             # The item that BLMOVE gives is the head of the list: it need not come twice.
-            commands.append(("BLMOVE", self._key, self._key, "LEFT", "LEFT", BLOCK))
-            commands.append(self._script("peek", [self._key], [1, BATCH - 1, BATCH_BYTES]))
+            commands.append(wait_for(self._key, BLOCK))
+            commands.append(peek(self._key, 1, BATCH - 1, BATCH_BYTES).command())
         else:
             # Not while there is something to do, or to take: others read the shared list too.
             if self._empty:
                 commands.append(("BLMOVE", self._source, self._key, "LEFT", "RIGHT", BLOCK))
-                commands.append(self._script("move", [self._source, self._key], [BATCH]))
-            commands.append(self._script("peek", [self._key], [0, BATCH, BATCH_BYTES]))
+                commands.append(move(self._source, self._key, BATCH).command())
+            commands.append(peek(self._key, 0, BATCH, BATCH_BYTES).command())
         answers = await self._connection.pipeline(*commands, bound=BLOCK + COMMAND_BOUND)
         if done:
             checked(answers.pop(0))
@@ -199,10 +227,10 @@ class InboxReader:
             elif not isinstance(trimmed, Refused):
                 raise trimmed
         if self._source is not None and self._empty:
-            await call.script("move", [self._source, self._key], [BATCH])
-        items = await call.script("peek", [self._key], [self._done, BATCH, BATCH_BYTES])
+            await call.run(move(self._source, self._key, BATCH))
+        items = await call.run(peek(self._key, self._done, BATCH, BATCH_BYTES))
         self._empty = not items
-        return cast(Sequence[bytes], items)
+        return items
 
     async def _hand_over(self, run: int, items: Sequence[bytes]) -> None:
         try:
@@ -225,15 +253,5 @@ class InboxReader:
         await self._sleep(run, POLL if reason.startswith("OOM") else PAUSE)
 
     async def _sleep(self, run: int, seconds: float) -> None:
-        if run != self._run:
-            return
-        self._pause = deferLater(self._clock, seconds)
-        try:
-            await self._pause
-        except CancelledError:
-            pass
-        finally:
-            self._pause = None
-
-    def _script(self, name: str, keys: Sequence[str], args: Sequence[object]) -> Sequence[object]:
-        return self._connection.script_call(name, keys, args)
+        if run == self._run:
+            await self._nap.take(seconds)

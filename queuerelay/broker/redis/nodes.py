@@ -17,7 +17,6 @@ from twisted.logger import Logger
 
 from queuerelay.broker.records import (
     NODE_SILENCE,
-    REPLY_LIFE,
     SNAPSHOT_LIFE,
     NodeBeat,
     Survey,
@@ -25,6 +24,7 @@ from queuerelay.broker.records import (
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.inbox import RedisInbox
 from queuerelay.errors import BrokerError
+from queuerelay.wire.commands import REPLY_LIFE, beat, bury
 from queuerelay.wire.keys import Keys
 
 #: How many nodes, queues and workers are looked at, each; where there are more, any of them.
@@ -51,30 +51,32 @@ class RedisNodes:
 
     def beat(self, node_id: str, snapshot: bytes, *, inbox_life: float) -> Deferred[None]:
         """Say that the node lives, publish its snapshot, and bury nodes that are silent."""
-        return Deferred.fromCoroutine(self._beat(node_id, snapshot, int(inbox_life)))
+        return Deferred.fromCoroutine(self._beat(node_id, snapshot, inbox_life))
 
-    async def _beat(self, node_id: str, snapshot: bytes, inbox_life: int) -> None:
-        keys, silence = self._keys, int(NODE_SILENCE * 1000)
-        dead = await self._commands.script(
-            "beat",
-            [keys.nodes, keys.node(node_id), keys.inbox(node_id)],
-            [node_id, snapshot, int(SNAPSHOT_LIFE * 1000), inbox_life, silence],
+    async def _beat(self, node_id: str, snapshot: bytes, inbox_life: float) -> None:
+        dead = await self._commands.run(
+            beat(
+                self._keys,
+                node_id,
+                snapshot,
+                life=SNAPSHOT_LIFE,
+                inbox_life=inbox_life,
+                silence=NODE_SILENCE,
+            )
         )
-        for name in dead:
-            other = name.decode("utf-8", "replace")
-            if await self._bury(other, silence, inbox_life):
+        for other in dead:
+            if await self._bury(other, NODE_SILENCE, inbox_life):
                 self._log.info("node {node} has been silent too long; dropped", node=other)
-        await self._sweep(silence, inbox_life)
+        await self._sweep(NODE_SILENCE, inbox_life)
 
-    async def _bury(self, node_id: str, silence: int, inbox_life: int) -> bool:
-        """Take the node off the list unless it spoke within `silence` ms."""
-        names = [self._keys.nodes, self._keys.inbox(node_id)]
-        if self._inbox.legacy is not None:
-            names += [self._keys.legacy_inbox(node_id), self._inbox.legacy]
-        answer = await self._commands.script("bury", names, [node_id, silence, inbox_life])
-        return bool(answer == 1)
+    async def _bury(self, node_id: str, silence: float, inbox_life: float) -> bool:
+        """Take the node off the list unless it spoke within `silence` seconds."""
+        legacy = self._inbox.legacy
+        return await self._commands.run(
+            bury(self._keys, node_id, silence=silence, inbox_life=inbox_life, legacy=legacy)
+        )
 
-    async def _sweep(self, silence: int, inbox_life: int) -> None:
+    async def _sweep(self, silence: float, inbox_life: float) -> None:
         """One step of a walk over all keys, for what nodes that are not listed have left.
 
         An inbox without a term was written by a worker that answered a dead relay: it gets a last
@@ -100,7 +102,7 @@ class RedisNodes:
     async def _leave(self, node_id: str) -> None:
         # Less than no silence: it spoke just now. What its own reader takes from the legacy list
         # after this, the others' sweep gives back.
-        await self._bury(node_id, -1000, REPLY_LIFE)
+        await self._bury(node_id, -1.0, REPLY_LIFE)
         keys = self._keys
         await self._commands.call("DEL", keys.node(node_id), keys.inbox(node_id))
 

@@ -12,6 +12,7 @@ from queuerelay.broker.records import QueueDepth
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.protocol import checked
 from queuerelay.errors import BrokerError
+from queuerelay.wire.commands import depth
 from queuerelay.wire.keys import Keys
 
 #: Most take-offs sent in one go: each may walk a whole queue.
@@ -70,28 +71,10 @@ class RedisQueues:
 
     async def _depths(self, queues: Sequence[str]) -> list[QueueDepth]:
         depths: list[QueueDepth] = []
-        keys = self._keys
         for start in range(0, len(queues), _DEPTHS_BATCH):
-            calls = [
-                ([keys.queue(queue), keys.delayed(queue), keys.inflight(queue)], ())
-                for queue in queues[start : start + _DEPTHS_BATCH]
+            calls = [depth(self._keys, queue) for queue in queues[start : start + _DEPTHS_BATCH]]
+            depths += [
+                QueueDepth(length=length, oldest_at=oldest_at, delayed=delayed, inflight=inflight)
+                for length, oldest_at, delayed, inflight in await self._commands.run_all(calls)
             ]
-            for answer in await self._commands.scripts("depth", calls):
-                length, oldest, delayed, inflight = checked(answer)
-                depths.append(
-                    QueueDepth(
-                        length=length,
-                        oldest_at=_seconds(oldest),
-                        delayed=delayed,
-                        inflight=inflight,
-                    )
-                )
         return depths
-
-
-def _seconds(text: bytes | None) -> float | None:
-    """Unix seconds out of a message, which anybody may have written."""
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure as TwistedFailure
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.seldom import Seldom
+from queuerelay.waiters import Waiters
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.working import encode_working, iso_8601
 
@@ -39,7 +40,7 @@ class RedisRegistry:
         self._seldom = Seldom(clock)
         #: What is said in this turn, and who is to hear that it was.
         self._said: list[Sequence[object]] = []
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: Waiters[None] = Waiters()
         self._turn: IDelayedCall | None = None
 
     def register(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
@@ -99,9 +100,7 @@ class RedisRegistry:
         if self._turn is None:
             self._turn = self._clock.callLater(0, self.flush)
         self._said.extend(commands)
-        heard: Deferred[None] = Deferred()
-        self._waiting.append(heard)
-        return heard
+        return self._waiting.wait()
 
     def flush(self) -> None:
         """Send what is left to say."""
@@ -111,7 +110,7 @@ class RedisRegistry:
         if turn.active():
             turn.cancel()
         said, self._said = self._said, []
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, Waiters()
 
         def told(answers: Sequence[Any]) -> None:
             for answer in answers:
@@ -119,8 +118,7 @@ class RedisRegistry:
                     self._log.warn(
                         "Redis refuses what it is told of workers: {reason}", reason=reason
                     )
-            for heard in waiting:
-                heard.callback(None)
+            waiting.fire(None)
 
         def lost(failure: TwistedFailure) -> Sequence[Any]:
             # Whoever keeps the connection tells of that.

@@ -11,8 +11,9 @@ import pytest
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from queuerelay.broker.records import NODE_SILENCE, REPLY_LIFE, SNAPSHOT_LIFE, QueueDepth
+from queuerelay.broker.records import NODE_SILENCE, SNAPSHOT_LIFE, QueueDepth
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.wire.commands import REPLY_LIFE
 from queuerelay.wire.keys import Keys
 
 KEYS = Keys()

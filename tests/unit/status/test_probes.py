@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from queuerelay.relay.probe import BOUND
+from queuerelay.relay.replies import Replies
 
 
 def test_alive_and_ready(stage):
@@ -43,6 +44,25 @@ def test_a_loop_that_waits_for_ever_is_stuck_too(stage):
     never = Deferred()
     stage.turn(30.0)
     assert "collect" in stage.ask("/healthz").body.decode()
+
+
+def test_replies_that_are_not_read_any_more_are_a_stuck_loop(make_stage, monkeypatch):
+    never = Deferred()
+    monkeypatch.setattr(Replies, "read", lambda self, batch: never)
+    stage = make_stage()
+    stage.turn(60.0)
+    assert stage.ask("/healthz").status == 200
+    stage.push_reply(b"{}")
+    stage.turn(30.0)
+    response = stage.ask("/healthz")
+    assert response.status == 503
+    (stuck,) = json.loads(response.body)["stuck"]
+    assert stuck["loop"] == "inbox"
+    assert ("loop-stale", stage.relay.id) in stage.reasons
+    # To wait for Redis is to go on.
+    stage.broker.disconnect()
+    stage.turn(60.0)
+    assert stage.ask("/healthz").status == 200
 
 
 def test_draining_is_not_ready_and_alive(stage):

@@ -6,10 +6,11 @@ import time
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from queuerelay.wire.commands import Commands, _sha
+from queuerelay.wire.commands import Call
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import encode_request
-from queuerelay.worker.lease import Keeper
+from queuerelay.worker.lease import LeaseKeeper
+from queuerelay.worker.settings import WorkerSettings
 from tests.unit.worker.requests import NODE_ID
 
 
@@ -21,7 +22,6 @@ class FakeLink:
         self.failures = 0
         self.down = False
         self.answers = {"renew": [1], "reap": [], "ack": 1, "retry": 1, "fail": 1}
-        self._names = {_sha(name): name for name in self.answers}
 
     def send(self, *commands):
         if self.down:
@@ -31,11 +31,11 @@ class FakeLink:
         return [self._answer(command) for command in commands]
 
     def _answer(self, command):
-        name = self._names.get(command[1], "") if command[0] == "EVALSHA" else command[0]
-        self.sent.append((name, command))
-        if name == "TIME":
-            return [b"2000", b"500000"]
-        return self.answers.get(name)
+        if not isinstance(command, Call):
+            self.sent.append((command[0], command))
+            return [b"2000", b"500000"] if command[0] == "TIME" else None
+        self.sent.append((command.script, command.command()))
+        return command.decode(self.answers[command.script])
 
     def take(self):
         names = [name for name, _ in self.sent]
@@ -50,10 +50,8 @@ class World:
     def __init__(self, lease=10.0):
         self.now = 0.0
         self.link = FakeLink()
-        self.commands = Commands(
-            keys=Keys(), queues=("a", "b"), lease_ms=int(lease * 1000), holder="host:1"
-        )
-        self.keeper = Keeper(self.commands, self.link, tokens="t", clock=lambda: self.now)
+        settings = WorkerSettings(keys=Keys(), queues=("a", "b"), lease=lease, holder="host:1")
+        self.keeper = LeaseKeeper(settings, self.link, tokens="t", clock=lambda: self.now)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import logging
 import pytest
 from redis.exceptions import RedisError
 
-from queuerelay.worker.link import Link, Outage, backoff
+from queuerelay.worker.link import Link, Outage, delay_after
 
 
 def test_backoff_grows_to_its_bound():
-    assert backoff(0) == 0
+    assert delay_after(0) == 0
     for failures, longest in [(1, 0.1), (2, 0.2), (3, 0.4), (7, 5.0), (1000000, 5.0)]:
-        tries = [backoff(failures) for _ in range(200)]
+        tries = [delay_after(failures) for _ in range(200)]
         assert all(longest / 2 <= one <= longest for one in tries)
         assert len(set(tries)) > 100, "no jitter"
 

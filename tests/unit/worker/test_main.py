@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 
 from queuerelay.errors import ConfigError
-from queuerelay.wire.commands import Commands
-from queuerelay.wire.keys import Keys
-from queuerelay.wire.recovery import Drop, Fail, Retry
 from queuerelay.wire.url import parse
 from queuerelay.worker.main import _address, _parser, load_application, main
 
@@ -168,32 +165,3 @@ def test_no_twisted_in_a_worker():
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-
-
-COMMANDS = Commands(keys=Keys(prefix="p:"), queues=("a",), lease_ms=1000, holder="h:1")
-
-
-@pytest.mark.parametrize(("reply_to", "life"), [("p:inbox:x", 3600), ("somewhere", 0)])
-def test_only_an_inbox_may_vanish(reply_to, life):
-    command = COMMANDS.reply("a", "t", reply_to, b"r")
-    assert command[2:] == (
-        4,
-        "p:inflight:a",
-        "p:leases:a",
-        "p:meta:a",
-        reply_to,
-        "t",
-        b"r",
-        life,
-    )
-    fail = COMMANDS.conclude("a", "t", Fail(entry=b"e", reply_to=reply_to, reply=b"r"))
-    assert fail[6:] == ("resque:failed", reply_to, "t", b"e", b"r", life)
-
-
-def test_ends_without_a_reply():
-    keys = ("p:inflight:a", "p:leases:a", "p:meta:a")
-    assert COMMANDS.conclude("a", "t", Drop())[2:] == (3, *keys, "t", b"", 0)
-    retry = COMMANDS.conclude("a", "t", Retry(message=b"m"))
-    assert retry[2:] == (4, *keys, "resque:queue:a", "t", b"m")
-    fail = COMMANDS.conclude("a", "t", Fail(entry=b"e"))
-    assert fail[2:] == (4, *keys, "resque:failed", "t", b"e", b"", 0)

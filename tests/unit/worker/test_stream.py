@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from queuerelay.wire.commands import Commands
 from queuerelay.wire.keys import Keys
 from queuerelay.worker import stream as module
-from queuerelay.worker.stream import FRAME, PATIENCE, WINDOW, Stopped, Stream
+from queuerelay.worker.stream import FRAME, PATIENCE, WINDOW, ReplyStream, StreamStopped
 from tests.unit.worker.requests import NODE_ID, request
 
 
@@ -25,18 +24,18 @@ class Redis:
         self.takes = True
         self.looks = 0
 
-    def send(self, command):
+    def send(self, call):
         if self.down:
             self.down -= 1
             raise RedisConnectionError("away")
-        frame = command[-2]
+        _, frame, _ = call.args
         if frame:
             self.frames.append(json.loads(frame))
         else:
             self.looks += 1
         if self.takes and self.answer[0] == 1:
             self.answer = [1, sum(len(one.get("body", "")) for one in self.frames)]
-        return [list(self.answer)]
+        return [call.decode(self.answer)]
 
     def delay(self):
         return 1.0
@@ -55,8 +54,7 @@ def redis(monkeypatch):
 
 @pytest.fixture
 def stream(redis):
-    commands = Commands(keys=Keys(), queues=("q",), lease_ms=1000, holder="h:1")
-    return Stream(commands, redis, request(), queue="q", token="t", timing={"wait": 0.5})
+    return ReplyStream(Keys(), redis, request(), queue="q", token="t", timing={"wait": 0.5})
 
 
 def test_frames_are_numbered_from_the_first_on(stream, redis):
@@ -94,7 +92,7 @@ def test_a_stream_that_is_not_wanted_stays_stopped(stream, redis, state, why):
     stream.begin(200, [], b"one")
     redis.answer = [state, 0]
     for _ in range(2):
-        with pytest.raises(Stopped, match=why):
+        with pytest.raises(StreamStopped, match=why):
             stream.send(b"two")
     assert stream.stopped == why
     # It was asked once.
@@ -106,7 +104,7 @@ def test_a_frame_is_pushed_until_redis_has_answered(stream, redis):
     stream.begin(200, [], b"one")
     assert len(redis.frames) == 1
     redis.down = 1000
-    with pytest.raises(Stopped, match="Redis"):
+    with pytest.raises(StreamStopped, match="Redis"):
         stream.send(b"two")
     assert redis.now < 1000 + 2 * PATIENCE
 
@@ -130,7 +128,7 @@ def test_it_waits_for_a_client_that_is_behind(stream, redis):
 
 def test_a_client_that_takes_nothing_is_given_up(stream, redis):
     redis.takes = False
-    with pytest.raises(Stopped, match="nobody took anything"):
+    with pytest.raises(StreamStopped, match="nobody took anything"):
         stream.begin(200, [], b"x" * 2 * WINDOW)
     assert PATIENCE < redis.now - 1000 < PATIENCE + 1
 
@@ -149,7 +147,7 @@ def test_events_for_a_relay_that_is_gone_are_given_up_and_others_never(stream, r
             redis.now += 10
             stream.send(b"event")
 
-    with pytest.raises(Stopped, match="nobody took anything"):
+    with pytest.raises(StreamStopped, match="nobody took anything"):
         go_on()
     assert PATIENCE < redis.now - began <= PATIENCE + 30
 

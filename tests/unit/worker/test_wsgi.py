@@ -10,15 +10,15 @@ from wsgiref.validate import validator
 import pytest
 
 from queuerelay.wire.reply import decode_reply, encode_reply
-from queuerelay.worker.stream import Stopped
-from queuerelay.worker.wsgi import FAILED, Answer, run
+from queuerelay.worker.stream import StreamStopped
+from queuerelay.worker.wsgi import FAILED, WSGIAnswer, run
 from tests.unit.worker.requests import request
 
 OK = ("200 OK", [("Content-Type", "text/plain")])
 
 
 class Out:
-    """A `Stream` that notes what it is given."""
+    """A `ReplyStream` that notes what it is given."""
 
     def __init__(self):
         self.begun = False
@@ -38,7 +38,7 @@ class Out:
         assert data
         self.parts.append(data)
         if self.leaves_after is not None and len(self.parts) >= self.leaves_after:
-            raise Stopped("its client has left")
+            raise StreamStopped("its client has left")
 
 
 def answer(app, *, max_reply=1000, out=None, **fields):
@@ -47,7 +47,7 @@ def answer(app, *, max_reply=1000, out=None, **fields):
     got = run(app, request(**fields), out, queue="requests", max_reply=max_reply)
     if got is None:
         assert out.begun
-        return Answer(*out.head, b"".join(out.parts))
+        return WSGIAnswer(*out.head, b"".join(out.parts))
     return got
 
 
@@ -83,7 +83,7 @@ def test_passes_the_validator(fields, records):
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [b"got ", body]
 
     body = b"" if fields.get("method") == "HEAD" else b"got " + fields.get("body", b"")
-    assert answer(app, **fields) == Answer(200, [("Content-Type", "text/plain")], body)
+    assert answer(app, **fields) == WSGIAnswer(200, [("Content-Type", "text/plain")], body)
     assert not records
 
 
@@ -120,7 +120,7 @@ def test_headers_come_as_they_are():
         return [bytes(range(256))]
 
     got = answer(app)
-    assert got == Answer(299, headers, bytes(range(256)))
+    assert got == WSGIAnswer(299, headers, bytes(range(256)))
     reply = decode_reply(encode_reply(node_id="n", headers=got.headers, body=got.body))
     assert reply.headers[1] == (b"X-Latin", b"\xe9\xff")
     assert reply.body == bytes(range(256))
@@ -209,7 +209,7 @@ def _exc_info_before_output(environ, start_response):
 
 
 def test_start_response_again_with_exc_info():
-    assert answer(_exc_info_before_output) == Answer(503, [("X", "y")], b"sorry")
+    assert answer(_exc_info_before_output) == WSGIAnswer(503, [("X", "y")], b"sorry")
 
 
 def test_start_response_again_after_output_raises_the_applications_error(records):
@@ -429,14 +429,14 @@ def test_an_endless_answer_without_body_ends_at_its_first_block(method, status):
         return result
 
     out = Out()
-    assert answer(app, method=method, out=out) == Answer(int(status[:3]), [("X", "y")], b"")
+    assert answer(app, method=method, out=out) == WSGIAnswer(int(status[:3]), [("X", "y")], b"")
     assert not out.begun
     assert result.closed == 1
 
 
 def test_head_of_a_list_that_is_too_long_has_no_length():
     got = answer(_returns([b"x" * 6, b"y" * 6]), method="HEAD", max_reply=10)
-    assert got == Answer(200, [("Content-Type", "text/plain")], b"")
+    assert got == WSGIAnswer(200, [("Content-Type", "text/plain")], b"")
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_head_has_no_body_but_its_length(headers, blocks, expected):
         start_response("200 OK", headers)
         return blocks
 
-    assert answer(app, method="HEAD") == Answer(200, expected, b"")
+    assert answer(app, method="HEAD") == WSGIAnswer(200, expected, b"")
 
 
 def test_nothing_is_added_to_the_answer():
@@ -462,7 +462,7 @@ def test_nothing_is_added_to_the_answer():
         start_response("204 No Content", [])
         return []
 
-    assert answer(app) == Answer(204, [], b"")
+    assert answer(app) == WSGIAnswer(204, [], b"")
 
 
 def test_a_reply_may_carry_its_timing():
