@@ -168,7 +168,7 @@ def test_wheel_in_a_fresh_environment(wheel, tmp_path):
     assert "--queues" in fresh.run("queuerelay-worker", "--help")
     script = (
         "import importlib.resources, twisted, twisted.plugins;"
-        "from queuerelay.broker import scripts;"
+        "from queuerelay.wire import scripts;"
         "assert all(scripts.source(name) for name in scripts.NAMES);"
         "assert (importlib.resources.files('queuerelay') / 'py.typed').is_file();"
         "print(twisted.__file__)"

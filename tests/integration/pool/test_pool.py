@@ -259,7 +259,7 @@ async def test_a_client_that_left(bench):
     await bench.pool(bench.script("sleep 60"), client_gone="kill", grace=5.0)
     bench.request("r")
     await bench.until(bench.inflight)
-    await bench.pools[0][1].mark_gone(["r"], life=60.0)
+    await bench.pools[0][1].clients.mark_gone(["r"], life=60.0)
     await bench.idle()
     assert bench.failed == bench.replies == []
 
