@@ -5,7 +5,7 @@ import pytest_twisted
 
 from tests.unit.broker import contract_pool
 from tests.unit.broker.contract_gate import GateContract
-from tests.unit.broker.test_memory import MemoryBench
+from tests.unit.broker.memory_bench import MemoryBench
 
 only_rings = contract_pool.only_rings
 

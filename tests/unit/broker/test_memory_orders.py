@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from queuerelay.broker.memory.broker import MemoryBroker
 from queuerelay.broker.records import ORDER_LIFE
 from tests.unit.broker.contract_orders import OrdersContract
-from tests.unit.broker.test_memory import MemoryBench
+from tests.unit.broker.memory_bench import MemoryBench
 
 
 class TestOrdersContract(OrdersContract):

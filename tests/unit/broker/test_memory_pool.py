@@ -13,7 +13,7 @@ from queuerelay.wire.message import decode_message
 from tests.unit.broker import contract_pool
 from tests.unit.broker.contract import ONE, claim_one
 from tests.unit.broker.contract_pool import PoolBench, PoolContract
-from tests.unit.broker.test_memory import MemoryBench, result
+from tests.unit.broker.memory_bench import MemoryBench, result
 
 only_rings = contract_pool.only_rings
 

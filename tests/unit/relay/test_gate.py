@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, fail
 from queuerelay.errors import NotConnected, QueueFull, Refused, TooManyHeld
 from queuerelay.relay import outbox
 from queuerelay.relay.held import HeldState
+from tests.unit.relay.pushes import watch
 from tests.unit.relay.stage import FakeClient, to
-from tests.unit.relay.test_outbox import watch
 
 
 def pause(stage, queue="requests"):

@@ -1,12 +1,11 @@
 """The outbox: what is pushed, how often, and what becomes of it when Redis is away."""
 
-import json
-
 import pytest
 from twisted.internet.defer import Deferred
 
 from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.relay.held import HeldState
+from tests.unit.relay.pushes import watch
 from tests.unit.relay.stage import FakeClient, to
 
 
@@ -14,18 +13,6 @@ from tests.unit.relay.stage import FakeClient, to
 def pushes(stage, monkeypatch):
     """Notes every push of the stage: the queue and the targets."""
     return watch(stage, monkeypatch)
-
-
-def watch(stage, monkeypatch):
-    noted = []
-    push = stage.broker.queues.push
-
-    def note(queue, messages):
-        noted.append((queue, [json.loads(one)["args"][0]["url"] for one in messages]))
-        return push(queue, messages)
-
-    monkeypatch.setattr(stage.broker.queues, "push", note)
-    return noted
 
 
 def test_what_comes_in_one_turn_goes_out_in_one_push_in_its_order(stage, pushes):

@@ -4,7 +4,7 @@ import pytest
 
 from queuerelay.wire.reply import encode_reply
 from tests.helpers.strict import Broken, parse, request
-from tests.unit.relay.test_resource import Mounted
+from tests.unit.relay.mounted import Mounted
 
 MIB = 1024 * 1024
 

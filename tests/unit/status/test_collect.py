@@ -1,36 +1,12 @@
 """What is collected: from this process, from other nodes, from Redis, and while it is away."""
 
-import json
-
 import pytest
 
 from queuerelay.status.collect.collector import PAGE, QUEUES
 from queuerelay.status.collect.history import STEP
 from queuerelay.status.collect.snapshot import Severity
-from queuerelay.wire.failure import encode_failure
 from queuerelay.wire.histogram import Histogram, publish
-
-
-def job(id, at, cls="Job"):
-    message = {"class": cls, "args": [{"secret": "canary"}], "queue": "q", "id": id}
-    return json.dumps({**message, "queue_time": at}).encode()
-
-
-def pool(**fields):
-    return {
-        "name": "p",
-        "queues": ["requests"],
-        "size": 3,
-        "min": 1,
-        "max": 3,
-        "busy": 1,
-        "resting": "",
-        "slots": [],
-        "exits": [],
-        "counters": {},
-        "rates": {},
-        **fields,
-    }
+from tests.unit.status.published import failure, job, pool
 
 
 def test_a_fresh_start_is_complete_and_all_zero(stage):
@@ -240,17 +216,6 @@ def test_a_paused_queue_that_nobody_has_used_yet(stage):
     stage.turn(1.0)
     assert stage.queue("later").gate.by == "me"
     assert ("paused", "later") in stage.reasons
-
-
-def failure(number):
-    return encode_failure(
-        raw=job(f"m{number}", 1.0),
-        queue="q",
-        worker="queuerelay.h:1:q",
-        exception="E",
-        error="it failed",
-        failed_at=1_790_000_000.0,
-    )
 
 
 def test_dead_letters_come_by_page_newest_first_without_arguments(stage):

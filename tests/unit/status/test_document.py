@@ -9,7 +9,7 @@ import pytest
 
 from queuerelay.status.collect import dead_letters, history, snapshot
 from queuerelay.wire import node
-from tests.unit.status.test_collect import failure, pool
+from tests.unit.status.published import failure, pool
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "status.schema.json").read_text())
 #: The records behind parts of the schema that are named otherwise there.

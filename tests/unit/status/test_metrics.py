@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from queuerelay.config import Route
 from queuerelay.errors import Refusal
 from queuerelay.wire.histogram import BOUNDS
-from tests.unit.status.test_collect import pool
+from tests.unit.status.published import pool
 
 HOSTILE = [
     '"',

@@ -15,7 +15,7 @@ from queuerelay.wire.node import (
     SlotState,
     encode,
 )
-from tests.unit.wire.test_node import POOL, RELAY
+from tests.unit.wire.node_records import POOL, RELAY
 
 #: Where each field of a record stands in ``/status.json``: the table, then the key.
 SHOWN = {
