@@ -97,7 +97,7 @@ def test_what_is_no_record_is_unreadable(raw):
 
 
 def test_texts_and_lists_of_others_are_bounded():
-    long, many = "x" * 100_000, 5 * MOST
+    long, many = "x" * 4 * TEXT, MOST + 100
     found = decode(
         json.dumps(
             {
