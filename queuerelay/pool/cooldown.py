@@ -14,7 +14,7 @@ LONGEST_REST: Final = 60.0
 PROOF: Final = 2.0
 
 
-class Rest:
+class Cooldown:
     """The pauses of a pool whose command could not be started: 1 s, then twice as long each time.
 
     After each pause one message is tried at a time, until a start has proved itself: the script

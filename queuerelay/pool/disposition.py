@@ -14,7 +14,7 @@ from queuerelay.backoff import back_off
 from queuerelay.config import PoolConfig
 from queuerelay.errors import MessageError, ReplyError
 from queuerelay.pool import task
-from queuerelay.pool.cooldown import FIRST_REST, LONGEST_REST, Rest
+from queuerelay.pool.cooldown import FIRST_REST, LONGEST_REST, Cooldown
 from queuerelay.pool.exits import Acknowledge, Dead, ProcessEnd, PutBack, RetryAt, next_step
 from queuerelay.pool.output import Capture
 from queuerelay.pool.runtime import Runtime
@@ -49,7 +49,7 @@ class Disposition:
     _log = Logger()
 
     def __init__(
-        self, config: PoolConfig, runtime: Runtime, settler: Settler, rest: Rest, tally: Tally
+        self, config: PoolConfig, runtime: Runtime, settler: Settler, rest: Cooldown, tally: Tally
     ) -> None:
         self._config = config
         self._broker = runtime.broker

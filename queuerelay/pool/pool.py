@@ -26,7 +26,7 @@ from queuerelay.errors import BrokerError
 from queuerelay.loop import Loop, Watched
 from queuerelay.pool.autosize import AutoSize
 from queuerelay.pool.child import PIPES
-from queuerelay.pool.cooldown import Rest
+from queuerelay.pool.cooldown import Cooldown
 from queuerelay.pool.disposition import Disposition
 from queuerelay.pool.exits import EndReason
 from queuerelay.pool.filling import Filling
@@ -54,7 +54,7 @@ class Pool:
         self.config = config
         self._clock = clock = runtime.clock
         self._tally = Tally()
-        self._rest = Rest(clock)
+        self._rest = Cooldown(clock)
         self._settler = Settler(runtime.broker, clock, self._tally.left)
         disposition = Disposition(config, runtime, self._settler, self._rest, self._tally)
         self._runner = Runner(config, runtime, disposition, self._rest)

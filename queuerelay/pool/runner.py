@@ -21,7 +21,7 @@ from queuerelay.config import PoolConfig
 from queuerelay.errors import BadRequest, BrokerError, CannotStart, MessageError
 from queuerelay.pool import task
 from queuerelay.pool.child import Child
-from queuerelay.pool.cooldown import PROOF, Rest
+from queuerelay.pool.cooldown import PROOF, Cooldown
 from queuerelay.pool.disposition import Disposition
 from queuerelay.pool.exits import EndReason
 from queuerelay.pool.output import Capture, Lines
@@ -39,7 +39,7 @@ class Runner:
     _log = Logger()
 
     def __init__(
-        self, config: PoolConfig, runtime: Runtime, disposition: Disposition, rest: Rest
+        self, config: PoolConfig, runtime: Runtime, disposition: Disposition, rest: Cooldown
     ) -> None:
         self._config = config
         self._launch = runtime.processes.launch

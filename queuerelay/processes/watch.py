@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 
-class Watched(Protocol):
+class WatchedDescriptor(Protocol):
     """The owner of a descriptor that is watched."""
 
     def ready(self) -> None:
@@ -35,7 +35,7 @@ class Watched(Protocol):
 
 
 class Watch:
-    """Tells each `Watched` when its descriptor is ready."""
+    """Tells each `WatchedDescriptor` when its descriptor is ready."""
 
     _log = Logger()
 
@@ -47,9 +47,9 @@ class Watch:
         self._reactor = reactor
         self._together = together
         self._epoll: _Epoll | None = None
-        self._watched: dict[int, Watched] = {}
+        self._watched: dict[int, WatchedDescriptor] = {}
 
-    def add(self, fd: int, watched: Watched) -> None:
+    def add(self, fd: int, watched: WatchedDescriptor) -> None:
         """Watch `fd` from now on; nothing if it is watched. Raises `OSError` where the kernel
         cannot.
         """
@@ -102,7 +102,7 @@ class Watch:
         for watched in list(self._watched.values()):
             self._lose(watched)
 
-    def _lose(self, watched: Watched) -> None:
+    def _lose(self, watched: WatchedDescriptor) -> None:
         with self._log.failuresHandled("a process could not be let go"):
             watched.lost()
 

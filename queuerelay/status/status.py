@@ -19,7 +19,7 @@ from queuerelay.status.guard import Guard
 from queuerelay.wire.node import Node
 
 
-class Part(Protocol):
+class ShownPart(Protocol):
     """A relay or the pools of this process."""
 
     def published(self) -> Node:
@@ -29,7 +29,7 @@ class Part(Protocol):
         """All that it does again and again."""
 
 
-class Probe(Protocol):
+class DeepCheck(Protocol):
     """Sends a request through a queue and a worker and back."""
 
     def check(self) -> Deferred[Any]:
@@ -44,11 +44,11 @@ class ThisProcess:
     """The process in which the status room is, as its other parts show it."""
 
     #: They need no Redis to be seen.
-    parts: Sequence[Part] = ()
+    parts: Sequence[ShownPart] = ()
     #: Whether it takes no more work.
     draining: Callable[[], bool] = lambda: False
     #: None where there is no relay.
-    probe: Probe | None = None
+    probe: DeepCheck | None = None
 
 
 class Status:

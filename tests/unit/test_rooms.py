@@ -192,3 +192,12 @@ def test_the_architecture_page_draws_the_rooms_as_they_are():
         assert rooms == set(MAY_USE[name]), name
     named = set(re.findall(r"`(\w+)\.py`", page))
     assert named >= {name for name in MAY_USE if name not in told}
+
+
+def test_one_class_name_for_one_thing():
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert not {name: found for name, found in places.items() if len(found) > 1}
