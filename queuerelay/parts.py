@@ -222,7 +222,7 @@ class ListeningRelay(RelayPart):
 
 
 class PoolsPart(Part):
-    """The pools."""
+    """The pools of the configuration."""
 
     _log = Logger()
 
@@ -318,7 +318,7 @@ class ListeningStatus(StatusPart):
         )
 
     def open(self) -> None:
-        """Listen."""
+        """Open the listener."""
         self._listener.open()
 
     def start(self) -> None:

@@ -166,7 +166,7 @@ class StatusService(ServiceOfParts):
     def with_options(
         cls, *, reactor: Any, hosts: Collection[str] | None = (), **options: Any
     ) -> Self:
-        """As that of the others, with `hosts` beside the options."""
+        """The service by the command line's options as keywords, and `hosts` beside them."""
         return cls(of_keywords(options), reactor=reactor, hosts=hosts)
 
 

@@ -63,7 +63,7 @@ class Options(usage.Options):
             _fail(error)
 
     def parseArgs(self, *args: str) -> None:
-        """There are no arguments."""
+        """Take no arguments: twistd has none for this plugin."""
         if args:
             _fail(usage.UsageError(f"got the argument {args[0]!r}, expected options only"))
 

@@ -193,7 +193,7 @@ class ClientsPart(Protocol):
         """Remember for `life` seconds that nobody waits for the requests `ids` any more."""
 
     def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
-        """Those of `ids` for which nobody waits any more."""
+        """Those of the requests `ids` whose clients have left."""
 
     def tell_taken(self, taken: Mapping[str, int], *, life: float) -> Deferred[None]:
         """Remember for `life` seconds how many bytes of streamed replies their clients took."""

@@ -192,7 +192,7 @@ class EmbeddedServer:
         self._port = port
 
     def answered(self) -> None:
-        """It is ready."""
+        """The server is ready."""
         self._attempt = 0
         self._log.info(
             "embedded server {pid}: unix://{directory}/valkey.sock, redis://127.0.0.1:{port}/0",
@@ -208,7 +208,7 @@ class EmbeddedServer:
             ready()
 
     def ended(self, reason: str, *, said: str = "", taken: bool = False) -> None:
-        """It is gone: start it again, unless that is what we wanted. `said` is its last line.
+        """The server is gone: start it again, unless we ended it. `said` is its last line.
 
         `taken` says that the directory has a server already, of another process.
         """
@@ -271,12 +271,12 @@ class _Server(ProcessProtocol):
     errReceived = outReceived
 
     def processExited(self, reason: Failure) -> None:
-        """It is gone; a child of it that still holds the pipes must not keep us."""
+        """The server is gone; a child of it that still holds the pipes must not keep us."""
         assert self.transport is not None
         self._close = self._clock.callLater(LAST_WORDS, self.transport.loseConnection)
 
     def processEnded(self, reason: Failure) -> None:
-        """It is gone, and so are its pipes."""
+        """The server is gone, and its pipes are closed."""
         if self._close is not None and self._close.active():
             self._close.cancel()
         said = (self._line.strip() or self._last)[:_SAID].decode("utf-8", "replace")

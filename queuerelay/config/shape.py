@@ -177,7 +177,7 @@ class StatusConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All of it."""
+    """The whole configuration of a process."""
 
     #: Where Redis is; see `queuerelay.wire.url.parse`. May contain a password.
     redis: str = "redis://localhost:6379/0"

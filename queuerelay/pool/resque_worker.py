@@ -83,7 +83,7 @@ class Presence:
 
 
 def _holder(snapshot: bytes) -> str:
-    """Whose a node's snapshot is, as the id of a worker says it; "" where it does not tell."""
+    """Host and process of a node, as ids of Resque workers have them; "" where it does not tell."""
     try:
         value = orjson.loads(snapshot)
     except orjson.JSONDecodeError:

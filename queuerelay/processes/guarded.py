@@ -38,7 +38,7 @@ class Start(Protocol):
         args: Sequence[str],
         child_fds: Mapping[int, int | str],
     ) -> IGroupTransport:
-        """As `spawnProcess`."""
+        """Start a process, as `spawnProcess` does."""
 
 
 class Groups:

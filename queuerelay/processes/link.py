@@ -252,7 +252,7 @@ class LauncherLink:
             script.exited(value)
 
     def lost(self) -> None:
-        """Nobody is at the other end any more."""
+        """The launcher is gone, or takes no more."""
         if self._lost:
             return
         self._lost = True

@@ -67,7 +67,7 @@ class Meter:
         self._queues[""].codes[status // 100 - 2] += 1
 
     def queues(self, held: Mapping[str, tuple[int, int]]) -> dict[str, QueueState]:
-        """All of it by queue; `held` says how many are held now, and how many of them gated."""
+        """The counts of each queue; `held` says how many requests are held and gated now."""
         states = {}
         for queue, meter in self._queues.items():
             count, gated = held.get(queue, (0, 0))

@@ -162,7 +162,7 @@ class Outbox:
         self._leaving.setdefault(held.queue, []).append(held)
 
     def withdraw(self, queue: str, batch: list[Held]) -> None:
-        """Nobody awaits these requests any more: take off `queue` what no worker has started on,
+        """The clients of these requests have left: take off `queue` what no worker has started on,
         and tell the workers of the others.
         """
         removed = self.take_off(queue, batch, newest=True)
@@ -181,7 +181,7 @@ class Outbox:
             self.withdraw(queue, batch)
 
     def _open(self) -> None:
-        """There is a connection, or a queue was resumed: what has waited for it goes out."""
+        """Push what has waited for a connection, or for a queue to be resumed."""
         lets = self._gate.lets
         for queue in filter(lets, list(self._uncertain)):
             batch = self._uncertain.pop(queue)

@@ -62,7 +62,7 @@ class _ProbeClient:
         return False
 
     def proceed(self, parts: Sequence[bytes], *, last: bool) -> None:
-        """Nobody reads it."""
+        """A probe reads nothing, so there is nothing to go on with."""
 
     def refuse(self, refusal: Refusal) -> None:
         """The relay has given up."""

@@ -118,7 +118,7 @@ class Replies:
         self._endings.answer(held, reply, now)
 
     def _failed(self, reply: Failed, now: float) -> None:
-        """There is no worker's answer: then the error is ours, as any other."""
+        """Refuse a request whose worker has failed: the error is ours, as any other."""
         held = self._table.get(reply.node_id)
         if held is None or held.state is HeldState.ANSWERING:
             self._answer(reply, now)

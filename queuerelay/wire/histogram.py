@@ -107,7 +107,7 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
 
 
 def cumulative(counts: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """As Prometheus has it: ``(le, count up to it)``, the last with ``+Inf``."""
+    """The counts as Prometheus has them: ``(le, count up to it)``, the last with ``+Inf``."""
     below = 0
     for bound, count in zip(BOUNDS, counts, strict=False):
         below += count

@@ -102,7 +102,7 @@ class GateState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayNode(Node):
-    """A relay."""
+    """The record that a relay publishes."""
 
     role: str = RELAY
     #: Clients that are held now, and bytes of their messages.

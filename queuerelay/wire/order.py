@@ -19,7 +19,7 @@ MOST_SLOTS: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One order."""
+    """What an operator asks of one node."""
 
     #: Names it in the reports; 32 hex digits.
     id: str
@@ -47,7 +47,7 @@ class Report:
 
 
 def encode_order(order: Order) -> bytes:
-    """As it goes to the node."""
+    """The order as it goes to the node."""
     return orjson.dumps(asdict(order))
 
 
@@ -76,7 +76,7 @@ def decode_order(raw: bytes) -> Order:
 
 
 def encode_report(report: Report) -> bytes:
-    """As it goes back."""
+    """The report as it goes back."""
     return orjson.dumps(asdict(report))
 
 

@@ -20,7 +20,7 @@ class MemoryClients:
         return self._connection.ask(lambda: self._store.mark_gone(ids, life), adds=True)
 
     def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
-        """Those of `ids` for which nobody waits any more."""
+        """Those of the requests `ids` whose clients have left."""
         return self._connection.ask(lambda: self._store.which_gone(ids))
 
     def tell_taken(self, taken: Mapping[str, int], *, life: float) -> Deferred[None]:

@@ -91,7 +91,7 @@ class MemoryInbox:
         return self._connection.ask(lambda: self._store.append(key, replies), adds=True)
 
     def loops(self) -> list[Watched]:
-        """Those that read."""
+        """The readers of the lists."""
         return [*self._readers]
 
     def reads(self, key: str) -> bool:

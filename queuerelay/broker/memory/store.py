@@ -70,12 +70,12 @@ class Lists:
         return len(found)
 
     def delete(self, key: str) -> None:
-        """As DEL does."""
+        """Delete keys, as DEL does."""
         self.content.pop(key, None)
         self.terms.pop(key, None)
 
     def expire(self, key: str, seconds: float, *, unless_set: bool = False) -> None:
-        """As EXPIRE does, with NX for `unless_set`."""
+        """Give a key a term, as EXPIRE does, with NX for `unless_set`."""
         if self.get(key) and not (unless_set and key in self.terms):
             self.terms[key] = self.clock.seconds() + seconds
 
@@ -155,7 +155,7 @@ class MemoryStore:
     # Lists
 
     def append(self, key: str, items: Sequence[bytes]) -> int:
-        """RPUSH."""
+        """Append to a list, as RPUSH does."""
         if not items:
             raise Refused("ERR wrong number of arguments for 'rpush' command")
         length = self.lists.put(key, items)
@@ -213,7 +213,7 @@ class MemoryStore:
         return self.leases.get(claim.queue, {}).pop(claim.token, None) is not None
 
     def send_reply(self, reply_to: str, reply: bytes) -> None:
-        """As what ends a lease does it."""
+        """Push a reply, as the scripts that end a lease do."""
         self.append(reply_to, [reply])
         if reply_to.startswith(self.keys.inbox("")):
             self.lists.expire(reply_to, REPLY_LIFE, unless_set=True)
@@ -241,6 +241,6 @@ class MemoryStore:
         self.gone.update(dict.fromkeys(ids, self.seconds() + life))
 
     def which_gone(self, ids: Sequence[str]) -> set[str]:
-        """Those whose clients have left."""
+        """Those of the requests whose clients have left."""
         now = self.seconds()
         return {one for one in ids if self.gone.get(one, now) > now}

@@ -25,7 +25,7 @@ class RedisClients:
         return self._set({self._keys.taken(id): b"%d" % count for id, count in taken.items()}, life)
 
     def which_gone(self, ids: Sequence[str]) -> Deferred[set[str]]:
-        """Those of `ids` for which nobody waits any more."""
+        """Those of the requests `ids` whose clients have left."""
         return Deferred.fromCoroutine(self._which_gone(ids))
 
     async def _which_gone(self, ids: Sequence[str]) -> set[str]:

@@ -84,7 +84,7 @@ class RedisInbox:
         return self._commands.call("RPUSH", self._keys.inbox(node_id), *replies)
 
     def loops(self) -> list[Watched]:
-        """Those that read."""
+        """The readers of the lists."""
         return [reader for _, reader in self._readers]
 
     def start(self) -> None:

@@ -137,7 +137,7 @@ class RelayStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """One queue."""
+    """One queue, as all relays and pools see it."""
 
     name: str
     #: Whether a living relay or pool is configured for it; else only Redis knows of it.

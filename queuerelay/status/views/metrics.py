@@ -84,7 +84,7 @@ class _Source(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """All families of metrics, as prometheus_client asks for them."""
         snapshot = self._snapshot
         yield _info(snapshot)
         yield from _redis(snapshot)
