@@ -5,14 +5,14 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-#: Twisted's: we write to stdin, and read from stdout and stderr.
+#: Twisted's default pipes: the daemon writes to stdin, and reads stdout and stderr.
 STANDARD: Final[Mapping[int, int | str]] = {0: "w", 1: "r", 2: "r"}
 
 
 class Ends:
     """The descriptors of one process, on both sides.
 
-    Raises `OSError` where there are no more, with all closed again.
+    Raises `OSError` where no descriptor is left; all that were opened are closed again.
     """
 
     def __init__(self, child_fds: Mapping[int, int | str]) -> None:
@@ -56,13 +56,13 @@ class Ends:
         return theirs
 
     def inode(self) -> int:
-        """Of one of the pipes, by which the process can be known; 0 if there is none."""
+        """The inode of one of the pipes, by which the process can be known; 0 without a pipe."""
         for number in self.ours:
             return os.fstat(self.given[number]).st_ino
         return 0
 
     def actions(self, inherited: frozenset[int]) -> list[tuple[int, ...]]:
-        """For `posix_spawn`: what the process gets, and what it must not get."""
+        """File actions for `posix_spawn`: descriptors that the process gets, or must not get."""
         given = self.given
         actions: list[tuple[int, ...]] = [
             (os.POSIX_SPAWN_DUP2, source, number) for number, source in given.items()

@@ -36,11 +36,11 @@ class Start(Protocol):
         args: Sequence[str],
         child_fds: Mapping[int, int | str],
     ) -> IProcessTransport:
-        """As `spawnProcess`."""
+        """Start the process; the arguments are those of `spawnProcess`."""
 
 
 class Groups:
-    """What must not outlive us.
+    """The living process groups, which must not outlive the daemon.
 
     The guardian is started at the first use, not before: twistd forks to become a daemon after
     everything is made.
@@ -70,9 +70,9 @@ class Groups:
         return self._guardian.pid if self._guardian is not None else None
 
     def starting(self, inode: int) -> None:
-        """A process is about to be started that holds the pipe of this inode (0: it holds none).
+        """Note that a process is about to be started, with the inode of a pipe that it holds, or 0.
 
-        Raises `OSError` (EAGAIN) where there are too many.
+        Raises `OSError` (EAGAIN) where too many groups live.
         """
         if not self._free:
             raise OSError(errno.EAGAIN, f"more than {CAPACITY} processes")
@@ -82,12 +82,12 @@ class Groups:
             self._table[0] = inode
 
     def failed(self) -> None:
-        """It has not been started."""
+        """Note that the process was not started."""
         if self._table is not None:
             self._table[0] = 0
 
     def started(self, group: int) -> Callable[[], None]:
-        """It has been; the result is to be called just before it is reaped."""
+        """Note that the process was started; call the result just before the process is reaped."""
         slot = self._free.pop()
         table = self._table
         if table is not None:
@@ -102,7 +102,7 @@ class Groups:
         return ended
 
     def stop(self) -> Deferred[None]:
-        """End the guardian; fires when it is gone. Those who still live are no longer guarded."""
+        """End the guardian; fires when it is gone. Groups that still live are no longer guarded."""
         if self._guardian is None:
             self._release()
             return succeed(None)

@@ -12,13 +12,13 @@ from queuerelay.processes.transport import SpawnedProcess
 
 
 class Parent(Protocol):
-    """Its launcher, as a script sees it."""
+    """The launcher of a script, as the script's `Launched` sees it."""
 
-    #: Whether it has ever said anything.
+    #: Whether the launcher has ever said anything.
     has_answered: bool
 
     def free(self, number: int, *, started: bool) -> None:
-        """Nothing is to be heard of this one any more, and it may be reaped."""
+        """Forget the script of this number: the launcher may reap its process."""
 
 
 class Launched:
@@ -30,23 +30,23 @@ class Launched:
         self.executable = executable
         self._process: SpawnedProcess | None = None
         self.pid: int | None = None
-        #: Whether its end has been told.
+        #: Whether the end of the process has been told.
         self.over = False
-        #: Where its launcher is gone: who has one of its pipes.
+        #: Once the launcher is gone: ids of the processes that hold one of the script's pipes.
         self.found: set[int] = set()
-        #: Whether somebody else is its parent, so that its number may be anybody's.
+        #: Whether the launcher is no longer the parent, so that the process id may be anybody's.
         self._adrift = False
-        #: What to send as soon as it is there, as signals to it or to its group.
+        #: Signals to the process or to its group, to be sent as soon as the process id is known.
         self._waiting: list[tuple[Callable[[int, int], None], int]] = []
 
     def inodes(self) -> set[int]:
-        """Of the pipes that it writes to."""
+        """Inodes of the pipes that the process writes to."""
         return self._process.inodes() if self._process is not None else set()
 
     # What its launcher says
 
     def started(self, pid: int) -> None:
-        """It runs."""
+        """The process runs, as `pid`."""
         self.pid = pid
         waiting, self._waiting = self._waiting, []
         for send, number in waiting:
@@ -54,11 +54,11 @@ class Launched:
                 send(pid, number)
 
     def forget_signals(self) -> None:
-        """Its launcher is dead: the number that is told next may be anybody's."""
+        """Drop waiting signals: the launcher is dead, and an id it still tells may be anybody's."""
         self._waiting.clear()
 
     def failed(self, error: OSError) -> None:
-        """It could not be started."""
+        """The process could not be started."""
         self.over = True
         process, self._process = self._process, None
         if process is not None:
@@ -67,7 +67,7 @@ class Launched:
             self.free()
 
     def exited(self, status: int | None) -> None:
-        """It is gone; None where nobody knows how."""
+        """The process has ended; its `status` is None where nobody knows it."""
         self.over = True
         process, self._process = self._process, None
         if process is not None:
@@ -76,7 +76,7 @@ class Launched:
             self.free()
 
     def orphaned(self) -> None:
-        """Its launcher is gone."""
+        """The launcher is gone: kill what is left of the script, and tell its end."""
         self._adrift = True
         if self.over:
             return
@@ -95,15 +95,15 @@ class Launched:
     # Handle
 
     def begin(self, process: SpawnedProcess) -> None:
-        """Tell `process` of its end."""
+        """Tell `process` of the script's end, from now on."""
         self._process = process
 
     def signal(self, number: int) -> None:
-        """Send a signal to it alone, as soon as it is there."""
+        """Send a signal to the process alone, as soon as its id is known."""
         self._send(os.kill, number)
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to its group, as soon as it is there."""
+        """Send a signal to the process's group, as soon as its id is known."""
         self._send(os.killpg, number)
 
     def _send(self, send: Callable[[int, int], None], number: int) -> None:
@@ -115,11 +115,11 @@ class Launched:
             send(self.pid, number)
 
     def free(self) -> None:
-        """Its number may go to somebody else."""
+        """Let the process be reaped: its id may go to another process."""
         self._parent.free(self._number, started=self.pid is not None)
 
     def discard(self) -> None:
-        """Kill it, and `free` when it is gone: nobody is to be told of it."""
+        """Kill the process, and `free` it when it has ended; its end is told to nobody."""
         self._process = None
         with suppress(ProcessLookupError):
             self.signal_group(signal.SIGKILL)

@@ -47,7 +47,7 @@ PACKETS: Final = 16
 
 
 class Launcher:
-    """Starts, waits, tells; `run` ends when the daemon is gone."""
+    """Starts scripts, waits for them and tells their ends; `run` ends when the daemon is gone."""
 
     def __init__(self, link: socket.socket, *, session: bool) -> None:
         self._link = link
@@ -65,7 +65,7 @@ class Launcher:
         self._room = socket.CMSG_SPACE(3 * 4)
 
     def run(self) -> None:
-        """Until the daemon is gone, or does not understand us."""
+        """Serve until the daemon is gone, or does not understand the launcher."""
         try:
             while True:
                 ready = [fd for fd, _ in self._epoll.poll()]
@@ -86,7 +86,7 @@ class Launcher:
                     os.killpg(pid, signal.SIGKILL)
 
     def _hear(self) -> bool:
-        """Do what was asked for; False where there is nobody any more."""
+        """Do what the daemon asks for; False where the daemon is gone."""
         for _ in range(PACKETS):
             try:
                 packet, extra, _, _ = self._link.recvmsg(
@@ -166,8 +166,8 @@ class Launcher:
 
 
 def wait_status(result: os.waitid_result) -> int:
-    """An end as wait(2) puts it: a code in the second byte, or a signal and whether it left a
-    core.
+    """The status of an ended process as wait(2) puts it: an exit status in the second byte, or a
+    signal and whether the process left a core.
     """
     if result.si_code == os.CLD_EXITED:
         return result.si_status << 8

@@ -1,4 +1,4 @@
-"""The link to one launcher: scripts are asked for, and their fate is told.
+"""The link to one launcher: the daemon asks for scripts, and the launcher tells their fate.
 
 Invariants:
 
@@ -57,7 +57,8 @@ _NOTHING: Final[list[int]] = []
 class LauncherLink:
     """The link to one launcher, from its start to its end; `OSError` where it cannot be started.
 
-    `on_lost` is called when it takes no more, `on_gone` when its process is gone as well.
+    `on_lost` is called when the launcher takes no more scripts, `on_gone` when its process is gone
+    as well.
     """
 
     _log = Logger()
@@ -76,12 +77,12 @@ class LauncherLink:
         self._clock = clock
         self._on_lost = on_lost
         self._on_gone = on_gone
-        #: By number, until they are freed.
+        #: Scripts by number, until they are freed.
         self.scripts: dict[int, Launched] = {}
-        #: Whether it has ever said anything.
+        #: Whether the launcher has ever said anything.
         self.has_answered = False
         self._last = 0
-        #: Whether it owes us a word, and at how many looks it has owed it.
+        #: Whether the launcher owes us a word, and at how many looks it has owed it.
         self._owes = False
         self._silent = 0
         self._reaped: list[int] = []
@@ -116,7 +117,7 @@ class LauncherLink:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None when it is gone."""
+        """Process id of the launcher, None when it is gone."""
         pid: int | None = self._process.pid
         return pid
 
@@ -129,7 +130,7 @@ class LauncherLink:
         env: Mapping[Any, Any],
         ends: Ends,
     ) -> "Launched | None":
-        """Ask for a script; None where it cannot be asked now."""
+        """Ask the launcher for a script; None where it cannot be asked now."""
         number = self._last + 1
         try:
             # Not any kind of sequence or mapping, but `Spawner.launch` has seen to that.
@@ -154,7 +155,7 @@ class LauncherLink:
         return script
 
     def free(self, number: int, *, started: bool) -> None:
-        """Nothing is to be heard of this one any more, and it may be reaped."""
+        """Forget the script of this number: the launcher may reap its process."""
         del self.scripts[number]
         if self._lost or not started:
             return
@@ -181,7 +182,7 @@ class LauncherLink:
             self._telling = self._clock.callLater(REAP, self._tell)
 
     def _look(self) -> None:
-        """Whether it still says something."""
+        """Ask for a sign of life, or give up a launcher that has owed one for too long."""
         self._looking = None
         if not self.scripts:
             return
@@ -214,13 +215,13 @@ class LauncherLink:
     # From it
 
     def ready(self) -> None:
-        """It says something, or is gone."""
+        """The launcher says something, or is gone."""
         for _ in range(PACKETS):
             if self._lost or not self._hear():
                 return
 
     def _hear(self) -> bool:
-        """One packet; False where there is none."""
+        """Read one packet; False where there is none."""
         try:
             packet = self._link.recv(launcher.PACKET)
         except BlockingIOError:
@@ -251,7 +252,7 @@ class LauncherLink:
             script.exited(value)
 
     def lost(self) -> None:
-        """There is nobody at the other end any more."""
+        """The launcher has closed its end, or is given up: it takes no more scripts."""
         if self._lost:
             return
         self._lost = True
@@ -270,8 +271,8 @@ class LauncherLink:
         self._ending = self._clock.callLater(GRACE, self._end)
 
     def _orphan(self, scripts: "Sequence[Launched]") -> None:
-        """Kill what it leaves. Whoever is the parent now may reap it at any moment, so it is known
-        by its pipes rather than by its number.
+        """Kill the scripts that the launcher leaves. Their new parent may reap them at any moment,
+        so they are known by their pipes rather than by their process ids.
         """
         pipes = {inode: one for one in scripts if not one.over for inode in one.inodes()}
         if pipes:
@@ -283,7 +284,7 @@ class LauncherLink:
             script.orphaned()
 
     def exited(self) -> None:
-        """Its process is gone, and tells no more than it has told."""
+        """The launcher's process has ended: hear what it had told, which is all."""
         for script in self.scripts.values():
             script.forget_signals()
         while not self._lost and self._hear():
@@ -291,14 +292,14 @@ class LauncherLink:
         self.lost()
 
     def ended(self) -> None:
-        """Nobody has its pipes any more, either."""
+        """No process holds the launcher's pipes any more: the link is over."""
         if self._ending is not None and self._ending.active():
             self._ending.cancel()
         self._on_gone(self)
         self._gone.fire(None)
 
     def stop(self) -> Deferred[None]:
-        """End it, and its scripts; fires when it is gone."""
+        """End the launcher and its scripts; fires when the launcher is gone."""
         self._stopping = True
         stopped = self._gone.wait()
         self.ready()

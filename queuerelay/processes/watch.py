@@ -25,13 +25,13 @@ from zope.interface import implementer
 
 
 class Watched(Protocol):
-    """Somebody's descriptor."""
+    """The owner of one watched descriptor."""
 
     def ready(self) -> None:
-        """It can be read, or its other end is closed. Not called for what was forgotten."""
+        """The descriptor can be read, or its other end is closed. Not called once forgotten."""
 
     def lost(self) -> None:
-        """It is no longer watched: the reactor stops, or `ready` raised."""
+        """The descriptor is no longer watched: the reactor stops, or `ready` raised."""
 
 
 class Watch:
@@ -84,7 +84,7 @@ class Watch:
             epoll.descriptors.close()
 
     def tell(self, numbers: Iterable[int]) -> None:
-        """These are ready."""
+        """Handle the descriptors that are ready."""
         ready = [(fd, self._watched.get(fd)) for fd in numbers]
         with self._together():
             for fd, watched in ready:
@@ -98,7 +98,7 @@ class Watch:
                     self._lose(watched)
 
     def lose(self) -> None:
-        """The reactor stops."""
+        """Forget all descriptors, as the reactor stops."""
         for watched in list(self._watched.values()):
             self._lose(watched)
 
