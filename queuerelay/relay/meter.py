@@ -1,6 +1,7 @@
-"""What a relay counts of its requests, by queue.
+"""Counters and durations of a relay's requests, by queue.
 
-On the way of every request: an answer costs a few hundred nanoseconds here, and must stay so.
+The meter is on the way of every request: an answer costs a few hundred nanoseconds here, and must
+stay so.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,9 +23,9 @@ class QueueMeter:
     def __init__(self) -> None:
         #: Requests that have ended, by `CODES`.
         self.codes = [0] * len(CODES)
-        #: From a client's request to its answer.
+        #: Durations from a client's request to its answer.
         self.total = Histogram()
-        #: In the queue and in the worker, as workers say.
+        #: Durations in the queue and in the worker, as workers say.
         self.wait = Histogram()
         self.run = Histogram()
 
@@ -67,7 +68,7 @@ class Meter:
         self._queues[""].codes[status // 100 - 2] += 1
 
     def queues(self, held: Mapping[str, tuple[int, int]]) -> dict[str, QueueState]:
-        """All of it by queue; `held` says how many are held now, and how many of them gated."""
+        """The state of each queue; `held` has by queue how many are held, and how many gated."""
         states = {}
         for queue, meter in self._queues.items():
             count, gated = held.get(queue, (0, 0))

@@ -84,7 +84,7 @@ class Replies:
         self.carry_out(self._streams.flush())
 
     def carry_out(self, events: Iterable[Event]) -> None:
-        """Do what the streams say."""
+        """Carry out the events of the streams, one by one."""
         for event in events:
             if type(event) is Taken:
                 self._notices.taken(event.id, event.size)
@@ -118,7 +118,7 @@ class Replies:
         self._endings.answer(held, reply, now)
 
     def _failed(self, reply: Failed, now: float) -> None:
-        """There is no worker's answer: then the error is ours, as any other."""
+        """Refuse a request for which no worker's answer will come, with an error of ours."""
         held = self._table.get(reply.node_id)
         if held is None or held.state is HeldState.ANSWERING:
             self._answer(reply, now)
