@@ -23,10 +23,10 @@ class Part(Protocol):
     """A relay or the pools of this process."""
 
     def published(self) -> Node:
-        """Its record, as it is now."""
+        """The record of this part, as it is now."""
 
     def loops(self) -> Sequence[Loop]:
-        """All that it does again and again."""
+        """The loops of this part."""
 
 
 class Probe(Protocol):
@@ -43,11 +43,11 @@ class Probe(Protocol):
 class ThisProcess:
     """The process in which the status room is, as its other parts show it."""
 
-    #: They need no Redis to be seen.
+    #: Relay and pools of this process, which need no Redis to be seen.
     parts: Sequence[Part] = ()
-    #: Whether it takes no more work.
+    #: Whether this process takes no more work.
     draining: Callable[[], bool] = lambda: False
-    #: None where there is no relay.
+    #: The deep check, None where there is no relay.
     probe: Probe | None = None
 
 
@@ -88,14 +88,14 @@ class Status:
         self.collector.start()
 
     def stop(self) -> Deferred[None]:
-        """Fires when nothing is left running."""
+        """Collect no more; fires when nothing is left running."""
         if self.probe is not None:
             self.probe.stop()
         return self.collector.stop()
 
     @property
     def snapshot(self) -> StatusSnapshot:
-        """The last one; never waits for anything."""
+        """The last snapshot, at once."""
         return self.collector.snapshot
 
     @property
