@@ -10,7 +10,7 @@ import orjson
 
 from queuerelay.errors import MessageError
 
-#: What may be ordered: of a pool, of a pool, of a pool, of a pool, of a message.
+#: Actions of an order: four for a pool, and ``stop`` for a message.
 ACTIONS: Final = ("size", "drain", "resume", "restart", "stop")
 #: Most slots that an order may ask for; a mistyped number must not fork a host to death.
 MOST_SLOTS: Final = 1000
@@ -18,9 +18,9 @@ MOST_SLOTS: Final = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One order."""
+    """One order to a node."""
 
-    #: Names it in the reports; 32 hex digits.
+    #: Id of the order in the reports; 32 hex digits.
     id: str
     #: One of `ACTIONS`.
     action: str
@@ -30,23 +30,23 @@ class Order:
     size: int = 0
     #: Id of the message whose script is to end, for ``stop``.
     message: str = ""
-    #: Whether it gets no grace.
+    #: Whether the script gets no grace.
     kill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a node made of an order."""
+    """The report of a node on an order."""
 
     node: str
-    #: Whether it was done.
+    #: Whether the order was carried out.
     done: bool
     #: One line for people.
     text: str
 
 
 def encode_order(order: Order) -> bytes:
-    """As it goes to the node."""
+    """The JSON of an order, as it goes to the node."""
     return orjson.dumps(asdict(order))
 
 
@@ -75,7 +75,7 @@ def decode_order(raw: bytes) -> Order:
 
 
 def encode_report(report: Report) -> bytes:
-    """As it goes back."""
+    """The JSON of a report, as it goes back."""
     return orjson.dumps(asdict(report))
 
 
