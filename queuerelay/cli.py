@@ -24,7 +24,7 @@ REFUSED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 
-#: Characters of a dead letter's id in a list; they name it as the whole of it does.
+#: Characters of a dead letter's id in a list; they name the dead letter as the whole id does.
 SHOWN: Final = 12
 
 _URL: Final = "http://127.0.0.1:8080"
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare() -> None:
-    """Make streams of those that were closed, and ones that can take any text."""
+    """Open the standard streams that were closed, and let all of them take any text."""
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -122,7 +122,7 @@ def _token(options: argparse.Namespace) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What reads the command line."""
+    """The parser of the command line."""
     made = argparse.ArgumentParser(
         prog="queuerelay",
         description="Look at queues, workers and failures, and act on them.",
@@ -262,7 +262,7 @@ def _status(client: Client, options: argparse.Namespace) -> int:
 
 
 def _next(client: Client, interval: float) -> dict[str, Any]:
-    """The next status; whoever watches goes on to while the listener is started anew."""
+    """The next status; a watch goes on while the listener is started anew."""
     while True:
         time.sleep(interval)
         try:
@@ -313,7 +313,7 @@ def _show(client: Client, options: argparse.Namespace) -> int:
 
 
 def _find(client: Client, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The dead letters of those ids, or of beginnings of them as long as a list shows."""
+    """The dead letters with these ids, or with beginnings of them as long as a list shows."""
     found: dict[str, dict[str, Any]] = {}
     missing, start = set(ids), 0
     while missing:
@@ -380,7 +380,7 @@ def _colour(out: TextIO) -> bool:
 
 
 def _columns(out: TextIO) -> int:
-    """Of the terminal; a file or a pipe gets whole lines."""
+    """Columns of the terminal; a file or a pipe gets whole lines."""
     return shutil.get_terminal_size().columns if out.isatty() else 10_000
 
 

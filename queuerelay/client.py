@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 _PORTS: Final = {"http": 80, "https": 443}
-#: Bytes of an answer.
+#: Most bytes of an answer.
 _LARGEST: Final = 64 * 1024 * 1024
 _PART: Final = 1024 * 1024
 
@@ -62,7 +62,7 @@ class Client:
     # Reading
 
     def status(self) -> dict[str, Any]:
-        """Everything, as ``/status.json`` says it."""
+        """The whole status, as ``/status.json`` has it."""
         return self._get("status.json")
 
     def failures(self, start: int = 0, count: int = 20) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class Client:
         return self._post("pools", pool, "size", fields={"size": size, "node": node})
 
     def drain(self, pool: str, *, off: bool = False, node: str = "") -> dict[str, Any]:
-        """Let a pool take no more messages, or again."""
+        """Let a pool take no more messages, or let it take messages again."""
         return self._post("pools", pool, "resume" if off else "drain", fields={"node": node})
 
     def restart(self, pool: str, *, node: str = "") -> dict[str, Any]:

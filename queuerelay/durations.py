@@ -5,7 +5,7 @@ from typing import Final
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
-#: Below are tenths of a second, from here on whole seconds.
+#: Seconds below which tenths are shown; from here on whole seconds.
 _WHOLE: Final = 10.0
 
 

@@ -1,4 +1,4 @@
-"""Something done again and again, that no exception ends."""
+"""Loops: a function called again and again, which no exception ends."""
 
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -17,21 +17,21 @@ PATIENCE: Final = 15.0
 
 class Watched(Protocol):
     """Something that goes on again and again, and must not stand still: a `Loop`, or a loop of
-    another kind that says the same of itself. Health turns red for one that is `still` for more
+    another kind that says the same of itself. Health turns red for a loop that is `still` for more
     than its `limit`.
     """
 
     @property
     def name(self) -> str:
-        """What health calls it."""
+        """Name of the loop, as health shows it."""
 
     @property
     def still(self) -> float:
-        """Seconds since it last went on; waiting for work, or for Redis, is going on."""
+        """Seconds since the loop last went on; waiting for work, or for Redis, is going on."""
 
     @property
     def limit(self) -> float:
-        """Seconds after which it is stuck."""
+        """Seconds after which the loop is stuck."""
 
 
 class Loop:
@@ -52,16 +52,16 @@ class Loop:
         self._clock = clock
         self._seldom = Seldom(clock)
         self._running: Deferred[None] | None = None
-        #: What is waited for: the end of a turn, or the time of the next.
+        #: The wait under way: for the end of a turn, or for the time of the next.
         self._step: Deferred[object] | None = None
         self._stopping = False
-        #: When the last turn ended in good order.
+        #: Clock seconds at which the last turn ended in good order.
         self._turned = clock.seconds()
 
     @property
     def still(self) -> float:
         """Seconds since the last turn ended other than by an error of ours; that Redis is away, or
-        says no, is none.
+        says no, is no error of ours.
         """
         return self._clock.seconds() - self._turned
 
@@ -77,7 +77,7 @@ class Loop:
         self._running = Deferred.fromCoroutine(self._run())
 
     def stop(self) -> Deferred[None]:
-        """Fires when no turn is under way; the one under way is cancelled."""
+        """Begin no more turns, and cancel the one under way; fires when none is."""
         self._stopping = True
         running, self._running = self._running, None
         if self._step is not None:

@@ -1,4 +1,4 @@
-"""What ``queuerelay status`` shows: health, queues and pools, as lines for a terminal."""
+"""The output of ``queuerelay status``: health, queues and pools, as lines for a terminal."""
 
 from typing import Any, Final
 

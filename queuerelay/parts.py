@@ -1,4 +1,4 @@
-"""What a daemon is made of: a class for each of its parts, and the service that runs them.
+"""The parts of a daemon: a class for each of them, and the service that runs them.
 
 Invariants:
 
@@ -43,21 +43,21 @@ class Part:
         """Open what needs privileges; raises `ConfigError` or `CannotListen`."""
 
     def check(self) -> None:
-        """Raises `ConfigError` where it could not be started now."""
+        """Raise `ConfigError` where the part could not be started now."""
 
     def start(self) -> None:
-        """Begin; Redis may come later."""
+        """Begin to work; Redis may come later."""
 
     async def stop(self, until: float) -> None:
-        """Returns when nothing is left running; the drain time is over at `until`, in the
-        reactor's seconds.
+        """End the part; returns when nothing is left running. The drain time is over at `until`, in
+        the reactor's seconds.
         """
 
     def hurry(self) -> None:
         """Cut the drain time short, also where `stop` is yet to come."""
 
     def reopen(self) -> None:
-        """Go on in new log files: the old ones have other names now."""
+        """Go on in new log files: the old files have other names now."""
 
     def reload(self) -> None:
         """Reopen, and take over what has changed in files and programs."""
@@ -72,12 +72,12 @@ class ServiceOfParts(Service):
 
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
         backend = BackendPart(config, reactor=reactor, broker=broker)
-        #: In the order in which they are started.
+        #: Parts in the order in which they are started.
         self._parts: list[Part] = [backend]
         self._broker = backend.broker
         self._drain = config.relay.drain
         self._reactor = reactor
-        #: Whether it has begun to stop.
+        #: Whether the service has begun to stop.
         self.stopping = False
 
     @classmethod
@@ -164,7 +164,7 @@ class RelayPart(Part):
             self._log.warn("the relay did not leave properly: {reason}", reason=str(error))
 
     def hurry(self) -> None:
-        """What is still held is answered 503."""
+        """Answer 503 to every request that is still held."""
         self.relay.hurry()
 
 
@@ -181,7 +181,7 @@ class ListeningRelay(RelayPart):
         self._listeners.open()
 
     def start(self) -> None:
-        """Begin, and say which limits are in force."""
+        """Begin to serve, and log the limits in force."""
         super().start()
         self._listeners.start()
         relay = replace(self._config.relay, max_connections=self._listeners.max_connections)
@@ -207,7 +207,7 @@ class ListeningRelay(RelayPart):
         await self._listeners.finish()
 
     def hurry(self) -> None:
-        """What is still held is answered 503, and nobody may read slowly."""
+        """Answer 503 to every held request, and cut off clients that read slowly."""
         self._listeners.hurry()
         super().hurry()
 
@@ -232,11 +232,11 @@ class PoolsPart(Part):
         self.pools = Pools(config.pools, broker, reactor=reactor)
 
     def check(self) -> None:
-        """Raises `ConfigError` where a pool's command is not there."""
+        """Raise `ConfigError` where a pool's command is not there."""
         self.pools.check()
 
     def start(self) -> None:
-        """Begin to work, and say who does what."""
+        """Begin to work, and log what each pool does."""
         self.pools.start()
         for pool in self._config.pools:
             self._log.info(
@@ -253,7 +253,7 @@ class PoolsPart(Part):
         await self.pools.stop(max(0.0, until - self._reactor.seconds()))
 
     def hurry(self) -> None:
-        """What still runs is ended."""
+        """End the scripts that still run."""
         self.pools.hurry()
 
     def reload(self) -> None:
@@ -322,12 +322,12 @@ class ListeningStatus(StatusPart):
         self._listener.open()
 
     def start(self) -> None:
-        """Begin, and say where."""
+        """Begin to collect, and log the place of the listener."""
         super().start()
         self._log.info("status at {endpoint}", endpoint=self._endpoint)
 
     async def stop(self, until: float) -> None:
-        """Answer nobody any more, and collect no more."""
+        """Close the listener, and collect no more."""
         await self._listener.close()
         await super().stop(until)
 
@@ -338,7 +338,7 @@ def of_keywords(options: Mapping[str, object]) -> Config:
 
 
 def _as_text(value: object) -> object:
-    """A keyword's value as the command line would have it."""
+    """The value of a keyword as the command line would have it."""
     if isinstance(value, list | tuple):
         return [str(one) for one in value]
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Saying the same thing now and then: at once, and then not again for a while."""
+"""A bound on repeated log lines: the same thing is told at once, and then not for a while."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from twisted.internet.interfaces import IReactorTime
 
 #: Seconds between two lines in the log about the same thing.
 TELL_EVERY: Final = 30.0
-#: Most different things that are told in that time.
+#: Most different things that are told in `TELL_EVERY` seconds.
 _MOST: Final = 16
 
 
@@ -18,7 +18,7 @@ class Seldom:
         self._told: dict[str, float] = {}
 
     def due(self, text: str) -> bool:
-        """True at the first time, and not again before its time."""
+        """Whether `text` is to be told now: at the first time, and each `TELL_EVERY` seconds."""
         now = self._clock.seconds()
         self._told = {one: at for one, at in self._told.items() if now - at < TELL_EVERY}
         if text in self._told or len(self._told) >= _MOST:

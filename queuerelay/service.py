@@ -104,7 +104,7 @@ class RelayService(ServiceOfParts):
         self._parts.append(part)
         self._config = config
         self.relay: Relay = part.relay
-        #: To be mounted anywhere in a twisted.web Site.
+        #: The resource, to be mounted anywhere in a twisted.web Site.
         self.resource: Resource = _resource(config, self.relay)
 
     def site(self, resource: IResource, **options: Any) -> Site:
@@ -141,7 +141,7 @@ class PoolService(ServiceOfParts):
 class StatusService(ServiceOfParts):
     """The status room and its broker as one service, for an application's own site.
 
-    `hosts` are the names under which that site may ask it beside addresses and localhost; None for
+    `hosts` are the names under which the site may be asked beside addresses and localhost; None for
     any, where the site itself sees to that.
     """
 
@@ -159,7 +159,7 @@ class StatusService(ServiceOfParts):
         part = StatusPart(config, self._broker, reactor=reactor)
         self._parts.append(part)
         self.status = part.status
-        #: To be mounted anywhere in a twisted.web Site.
+        #: The resource, to be mounted anywhere in a twisted.web Site.
         self.resource: Resource = StatusResource(self.status, hosts=hosts)
 
     @classmethod
@@ -171,7 +171,7 @@ class StatusService(ServiceOfParts):
 
 
 def check(config: Config, *, reactor: Any) -> None:
-    """Whether `config` could be run, as far as that shows without running it: `ConfigError`."""
+    """Raise `ConfigError` where `config` could not be run, as far as that shows without a run."""
     if "relay" in config.role:
         endpoints(config.relay.listen, reactor=reactor)
         if config.relay.error_pages is not None:

@@ -23,7 +23,7 @@ _log = Logger()
 
 
 def _fail(error: Exception) -> NoReturn:
-    """One line and exit status 1: what is wrong is the caller's to read, not a traceback's."""
+    """End with one line and exit status 1: a person reads what is wrong, without a traceback."""
     stderr = sys.__stderr__
     if stderr is None or sys.stderr is stderr:
         raise SystemExit(f"queuerelay: {error}") from None
@@ -52,7 +52,7 @@ class Options(usage.Options):
         ["check", None, "Check options and file, say what is wrong, and start nothing"],
     ]
 
-    #: What the options mean; there after `parseOptions`.
+    #: The configuration that the options make; there after `parseOptions`.
     configuration: Config
 
     def parseOptions(self, options: Any = None) -> None:
@@ -119,7 +119,7 @@ def makeService(options: Options) -> IService:
 
 
 class _Process(Service):
-    """What concerns the whole process, around the daemon: signals, memory, open files."""
+    """The process around the daemon: its signals, memory and open files."""
 
     name = "queuerelay"
 
@@ -157,7 +157,7 @@ class _Process(Service):
         self._reactor.callWhenRunning(self._settle)
 
     def stopService(self) -> Deferred[None]:
-        """Stop it; fires when nothing is left running."""
+        """Stop the daemon; fires when nothing is left running."""
         super().stopService()
         stopped: Deferred[None] = self._daemon.stopService()
         return stopped

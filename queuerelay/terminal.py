@@ -6,9 +6,9 @@ from typing import Final
 
 from queuerelay.durations import in_words
 
-#: Between two columns.
+#: Space between two columns.
 _GAP: Final = "  "
-#: Columns of the last cell that are to be seen, where it has so many.
+#: Columns of a row's last cell that are to be seen, where it has so many.
 _LAST: Final = 24
 
 
@@ -18,7 +18,7 @@ def safe(text: str) -> str:
 
 
 def width(text: str) -> int:
-    """Columns that it takes: East Asian wide characters take two, combining ones none."""
+    """Columns that `text` takes: East Asian wide characters take two, combining ones none."""
     return sum(
         0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in text

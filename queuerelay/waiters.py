@@ -1,4 +1,4 @@
-"""Deferreds of those who wait for one event."""
+"""Waiters for one event, each with a Deferred."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Waiters(Generic[T]):
-    """Those who wait for one event; `fire` and `fail` end the wait of all who wait by then.
+    """The waiters for one event; `fire` and `fail` end the wait of all who wait by then.
 
     A wait may be cancelled. Whoever begins to wait while others are told waits for the next event.
     """

@@ -53,13 +53,13 @@ class Template:
     """The argv of a pool's scripts, with ``{field}`` for scalars of the message."""
 
     def __init__(self, command: Sequence[str], *, option: str, fields: bool = True) -> None:
-        """Raises `ConfigError` that names `option` and the element; without `fields`, as for
-        programs that run without a message, for every placeholder.
+        """Read the `command`. Raises `ConfigError` that names `option` and the element; without
+        `fields`, as for programs that run without a message, for every placeholder.
         """
         if not command or not command[0]:
             raise ConfigError.of(option, list(command), "a command: a program and its arguments")
         self._elements = [_parse(element, option) for element in command]
-        #: Names of the fields in it.
+        #: Names of the fields in the template.
         self.fields: frozenset[str] = frozenset(
             piece.name
             for element in self._elements
@@ -71,7 +71,7 @@ class Template:
                 if isinstance(piece, _Field) and (number == 0 or not fields):
                     where = "in the program's own name" if fields else "without a message"
                     raise ConfigError.of(option, command[number], f"no placeholder {where}")
-        #: argv, where it is the same for all messages; known after the first.
+        #: The argv, where it is the same for all messages; None until the first.
         self._constant: tuple[bytes, ...] | None = None
         #: The program, as it stands in the command.
         self.program = "".join(str(piece) for piece in self._elements[0])

@@ -20,42 +20,42 @@ from queuerelay.config.values import Check
 class Option:
     """One setting, in the file and on the command line."""
 
-    #: On the command line, without the leading dashes.
+    #: Name on the command line, without the leading dashes.
     name: str
-    #: What it does, without unit and default.
+    #: What the setting does, without unit and default.
     help: str
-    #: Makes a value of the command line's text.
+    #: Reader that makes a value of the command line's text.
     type: Callable[[str], object] = str
-    #: Raises `ConfigError`, or gives the value to keep.
+    #: The check, which raises `ConfigError` or gives the value to keep.
     check: Check
-    #: The table of the file that it stands in, "" for the top.
+    #: Table of the file in which the setting stands, "" for the top.
     table: str = "relay"
-    #: Of the value; "" where it has none.
+    #: Unit of the value; "" where it has none.
     unit: str = ""
-    #: What it is where nobody says otherwise, in words; "" where the default is a plain value.
+    #: The default in words; "" where it is a plain value.
     otherwise: str = ""
-    #: Whether it may be given more than once.
+    #: Whether the option may be given more than once.
     repeatable: bool = False
-    #: Whether its text has several values, with commas between them.
+    #: Whether the option's text has several values, with commas between them.
     separated: bool = False
-    #: Whether it is a limit that the start log shows.
+    #: Whether the setting is a limit that the start log shows.
     limit: bool = False
-    #: Its key in the file, where that is not its name.
+    #: Key in the file, where that is not the name.
     named: str = ""
 
     @property
     def key(self) -> str:
-        """Its key in the file and its field in the record."""
+        """The setting's key in the file and its field in the record."""
         return self.named or self.name.replace("-", "_")
 
     @property
     def dotted(self) -> str:
-        """Its full name in the file, as errors show it."""
+        """The setting's full name in the file, as errors show it."""
         return f"{self.table}.{self.key}" if self.table else self.key
 
     @property
     def default(self) -> Any:
-        """What it is where nobody says otherwise; None for "off"."""
+        """The default of the setting; None for "off"."""
         if self.table == "pool":
             return None
         config = Config()
@@ -63,7 +63,7 @@ class Option:
         return getattr(part, self.key)
 
     def parse(self, given: object) -> object:
-        """The value that the command line's text stands for; what cannot be one stays text, and
+        """The value for the command line's text; a text that cannot be read stays text, and
         `check` refuses it.
         """
         if self.repeatable:
@@ -80,7 +80,7 @@ class Option:
 
     @property
     def described(self) -> str:
-        """Its help with unit and default, as ``--help`` shows it."""
+        """The setting's help with unit and default, as ``--help`` shows it."""
         default = self.default
         if self.repeatable:
             default = ", ".join(default)
@@ -379,7 +379,7 @@ POOL_KEYS: Final[Mapping[str, Check]] = {
     "script_name": values.path,
     "script_filename": values.file,
 }
-#: Keys that mean something only where the processes talk to Redis themselves, or only where we do.
+#: Keys of resident pools alone, whose processes talk to Redis themselves; and of pools of scripts.
 RESIDENT_ONLY: Final = ("recycle_after", "recycle_memory")
 SCRIPT_ONLY: Final = (
     *("min", "max", "grow_after", "shrink_after", "timeout", "tries", "lease", "status"),

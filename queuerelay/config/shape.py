@@ -20,11 +20,11 @@ from queuerelay.wire.proxies import X_FORWARDED
 KiB: Final = 1024
 MiB: Final = 1024 * KiB
 
-#: What a process may be, and all of it at once.
+#: Roles of a process, which may have several at once.
 ROLES: Final = ("relay", "pool", "status")
-#: Stands for no listener.
+#: The value that stands for no listener.
 OFF: Final = "off"
-#: The pool that ``--worker`` makes.
+#: Name of the pool that ``--worker`` makes.
 DEFAULT_POOL: Final = "default"
 #: Messages on one queue: for a relay by default, and for the jobs that an action submits.
 MOST_QUEUED: Final = 50_000
@@ -42,17 +42,17 @@ class Route:
     host: str | None = None
     #: ``Name`` (the field is there) or ``Name: value`` (it has this value).
     header: str | None = None
-    #: Seconds, or None for the relay's.
+    #: Deadline in seconds, or None for the relay's.
     deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayConfig:
-    """The relay's part."""
+    """The settings of the relay."""
 
     #: Twisted endpoint strings.
     listen: tuple[str, ...] = ("tcp:8000",)
-    #: For requests that no route takes.
+    #: Queue for requests that no route takes.
     queue: str = "requests"
     #: Seconds that a request may wait.
     deadline: float = 60.0
@@ -86,7 +86,7 @@ class RelayConfig:
     send_stall: float = 60.0
     #: Bytes by which the client of a streamed answer may be behind.
     max_unsent: int = MiB
-    #: File, or None for none.
+    #: File of the access log, or None for none.
     access_log: str | None = None
     #: Directory with pages for errors, or None for none.
     error_pages: str | None = None
@@ -94,11 +94,11 @@ class RelayConfig:
     server_timing: bool = True
     #: Networks of proxies that say who the client is, and ``unix`` for Unix sockets.
     trusted_proxies: tuple[str, ...] = ()
-    #: The header fields in which they say it, lower-case.
+    #: Header fields in which trusted proxies say who the client is, lower-case.
     proxy_fields: tuple[str, ...] = X_FORWARDED[:3]
     #: Redis list that old workers answer on, or None for none.
     legacy_replies: str | None = None
-    #: First match wins.
+    #: Routes; the first one that matches decides.
     routes: tuple[Route, ...] = ()
 
 
@@ -106,9 +106,9 @@ class RelayConfig:
 class PoolConfig:
     """One pool: scripts that run for each message, or resident processes."""
 
-    #: Unique among the pools; letters, digits, ``.``, ``_`` and ``-``.
+    #: Name, unique among the pools; letters, digits, ``.``, ``_`` and ``-``.
     name: str
-    #: In the order of priority; may be empty for a resident pool.
+    #: Queues in the order of priority; may be empty for a resident pool.
     queues: tuple[str, ...]
     #: argv, with ``{field}`` for a scalar of the message; see `queuerelay.config.command`.
     command: tuple[str, ...]
@@ -124,8 +124,8 @@ class PoolConfig:
     timeout: float = 300.0
     #: Tries of a message in all.
     tries: int = 3
-    #: Seconds that a message is this process's alone without a word of it: it says one each third,
-    #: and when it is dead others wait so long before they take the message over.
+    #: Seconds for which a claim on a message holds without being renewed. The pool renews it each
+    #: third of that; where its process is dead, others take the message over only so much later.
     lease: float = 15.0
     #: Seconds from TERM to KILL.
     grace: float = 10.0
@@ -139,9 +139,9 @@ class PoolConfig:
     cwd: str | None = None
     #: Variables of the scripts' environment.
     env: Mapping[str, str] = field(default_factory=dict)
-    #: Names of the daemon's variables that they get too.
+    #: Names of the daemon's variables that the scripts get too.
     pass_env: tuple[str, ...] = ()
-    #: One for each queue, so that none starves; empty for strict order.
+    #: One weight for each queue, so that none starves; empty for strict order.
     weights: tuple[float, ...] = ()
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
@@ -165,13 +165,13 @@ class PoolConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusConfig:
-    """The status listener's part."""
+    """The settings of the status listener."""
 
     #: A Twisted endpoint string, None for no listener.
     listen: str | None = "tcp:8080:interface=127.0.0.1"
     #: File with the credentials that actions need; without one there are no actions.
     credentials: str | None = None
-    #: Names, without port, under which it may be asked beside addresses and localhost.
+    #: Names, without port, under which the listener may be asked beside addresses and localhost.
     hosts: tuple[str, ...] = ()
 
 
@@ -179,13 +179,13 @@ class StatusConfig:
 class Config:
     """The whole configuration of a process."""
 
-    #: Where Redis is; see `queuerelay.wire.url.parse`. May contain a password.
+    #: URL of Redis; see `queuerelay.wire.url.parse`. May contain a password.
     redis: str = "redis://localhost:6379/0"
-    #: Of our own keys in Redis.
+    #: Prefix of our own keys in Redis.
     prefix: str = "queuerelay:"
     #: Which of `ROLES` this process has.
     role: tuple[str, ...] = ("relay", "status")
     relay: RelayConfig = field(default_factory=RelayConfig)
-    #: In the order of the file, that of ``--worker`` last.
+    #: Pools in the order of the file, that of ``--worker`` last.
     pools: tuple[PoolConfig, ...] = ()
     status: StatusConfig = field(default_factory=StatusConfig)

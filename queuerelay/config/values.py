@@ -2,10 +2,10 @@
 
 1. A check takes the value and the name to show for it, and gives the value to keep or raises
    `ConfigError`, one line.
-2. It sees the value as TOML has it; whatever type came, it refuses what it does not know. Where a
-   file has a list, the command line's text was split before.
-3. It looks at one value alone. What must fit together is checked in `reading`; whether an endpoint
-   can be listened on, a file be read, or a program be run, where that is done.
+2. A check sees the value as TOML has it; whatever type came, it refuses what it does not know.
+   Where a file has a list, the command line's text was split before.
+3. A check looks at one value alone. What must fit together is checked in `reading`; whether an
+   endpoint can be listened on, a file be read, or a program be run, where that is done.
 
 `seconds`, `whole`, `one_of` and `several` make checks; the others are checks, but for `truth`.
 """
@@ -25,7 +25,7 @@ from queuerelay.wire.names import QUEUE_NAME, QUEUE_NAME_EXPECTED
 from queuerelay.wire.outcome import CONFIGURABLE, Outcome
 from queuerelay.wire.proxies import FORWARDED, UNIX, X_FORWARDED
 
-#: From the value and its name to the value to keep.
+#: A check: takes a value and its name, gives the value to keep.
 Check = Callable[[object, str], Any]
 
 #: Blanks, controls, and halves of characters: bytes of the command line that are not UTF-8.
@@ -88,7 +88,7 @@ def whole(unit: str, lowest: int, highest: int) -> Check:
 
 
 def redis(value: object, name: str) -> str:
-    """What `queuerelay.wire.url.parse` takes, kept as it is."""
+    """A URL that `queuerelay.wire.url.parse` takes, kept as it is."""
     if not isinstance(value, str):
         raise ConfigError.of(name, value, "the address of a Redis server")
     url.parse(value, option=name)
@@ -215,7 +215,7 @@ def flag(value: object, name: str) -> bool:
 
 
 def truth(text: str) -> object:
-    """What the command line's text means for `flag`; as TOML has it."""
+    """The command line's text for a `flag`, as TOML has it."""
     return {"true": True, "false": False}.get(text.lower(), text)
 
 

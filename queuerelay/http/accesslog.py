@@ -27,7 +27,7 @@ from twisted.logger import Logger
 FLUSH_BYTES: Final = 64 * 1024
 BUFFER_BYTES: Final = 4 * 1024 * 1024
 _UNSAFE: Final = re.compile(rb'[^\x20-\x7e]|["\\]')
-#: All that `_UNSAFE` does not match.
+#: Bytes that `_UNSAFE` does not match.
 _SAFE: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 #: Longest address or queue, in characters.
 _LONGEST_NAME: Final = 256
@@ -46,7 +46,7 @@ class Fields(Protocol):
 class Entry:
     """One request that is over."""
 
-    #: Its address as text, "" where it has none, or the peer of its connection.
+    #: Address of the client as text, "" where it has none, or the peer of its connection.
     client: Any
     method: bytes
     target: bytes
@@ -57,10 +57,10 @@ class Entry:
     headers: Fields
     #: X-Request-Id.
     id: bytes
-    #: How it ended: ``answered``, ``expired``, ``gone``, ``refused``, ``aborted`` (the values of
-    #: `queuerelay.relay.held.State`), or ``early``, answered before it was complete.
+    #: How the request ended: ``answered``, ``expired``, ``gone``, ``refused``, ``aborted`` (the
+    #: values of `queuerelay.relay.held.State`), or ``early``, answered before it was complete.
     end: str
-    #: "" where it came to none.
+    #: Name of the queue, "" for a request that came to none.
     queue: str = ""
     #: Seconds in the queue and in the worker, as the worker measured them; None where it did not.
     wait: float | None = None
@@ -101,7 +101,7 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._size = 0
         self._failing = False
-        #: Whether the first of the lines that wait is only the rest of one.
+        #: Whether the first of the waiting lines is only the rest of a line.
         self._torn = False
         self._second = -1
         self._time = b""
@@ -113,7 +113,7 @@ class AccessLog:
         self._file = self._path.open("ab", buffering=0)
 
     def reopen(self) -> None:
-        """Write what waits to the file that is open, and go on in the one of that name now."""
+        """Write the waiting lines to the open file, and go on in the file that has its name now."""
         self.flush()
         try:
             file = self._path.open("ab", buffering=0)
@@ -134,7 +134,7 @@ class AccessLog:
             self.dropped += 1
 
     def add(self, entry: Entry) -> None:
-        """Note `entry`; it is written a little later."""
+        """Note `entry`; its line is written a little later."""
         now = int(self._wall_clock())
         if now != self._second:
             self._second = now
@@ -174,7 +174,7 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits; kept for the next time where the file cannot be written."""
+        """Write the lines that wait; they wait on where the file cannot be written."""
         if not self._lines or self._file is None:
             return
         waiting = b"".join(self._lines)

@@ -53,12 +53,12 @@ class StrictChannel(http.HTTPChannel):
     _networkProducer: Any
     persistent: bool
 
-    #: Whether nothing is looked at any more: after an early answer, and after the last one.
+    #: Whether the client is heard no more: after an early answer, and after the last one.
     deaf = False
     #: When `expire` is to be called; infinity for never.
     due = inf
 
-    #: What was read and not looked at yet.
+    #: Bytes that were read and not looked at yet.
     _pending = b""
     #: Whether `_advance` is at work, further down the stack.
     _busy = False
@@ -70,7 +70,7 @@ class StrictChannel(http.HTTPChannel):
     _head: Head | None = None
     _decoder: ChunkedDecoder | None = None
     _left = 0
-    #: Bytes of the body since its deadline was last set.
+    #: Bytes of the body that have come since its deadline was last set.
     _progress = 0
 
     # What a subclass has to say
@@ -139,7 +139,7 @@ class StrictChannel(http.HTTPChannel):
     # Reading
 
     def _advance(self) -> None:
-        """Look at what was read, until a request waits or there is no more of it."""
+        """Look at the bytes that were read, until a request waits or no more bytes are there."""
         self._busy = True
         try:
             # Who does not read answers gets no further ones either.
@@ -275,7 +275,7 @@ class StrictChannel(http.HTTPChannel):
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
 
     def _refuse_head(self, refusal: Refusal) -> None:
-        """Answer a request of which nothing is known that could be relied on."""
+        """Answer a request whose head is wrong, so that nothing of it can be relied on."""
         if self.deaf:
             return
         line = self._reader.request_line if self._reader is not None else None
@@ -291,7 +291,7 @@ class StrictChannel(http.HTTPChannel):
         return _UNKNOWN if head is None else (head.method, head.target, head.version)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        """A request says that it is malformed, after all."""
+        """A request of twisted.web's finds itself malformed, after all."""
         if not self.deaf:
             self.answer_early(self.requests[-1], BadRequest())
 

@@ -14,7 +14,7 @@ from queuerelay.http.head import TOKEN, HeadLimits, check_field_line
 
 #: Longest line with a chunk's size, in bytes without its end.
 SIZE_LINE: Final = 1024
-#: Most bytes of all such lines but for the sizes, so that tiny chunks cannot carry a stream of
+#: Most bytes of all size lines but for the sizes, so that tiny chunks cannot carry a stream of
 #: extensions that nobody reads.
 EXTENSIONS: Final = 16 * 1024
 
@@ -24,7 +24,7 @@ _SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*)"
     % (TOKEN, TOKEN, _QUOTED)
 )
-#: What nearly every size is.
+#: A size line as nearly all are: without extensions.
 _PLAIN_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 
 
@@ -45,12 +45,12 @@ class ChunkedDecoder:
         self._limits = limits
         self._room = max_body
         self._state = _State.SIZE
-        #: The beginning of a line.
+        #: The beginning of a line whose end is to come.
         self._kept = b""
         #: Bytes of the chunk that are to come.
         self._left = 0
         self._extensions = self._fields = self._trailer = 0
-        #: What came after the body; None while it goes on.
+        #: Bytes that came after the body; None while the body goes on.
         self.rest: bytes | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -88,7 +88,7 @@ class ChunkedDecoder:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _whole_chunk(self, data: bytes, start: int, parts: list[bytes]) -> int:
-        """The short way for a chunk that is there as a whole: where it ends; 0 for any other."""
+        """The end of a chunk that is there as a whole, by a short way; 0 for any other chunk."""
         found = _PLAIN_SIZE.match(data, start) if self._state is _State.SIZE else None
         if found is None:
             return 0
@@ -101,7 +101,7 @@ class ChunkedDecoder:
         return end + 2
 
     def _read_line(self, data: bytes, start: int) -> int:
-        """Where the line at `start` ends; 0 where its end is to come, and it is kept."""
+        """Where the line at `start` ends; 0 where its end is to come, and the line is kept."""
         end = data.find(b"\n", start)
         in_trailer = self._state is _State.TRAILER
         if end < 0:

@@ -21,13 +21,13 @@ from twisted.logger import Logger
 
 from queuerelay.http.head import HeadLimits
 
-#: Seconds between two looks at the deadlines, which may be so much late.
+#: Seconds between two looks at the deadlines, so a deadline may be as late as that.
 SWEEP: Final = 0.5
 #: Open files that clients leave to everything else: Redis, listeners, logs, worker scripts.
 RESERVE: Final = 128
-#: Most clients that the number of open files alone allows; some systems have no limit for these.
+#: Most clients that the number of open files alone allows; some systems limit no files.
 MOST: Final = 65_536
-#: Clients above the limit that are told so.
+#: Clients above the limit that are answered 503.
 SURPLUS: Final = 32
 
 
@@ -48,16 +48,16 @@ class ClientLimits:
     head: HeadLimits = field(default_factory=HeadLimits)
     #: Bytes of one request's body.
     max_body: int = 16 * 1024 * 1024
-    #: From the first byte of a request to the end of its header section.
+    #: Time from the first byte of a request to the end of its header section.
     header_time: float = 10.0
-    #: In which a body must get on, see `queuerelay.http.channel.LEAST_RATE`.
+    #: Time in which a body must get on, see `queuerelay.http.channel.LEAST_RATE`.
     body_time: float = 30.0
-    #: Between two requests.
+    #: Time between two requests of a connection.
     idle: float = 60.0
     #: Clients at a time; None for what the open files allow.
     max_connections: int | None = None
-    #: Clients beyond these that a `Site` lets ask for one of `spare_paths`, so that probes are
-    #: answered when others have taken every place.
+    #: Clients beyond `max_connections` that a `Site` lets ask for one of `spare_paths`, so that
+    #: probes are answered when others have taken every place.
     spare: int = 0
     spare_paths: frozenset[bytes] = frozenset()
 

@@ -1,6 +1,6 @@
 """Pages of the operator's for errors of ours: ``502.html``, ``503.html``, ``504.html``.
 
-They are in memory, bounded, from the start or the last SIGHUP on; no request reads a file.
+The pages are in memory, bounded, from the start or the last SIGHUP on; no request reads a file.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Final
 
 from queuerelay.errors import ConfigError
 
-#: Statuses that may have a page: those that tell of workers and queues, not of the client.
+#: Statuses that may have a page: errors of workers and queues, not of the client.
 STATUSES: Final = (502, 503, 504)
 #: Largest page, in bytes.
 LARGEST: Final = 256 * 1024

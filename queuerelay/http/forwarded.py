@@ -31,7 +31,7 @@ _Address = IPv4Address | IPv6Address
 _HOPS: Final = 64
 #: Peers and clients that are remembered, because most come again.
 _KNOWN: Final = 4096
-#: Longest words about a client, in bytes, that are remembered.
+#: Longest fields about a client, in bytes, that are remembered.
 _SHORT: Final = 512
 
 #: IPv4, or IPv6 in brackets; RFC 7239 6 has both with a port, which may be obfuscated.
@@ -78,7 +78,7 @@ class Trust:
             raise ValueError(f"{FORWARDED} and others: which of them would be true?")
         if not fields <= {FORWARDED, *X_FORWARDED}:
             raise ValueError("unknown fields")
-        #: What proxies write, as bytes in lower case.
+        #: Names of the fields that proxies write, as bytes in lower case.
         self.fields = frozenset(field.encode("ascii") for field in fields)
         self._known: dict[str, tuple[str, bool]] = {}
         self._clients: dict[tuple[object, ...], ProxiedClient] = {}
@@ -112,7 +112,7 @@ class Trust:
         return any(address in network for network in self._v6)
 
     def client(self, peer: "Peer", said: Said, http_version: str) -> "ProxiedClient":
-        """The client of whom a trusted `peer` says this."""
+        """The client that a trusted `peer` names in its fields."""
         key = (peer.address, peer.scheme, http_version, *said)
         client = self._clients.get(key)
         if client is None:
@@ -169,13 +169,13 @@ class Trust:
 
 
 class Peer:
-    """Who is at the other end of one connection."""
+    """The other end of one connection: a client, or a proxy."""
 
     __slots__ = ("_own", "_trust", "address", "scheme", "trusted")
 
     def __init__(self, trust: Trust, address: str, scheme: str) -> None:
         self._trust = trust
-        #: IP address, "" where it has none.
+        #: IP address of the peer, "" where it has none; and whether the peer is trusted.
         self.address, self.trusted = trust.judge(address)
         self.scheme = scheme
         self._own = _about(self.address, scheme, "1.1")
@@ -218,7 +218,7 @@ class Peer:
 
 
 class ProxiedClient:
-    """Who is at the other end of all trusted proxies; the same for many requests."""
+    """The client behind all trusted proxies; one object for many requests."""
 
     __slots__ = ("_host", "_port", "address", "own", "scheme")
 
@@ -227,7 +227,7 @@ class ProxiedClient:
         self.scheme = hop.scheme
         self.own = _about(hop.address, hop.scheme, http_version)
         self._host = hop.host
-        #: What the host has after its name; "" for the port of the scheme.
+        #: Colon and port after the host's name; "" for the port of the scheme.
         self._port = ""
         if hop.port is not None and hop.port != DEFAULT_PORTS[hop.scheme]:
             self._port = f":{hop.port}"
@@ -311,7 +311,7 @@ def _about(address: str, scheme: str, http_version: str) -> Headers:
 
 
 def _set_host(headers: Headers, host: str) -> None:
-    """Make it the only ``Host``, where the first one stands."""
+    """Make `host` the only ``Host``, where the first one stands."""
     places = [place for place, (name, _) in enumerate(headers) if name == "host"]
     if not places:
         headers.append(("host", host))
@@ -350,5 +350,5 @@ def _bare(text: str) -> _Address | None:
 
 
 def _plain(address: _Address) -> _Address:
-    """IPv4 as such, where a socket for both shows it as IPv6."""
+    """The address, with an IPv4 address that a socket for both shows as IPv6 made IPv4 again."""
     return getattr(address, "ipv4_mapped", None) or address

@@ -33,9 +33,10 @@ Field = tuple[bytes, tuple[bytes]]
 #: RFC 9112 2.2: empty lines before a request are ignored, up to so many.
 EMPTY_LINES: Final = 8
 
-#: RFC 9110 5.6.2.
+#: A token (RFC 9110 5.6.2).
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-#: RFC 9110 5.5: a field value may have bytes of 0x80 and more (obs-text), and no control but HTAB.
+#: Text of a field value (RFC 9110 5.5): it may have bytes of 0x80 and more (obs-text), and no
+#: control but HTAB.
 TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]"
 #: RFC 9112 3.2, RFC 3986: visible ASCII without "#". Bytes of 0x80 and more are not a URI.
 _TARGET: Final = rb"[!\"$-~]+"
@@ -58,7 +59,7 @@ _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 #: RFC 9112 7: the name of a transfer coding, and what may follow it.
 _CODING: Final = re.compile(rb"[ \t]*(%b)[ \t]*(;[^,]*)?" % TOKEN)
 
-#: The fields that decide anything here.
+#: The fields that decide how a request is read.
 _READ: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
 )
@@ -112,9 +113,9 @@ class Head:
         self.length = length
         #: Whether the client wants to keep the connection.
         self.keep_alive = keep_alive
-        #: Whether it waits for a 100 before it sends the body.
+        #: Whether the client waits for a 100 before it sends the body.
         self.continues = continues
-        #: Why it gets no other answer; None for a request that is all right so far.
+        #: The refusal that answers the request; None for one that is all right so far.
         self.refusal = refusal
 
 
@@ -150,7 +151,7 @@ class HeadReader:
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
         self._buffer = bytearray()
-        #: Where the line begins that is being read, and how far its end was looked for.
+        #: Where the line that is being read begins, and how far its end was looked for.
         self._start = self._searched = 0
         self._empty = 0
         self._line: tuple[bytes, bytes, bytes] | None = None
@@ -166,7 +167,7 @@ class HeadReader:
 
     @property
     def begun(self) -> bool:
-        """Whether anything of a request was read; empty lines are nothing."""
+        """Whether a part of a request was read; empty lines are no part."""
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
@@ -241,7 +242,7 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _judged(method: bytes, target: bytes, minor: bytes, lines: list[tuple[bytes, bytes]]) -> Head:
-    """The head of these parts, each of them valid by itself."""
+    """The head with these parts, each of which is valid by itself."""
     fields: list[Field] = []
     read: dict[bytes, list[bytes]] = {}
     for written, text in lines:
@@ -266,7 +267,7 @@ def _judged(method: bytes, target: bytes, minor: bytes, lines: list[tuple[bytes,
 
 
 def _with_all(head: Head, read: dict[bytes, list[bytes]]) -> Head:
-    """`head` with what the fields in `read` say, or with the reason why it is refused."""
+    """`head`, completed by the fields in `read`, or with its refusal."""
     new = head.version == b"HTTP/1.1"
     options = _options(read.get(b"connection", ()))
     head.keep_alive = b"close" not in options and (new or b"keep-alive" in options)
@@ -353,7 +354,7 @@ def _check_method(method: bytes) -> None:
 
 
 def _check_codings(values: Sequence[bytes]) -> None:
-    """``chunked``, once and alone, is what we know (RFC 9112 6.1, 7)."""
+    """Refuse all transfer codings but ``chunked``, once and alone (RFC 9112 6.1, 7)."""
     if not values or (values[0].lower() == b"chunked" and len(values) == 1):
         return
     codings = []

@@ -14,7 +14,7 @@ from queuerelay.http.proxied import PREFIX
 #: Clients that may wait to be accepted. Twisted's 50 are less than a burst, and who finds no place
 #: tries again after a second (RFC 6298 2); the system's own bound (somaxconn) holds, too.
 BACKLOG: Final = 1024
-#: What begins the endpoints that have such a bound.
+#: Beginnings of the endpoints that have a backlog.
 _SOCKETS: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
 
 
@@ -42,7 +42,7 @@ def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStr
 
 
 class Listener:
-    """One endpoint, called `name` in what is said of it; `open` and `close` once each."""
+    """One endpoint, called `name` in errors and logs; `open` and `close` once each."""
 
     _log = Logger()
 
@@ -71,7 +71,7 @@ class Listener:
         self._port = port
 
     def close(self) -> Deferred[Any]:
-        """Listen no more; fires when that is so."""
+        """Listen no more; fires when the port is closed."""
         port, self._port = self._port, None
         stopped = port.stopListening() if port is not None else None
         return stopped if isinstance(stopped, Deferred) else succeed(None)

@@ -14,7 +14,7 @@ from typing import Final
 _LONGEST: Final = 1024
 
 _QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
-#: RFC 9110 12.4.2.
+#: The weight of a media range (RFC 9110 12.4.2).
 _WEIGHT: Final = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
@@ -63,7 +63,7 @@ def _preferred(accept: bytes, html: bool) -> Format:
 
 
 def _weights(accept: bytes) -> dict[bytes, float]:
-    """The weight of each media range; what is malformed is left out.
+    """The weight of each media range; malformed ranges are left out.
 
     Parameters other than ``q`` do not count: no format of ours has more than one version.
     """

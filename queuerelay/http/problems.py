@@ -38,9 +38,10 @@ def for_refusal(
     """Header fields and body for an error of ours, in the format that the client's ``Accept``
     fields ask for: text, JSON (RFC 9457), or one of the operator's `pages`.
 
-    Nothing of the request is in it but the request's `id`, of letters that are safe anywhere.
+    Nothing of the request is in the answer but its `id`, of letters that are safe anywhere.
 
-    It is not to be stored, so it needs no ``Vary`` (RFC 9110 12.5.5: for what caches may reuse).
+    The answer is not to be stored, so it needs no ``Vary`` (RFC 9110 12.5.5: for what caches may
+    reuse).
     """
     status = refusal.status
     page = pages.get(status)
@@ -73,7 +74,9 @@ def _summary(kind: type[Refusal]) -> str:
 
 
 def _problem(kind: type[Refusal]) -> Mapping[str, object]:
-    """RFC 9457 3.1; of the type "about:blank", whose title is the status's own phrase (4.2.1)."""
+    """The JSON of a problem (RFC 9457 3.1), of the type "about:blank", whose title is the status's
+    own phrase (4.2.1).
+    """
     return {
         "type": "about:blank",
         "title": _title(kind),

@@ -1,9 +1,9 @@
 """Connections that a proxy makes for clients, with the PROXY protocol before everything else.
 
-Twisted has a wrapper for it (``twisted.protocols.haproxy``). This one is here because that one
-believes whoever connects, takes any text for an address, fails with a traceback at numbers that are
-none, and has neither the short ``PROXY UNKNOWN`` nor a line in pieces nor whether the client used
-TLS.
+Twisted has a wrapper for that protocol (``twisted.protocols.haproxy``). This module is here because
+Twisted's believes whoever connects, takes any text for an address, fails with a traceback at
+numbers that are none, and has neither the short ``PROXY UNKNOWN`` nor a line in pieces nor whether
+the client used TLS.
 
 Invariants:
 
@@ -20,7 +20,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.proxy_line import NotProxied, ProxyLine, read_proxy_line
 
-#: What begins an endpoint's text, as in Twisted's own.
+#: Beginning of a proxied endpoint's text, as Twisted writes it.
 PREFIX = "haproxy:"
 
 
@@ -35,13 +35,13 @@ class ProxiedConnection(ProtocolWrapper):
     factory: "ProxiedFactory"
     _log = Logger()
 
-    #: None until the line was read.
+    #: The PROXY line; None until it was read.
     _line: ProxyLine | None = None
     _begun = b""
     _refused = False
 
     def makeConnection(self, transport: ITransport) -> None:
-        """A proxy has connected, or somebody else."""
+        """A proxy, or a peer that is not trusted, has connected."""
         super().makeConnection(transport)
         peer = transport.getPeer()
         host = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-#: Bytes of version 1 with its end.
+#: Most bytes of a line of version 1, with its end.
 _LONGEST_1: Final = 107
-#: Bytes of version 2; it may have 64 KiB, of which addresses are 216 and the rest is extensions.
+#: Most bytes of a line of version 2; it may have 64 KiB, of which addresses are 216
+#: bytes and the rest is extensions.
 LONGEST: Final = 4096
 
 _SIGNATURE_1: Final = b"PROXY "

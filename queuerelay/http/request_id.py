@@ -1,11 +1,11 @@
-"""``X-Request-Id``: the client's where it sends a sane one, else ours; in every answer."""
+"""``X-Request-Id``: the client's own id where that is sane, else ours; in every answer."""
 
 import os
 import re
 from collections.abc import Sequence
 from typing import Final
 
-#: What is taken over: safe in a log line, in a shell and in a header.
+#: An id of a client's that is taken over: safe in a log line, in a shell and in a header.
 _SANE: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 
 

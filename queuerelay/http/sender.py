@@ -51,7 +51,7 @@ class Senders:
         return len(self._active)
 
     def add(self, sender: "Sender") -> None:
-        """`sender` has something to send."""
+        """`sender` has begun to send."""
         self._active.add(sender)
 
     def discard(self, sender: "Sender") -> None:
@@ -114,17 +114,17 @@ class Sender:
         self._write = write
         self._done = done
         self._tell_taken = taken
-        #: What to do where the client takes nothing any more.
+        #: Called where the client takes nothing any more.
         self.give_up = give_up
         self._queue: deque[bytes] = deque()
-        #: Bytes of the first in the queue that the transport has.
+        #: Bytes of the first piece in the queue that the transport has taken.
         self._offset = 0
         # The transport may still have an earlier answer; HTTP/2's channels have no such attribute.
         self._paused: bool = getattr(channel, "_waitingForTransport", False)
         self._ending = False
         #: Bytes that the transport has not taken yet.
         self.waiting = 0
-        #: Bytes that it will never take, as it was stopped.
+        #: Bytes that the transport will never take, as the sender was stopped.
         self.unsent = 0
         self._given = 0
         self._taken = 0
@@ -147,12 +147,12 @@ class Sender:
             self.end()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """The answer is complete: nothing more comes."""
         self._ending = True
         self._pump()
 
     def stop(self) -> None:
-        """Send nothing more, and forget what waits."""
+        """Send nothing more, and forget the bytes that wait."""
         self._queue.clear()
         self.unsent += self.waiting
         self._senders.waiting -= self.waiting

@@ -1,8 +1,8 @@
 """A twisted.web Site that is as strict with its clients as the daemon's own front.
 
-The status listener's, and for applications that mount the relay's Resource beside their own: for
-those nothing else changes, except that a body is in memory, within limits, and forms are parsed
-only where that is asked for.
+It is the status listener's Site, and for applications that mount the relay's Resource beside their
+own: for those nothing else changes, except that a body is in memory, within limits, and forms are
+parsed only where that is asked for.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ Judge = Callable[[Head, IAddress], EarlyAnswer | None]
 
 
 class SiteRequest(server.Request):
-    """A request whose answer does not say which version of what it comes from."""
+    """A request whose answer has ``queuerelay`` as its ``Server``, without a version."""
 
     def render(self, resrc: IResource) -> None:
         """Ask a resource to answer."""
@@ -52,14 +52,14 @@ class SiteChannel(StrictChannel):
     """One connection of a client of a `Site`."""
 
     factory: "Site"
-    #: Bytes of the body of its request.
+    #: Bytes of the current request's body that count as `Site.receiving`.
     _counted = 0
-    #: Whether it has one of the places that are kept for `ClientLimits.spare_paths`.
+    #: Whether the connection has one of the places that are kept for `ClientLimits.spare_paths`.
     _spare = False
 
     def __init__(self, site: "Site") -> None:
         super().__init__()
-        #: What twisted.web's requests look for.
+        #: The Site, by the two names under which twisted.web's requests look for it.
         self.site = self.factory = site
 
     def connectionMade(self) -> None:
@@ -129,7 +129,7 @@ class SiteChannel(StrictChannel):
         super().connectionLost(reason)
 
     def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
-        """The connection is no HTTP from here on, and nobody tells us when it ends."""
+        """The connection is a WebSocket from here on, and nobody tells us when it ends."""
         self._release()
         self.site.connections.left(self)
         super()._protocolUpgradeForWebsockets(protocol)

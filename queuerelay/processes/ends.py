@@ -5,14 +5,14 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-#: Twisted's: we write to stdin, and read from stdout and stderr.
+#: Twisted's default pipes: the daemon writes to stdin, and reads stdout and stderr.
 STANDARD: Final[Mapping[int, int | str]] = {0: "w", 1: "r", 2: "r"}
 
 
 class Ends:
     """The descriptors of one process, on both sides.
 
-    Raises `OSError` where there are no more, with all closed again.
+    Raises `OSError` where no descriptor is left; all that were opened are closed again.
     """
 
     def __init__(self, child_fds: Mapping[int, int | str]) -> None:

@@ -73,9 +73,9 @@ class Groups:
         return self._guardian.pid if self._guardian is not None else None
 
     def starting(self, inode: int) -> None:
-        """A process is about to be started that holds the pipe of this inode (0: it holds none).
+        """Note that a process is about to be started, with the inode of a pipe that it holds, or 0.
 
-        Raises `OSError` (EAGAIN) where there are too many.
+        Raises `OSError` (EAGAIN) where too many groups live.
         """
         if not self._free:
             raise OSError(errno.EAGAIN, f"more than {CAPACITY} processes")
@@ -107,7 +107,7 @@ class Groups:
         return ended
 
     def stop(self) -> Deferred[None]:
-        """End the guardian; fires when it is gone. Those who still live are no longer guarded."""
+        """End the guardian; fires when it is gone. Groups that still live are no longer guarded."""
         if self._guardian is None:
             self._release()
             return succeed(None)

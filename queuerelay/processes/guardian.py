@@ -30,8 +30,8 @@ TABLE: Final = 4
 
 
 def pipes_of(pid: int, *, written: bool) -> Iterator[int]:
-    """Inodes of the pipes that a process holds, as far as we may see; only those that it writes to,
-    where they are `written`.
+    """Inodes of the pipes that a process holds, as far as we may see; with `written` only of the
+    pipes that it writes to.
     """
     folder = f"/proc/{pid}/fd"
     # It may end while we look, or belong to someone else.
@@ -48,9 +48,9 @@ def pipes_of(pid: int, *, written: bool) -> Iterator[int]:
 def holders(
     inodes: Container[int], *, written: bool = False, but: Container[int] = ()
 ) -> Iterator[tuple[int, int]]:
-    """Who holds one of these pipes, as process id and inode, in one walk.
+    """The processes that hold one of these pipes, as process id and inode, in one walk.
 
-    Those in `but` are not looked at.
+    Processes in `but` are not looked at.
     """
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) not in but:
@@ -60,8 +60,8 @@ def holders(
 
 
 def kill(pid: int) -> None:
-    """Kill a process, with its group where it leads one: it may have none of its own yet, or be in
-    another's. Nothing where it is gone, or not ours to kill.
+    """Kill a process, with its group where it leads one: it may have no group of its own yet, or
+    be in another's. Nothing happens where the process is gone, or not ours to kill.
     """
     with suppress(OSError):
         (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
@@ -80,7 +80,7 @@ def kill_all(numbers: Iterable[int]) -> None:
 
 
 def main() -> None:
-    """Wait, and kill."""
+    """Wait for the daemon's death, and kill its groups."""
     table = mmap.mmap(TABLE, 0, prot=mmap.PROT_READ)
     poll = select.poll()
     poll.register(DAEMON, select.POLLIN)

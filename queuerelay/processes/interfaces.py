@@ -1,4 +1,4 @@
-"""What starts processes, and what is started, as their users see them."""
+"""The interfaces of what starts processes, and of a started process."""
 
 from collections.abc import Mapping, Sequence
 from typing import AnyStr
@@ -25,7 +25,7 @@ class IGroupTransport(IProcessTransport):
 
         `signalID` is a name (``"TERM"``) or a number. Possible until `processEnded`, so also in
         and after `processExited`, for what the process left behind. Raises
-        `ProcessExitedAlready` after that and where nobody is left, `ValueError` for an unknown
+        `ProcessExitedAlready` after that and where no process is left, `ValueError` for an unknown
         name.
         """
 

@@ -30,13 +30,13 @@ class Launched:
         self.executable = executable
         self._process: SpawnedProcess | None = None
         self.pid: int | None = None
-        #: Whether its end has been told.
+        #: Whether the end of the process has been told.
         self.over = False
-        #: Where its launcher is gone: who has one of its pipes.
+        #: Once the launcher is gone: ids of the processes that hold one of the script's pipes.
         self.found: set[int] = set()
-        #: Whether somebody else is its parent, so that its number may be anybody's.
+        #: Whether the launcher is no longer the parent, so that the process id may be anybody's.
         self._adrift = False
-        #: What to send as soon as it is there, as signals to it or to its group.
+        #: Signals to the process or to its group, to be sent as soon as the process id is known.
         self._waiting: list[tuple[Callable[[int, int], None], int]] = []
 
     def inodes(self) -> set[int]:

@@ -86,7 +86,7 @@ class Launcher:
                     os.killpg(pid, signal.SIGKILL)
 
     def _hear(self) -> bool:
-        """Do what was asked for; False where there is nobody any more."""
+        """Do what the daemon asks for; False where the daemon is gone."""
         for _ in range(PACKETS):
             try:
                 packet, extra, _, _ = self._link.recvmsg(
@@ -166,8 +166,8 @@ class Launcher:
 
 
 def wait_status(result: os.waitid_result) -> int:
-    """An end as wait(2) puts it: a code in the second byte, or a signal and whether it left a
-    core.
+    """The status of an ended process as wait(2) puts it: an exit status in the second byte, or a
+    signal and whether the process left a core.
     """
     if result.si_code == os.CLD_EXITED:
         return result.si_status << 8

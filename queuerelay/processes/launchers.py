@@ -29,7 +29,7 @@ LONGEST_RETRY: Final = 60.0
 
 
 class Launchers:
-    """A launcher where one is needed; one at a time.
+    """The launchers of one daemon: one at a time, started where it is needed.
 
     `session` says whether each script is to have a session of its own.
     """
@@ -68,7 +68,7 @@ class Launchers:
         env: Mapping[Any, Any],
         ends: Ends,
     ) -> SpawnedProcess | None:
-        """Let a script be started; None where that cannot be asked for now, and then nothing was
+        """Ask the launcher for a script; None where it cannot be asked now, and then nothing was
         done.
         """
         current = self._current or self._new()

@@ -1,4 +1,4 @@
-"""The link to one launcher: scripts are asked for, and their fate is told.
+"""The link to one launcher: the daemon asks for scripts, and the launcher tells their fate.
 
 Invariants:
 
@@ -58,7 +58,8 @@ _NOTHING: Final[list[int]] = []
 class LauncherLink:
     """The link to one launcher, from its start to its end; `OSError` where it cannot be started.
 
-    `on_lost` is called when it takes no more, `on_gone` when its process is gone as well.
+    `on_lost` is called when the launcher takes no more scripts, `on_gone` when its process is gone
+    as well.
     """
 
     _log = Logger()
@@ -77,12 +78,12 @@ class LauncherLink:
         self._clock = clock
         self._on_lost = on_lost
         self._on_gone = on_gone
-        #: By number, until they are freed.
+        #: Scripts by number, until they are freed.
         self.scripts: dict[int, Launched] = {}
-        #: Whether it has ever said anything.
+        #: Whether the launcher has ever said anything.
         self.has_answered = False
         self._last = 0
-        #: Whether it owes us a word, and at how many looks it has owed it.
+        #: Whether the launcher owes us a word, and at how many looks it has owed it.
         self._owes = False
         self._silent = 0
         self._reaped: list[int] = []
@@ -117,7 +118,7 @@ class LauncherLink:
 
     @property
     def pid(self) -> int | None:
-        """Process id, None when it is gone."""
+        """Process id of the launcher, None when it is gone."""
         pid: int | None = self._process.pid
         return pid
 

@@ -17,7 +17,7 @@ _log = Logger()
 class OwnChild:
     """A child of ours: a pidfd (pidfd_open(2)) tells of its end, and we reap it.
 
-    `before_reap` is called when its number is about to become free.
+    `before_reap` is called when the child's process id is about to become free.
     """
 
     def __init__(self, pid: int, watch: Watch, before_reap: Callable[[], object]) -> None:

@@ -67,7 +67,7 @@ class Output:
             self.lost()
 
     def close(self) -> None:
-        """Close it in a later turn, as transports do; what is unread is lost."""
+        """Close the pipe in a later turn, as transports do; what is unread is lost."""
         self.stop()
         self._process.reactor.callLater(0, self.lost)
 
@@ -90,7 +90,7 @@ class Input(FileDescriptor):
         self._name = name
         self._fd = fd
         self._begun = False
-        #: Whether something is left to be written.
+        #: Whether bytes are left to be written.
         self._unwritten = False
         self.connected = 1
 
@@ -111,7 +111,8 @@ class Input(FileDescriptor):
     def start(self) -> None:
         """Watch for the process closing its end: a poller says so to readers too.
 
-        Mostly all is written and it is to be closed already; then the reactor never hears of it.
+        Mostly all is written and the pipe is to be closed already; then the reactor never hears of
+        it.
         """
         self._begun = True
         if not self.disconnecting:
@@ -125,7 +126,7 @@ class Input(FileDescriptor):
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing is left to be written, and nobody is about to give us more."""
+        """Whether nothing is left to be written, and no producer is about to give more."""
         return not self._unwritten and self.producer is None
 
     def write(self, data: bytes) -> None:
@@ -156,7 +157,7 @@ class Input(FileDescriptor):
             return CONNECTION_LOST
 
     def close(self) -> None:
-        """Close it when all is written."""
+        """Close the pipe when all is written."""
         if not self._idle:
             self.loseConnection()
         elif self.connected and not self.disconnecting:
@@ -166,7 +167,7 @@ class Input(FileDescriptor):
                 self._process.reactor.callLater(0, self.connectionLost, DONE)
 
     def abort(self) -> None:
-        """Close it in a later turn; what is unwritten is lost."""
+        """Close the pipe in a later turn; what is unwritten is lost."""
         if self.connected:
             self.disconnecting = 1
             self.stopReading()

@@ -54,9 +54,9 @@ CROWDED: Final = 512
 
 
 def supported() -> bool:
-    """Whether this system has all that we build on.
+    """Whether this system has pidfds and all else that the spawner builds on.
 
-    Tried, not looked up: a sandbox may refuse what kernel and Python know.
+    Each call is tried, not looked up: a sandbox may refuse what kernel and Python know.
     """
     try:
         pidfd = os.pidfd_open(os.getpid())
@@ -85,8 +85,8 @@ def supported() -> bool:
 class Spawner:
     """Starts processes on `reactor`; to be stopped at the end.
 
-    What processes do in one turn of it is told within one `together`, as a broker's.
-    Its transports provide `IGroupTransport` in either way of starting.
+    What processes do in one turn of the reactor is told within one `together`, as a broker's.
+    The transports provide `IGroupTransport` in either way of starting.
     """
 
     _log = Logger()
@@ -98,7 +98,7 @@ class Spawner:
         together: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._reactor = reactor
-        #: Whether processes are started in our way, rather than in the reactor's.
+        #: Whether processes are started by the spawner itself, rather than in the reactor's way.
         self.native = IReactorFDSet.providedBy(reactor) and supported()
         self._watch = Watch(reactor, together)
         self._groups = Groups(self._start_helper, clock=reactor)
@@ -118,7 +118,7 @@ class Spawner:
 
     @property
     def alive(self) -> int:
-        """How many processes live that were started in our way, our helpers not among them."""
+        """How many processes of the spawner live, guardian and launcher not among them."""
         return self._groups.alive + self._launchers.alive
 
     @property
@@ -132,8 +132,8 @@ class Spawner:
         return self._launchers.pid
 
     def stop(self) -> Deferred[None]:
-        """End what helps us; fires when that is gone. The processes are their owners' to end
-        first: what was launched and still lives is killed.
+        """End guardian and launcher; fires when they are gone. The processes are their owners' to
+        end first: what was launched and still lives is killed.
         """
         return gatherResults([self._groups.stop(), self._launchers.stop()]).addCallback(
             lambda _: None
@@ -176,8 +176,8 @@ class Spawner:
         args: Sequence[bytes | str],
         env: Mapping[AnyStr, AnyStr],
     ) -> IGroupTransport:
-        """`spawnProcess` for scripts: where many descriptors are open it does not wait for the
-        start.
+        """Start a script as `spawnProcess` does, but where many descriptors are open do not wait
+        for the start.
 
         Then the transport has no pid at first, and what cannot be started may be told by
         `processEnded`, with an `OSError` as its reason.
@@ -203,7 +203,7 @@ class Spawner:
         return self._spawn(protocol, executable, args, None, Ends(child_fds), guarded=False)
 
     def _own(self) -> Mapping[str, Any]:
-        """How a process gets its group; decided at the first, when we have become a daemon."""
+        """The arguments that give a process its group; decided at the first start, as a daemon."""
         if self._group is None:
             self._group = {"setsid": True} if _has_terminal() else {"setpgroup": 0}
         return self._group
@@ -253,7 +253,7 @@ class Spawner:
 
 
 def _inheritable() -> frozenset[int]:
-    """Descriptors that a process would get from us; looked for once, a daemon has few."""
+    """Descriptors that a process would inherit; looked for once, a daemon has few."""
     # These always: becoming a daemon opens them, whatever they were before.
     found = {0, 1, 2}
     with suppress(OSError):
@@ -266,7 +266,7 @@ def _inheritable() -> frozenset[int]:
 
 
 def _has_terminal() -> bool:
-    """Whether we have a controlling terminal, as under ``twistd -n`` in a shell."""
+    """Whether the daemon has a controlling terminal, as under ``twistd -n`` in a shell."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -281,7 +281,7 @@ def _nothing() -> None:
 class _Borrowed:
     """A transport of the reactor's own, with what `IGroupTransport` adds.
 
-    It has no group of its own: a signal to its group reaches only the process.
+    The process has no group of its own: a signal to its group reaches only the process.
     """
 
     def __init__(self, transport: Any) -> None:

@@ -6,7 +6,7 @@ It behaves as `twisted.internet.process.Process` does towards its `ProcessProtoc
    after it, when every pipe is closed.
 2. The process is reaped just before `processEnded` and not earlier. Until then the kernel keeps
    its number, so no signal to its group can ever reach a stranger's.
-3. Whose child it is, and how its end becomes known, is its `Handle`'s affair.
+3. Whose child the process is, and how its end becomes known, is its `Handle`'s affair.
 """
 
 import os
@@ -31,9 +31,9 @@ _log = Logger()
 
 
 def signal_number(signal_id: str | int) -> int:
-    """The number of ``"TERM"`` and the like; a number is returned as it is.
+    """The number of a signal by its name, such as ``"TERM"``; a number is returned as it is.
 
-    Raises `ValueError` for a name that there is not.
+    Raises `ValueError` for a name of no signal.
     """
     if isinstance(signal_id, int):
         # 0 asks only whether it is there (kill(2)).
@@ -45,19 +45,19 @@ def signal_number(signal_id: str | int) -> int:
 
 
 class Handle(Protocol):
-    """A process by what can be done to it. Until `free` its number is nobody else's."""
+    """What can be done to a process. Until `free` its process id is no other process's."""
 
     #: Process id, None while it is not known.
     pid: int | None
 
     def begin(self, process: "SpawnedProcess") -> None:
-        """Tell `process.exited` of its end. Raises `OSError` where it cannot be watched."""
+        """Call `process.exited` at its end. Raises `OSError` where it cannot be watched."""
 
     def signal(self, number: int) -> None:
-        """Send a signal to it alone. Raises `ProcessLookupError` where it is gone."""
+        """Send a signal to the process alone. Raises `ProcessLookupError` where it is gone."""
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to its group. Raises `ProcessLookupError` where nobody is left of it."""
+        """Send a signal to the process's group. Raises `ProcessLookupError` where it is empty."""
 
     def free(self) -> None:
         """Let the process be reaped: its number may go to somebody else."""
@@ -67,7 +67,7 @@ class Handle(Protocol):
 
 
 def _call(method: Callable[[Any], object], given: object) -> None:
-    """Tell the protocol; what it raises is its own affair."""
+    """Call a method of the protocol; an error that it raises is logged."""
     try:
         method(given)
     except Exception:
@@ -261,7 +261,7 @@ class SpawnedProcess:
             self.closeChildFD(descriptor)
 
     def writeToChild(self, childFD: int, data: bytes) -> None:
-        """Write to one of the inputs. Raises `KeyError` if it is none, or closed."""
+        """Write to the pipe `childFD`. Raises `KeyError` if that is no input, or closed."""
         pipe = self._pipes[childFD]
         if not isinstance(pipe, Input):
             raise KeyError(childFD)

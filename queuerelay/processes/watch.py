@@ -98,7 +98,7 @@ class Watch:
                     self._lose(watched)
 
     def lose(self) -> None:
-        """The reactor stops."""
+        """Forget all descriptors, as the reactor stops."""
         for watched in list(self._watched.values()):
             self._lose(watched)
 

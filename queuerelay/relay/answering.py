@@ -35,7 +35,7 @@ _log = Logger()
 
 
 class FrontHome(Protocol):
-    """What all requests of a front share."""
+    """The settings that all requests of a front share."""
 
     relay: Relay
     #: Whether answers tell how long they took (``Server-Timing``).
@@ -64,7 +64,7 @@ class Answering(ABC):
         "requestHeaders",
     )
 
-    #: Its header fields, as far as somebody asks for them by name.
+    #: Header fields of the request, as far as the relay asks for them by name.
     requestHeaders: Any
     _home: FrontHome
 
@@ -79,13 +79,13 @@ class Answering(ABC):
         self._given_id = False
         self._sender: Sender | None = None
         self._framing: Framing | None = None
-        #: Seconds in the queue and in the worker, as the worker says.
+        #: Seconds in the queue and in the worker, as the worker says; None where it does not.
         self._timing: tuple[float | None, float | None] | None = None
 
     # Towards the relay
 
     def _name(self) -> None:
-        """Take the client's id for the request, or make one."""
+        """Name the request by the client's id, or by a new one."""
         given = self.requestHeaders.getRawHeaders(b"x-request-id")
         self._given_id = given is not None
         self._id = request_id(given)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from math import ceil, exp
 from typing import Final
 
-#: Seconds after which what was measured counts 1/e.
+#: Seconds after which a measurement counts 1/e.
 MEMORY: Final = 60.0
-#: Looks that are further apart, in seconds, say nothing about the time between them.
+#: Seconds between two looks, beyond which they say nothing about the time between them.
 LONGEST_LOOK: Final = 5.0
-#: Least that is a measurement: answers, and seconds.
+#: Least that makes a measurement: answers, and seconds.
 LEAST_ANSWERS: Final = 2.0
 LEAST_TIME: Final = 2.0
 #: Bounds of an estimate, in seconds.
@@ -34,7 +34,7 @@ class _Queue:
     #: Clock seconds of the last look, and what waited then.
     at: float
     length: int
-    #: Answers since then.
+    #: Answers since the last look.
     answers: int = 0
     #: Answers, and the seconds that they took, each with its weight.
     done: float = 0.0
@@ -42,7 +42,7 @@ class _Queue:
 
     @property
     def rate(self) -> float:
-        """Answers a second, 0 where that is not known."""
+        """Answers a second, 0 where the rate is not known."""
         if self.done < LEAST_ANSWERS or self.busy < LEAST_TIME:
             return 0.0
         return self.done / self.busy
@@ -77,7 +77,7 @@ class DrainRate:
 
     def seconds(self, depth: int, queues: Iterable[str] | None = None) -> int | None:
         """Seconds until `depth` messages are worked off, whole and within bounds; None where the
-        rate is not known. `queues` are those that they wait on, by default all.
+        rate is not known. `queues` are those on which the messages wait, by default all.
         """
         chosen = self._queues if queues is None else queues
         rate = sum(self._queues[queue].rate for queue in chosen if queue in self._queues)

@@ -87,7 +87,7 @@ class Endings:
                 self._abort(held.client)
 
     def whole(self, held: Held, status: int) -> None:
-        """All of a streamed answer of this status was sent."""
+        """The whole of a streamed answer of this status was sent."""
         if self.end(held, HeldState.ANSWERED):
             self.meter[held.queue].ended(status, self.seconds_since(held))
 

@@ -33,13 +33,14 @@ class Framing:
         #: Whether nothing but the end of the connection says that the body has ended.
         self.until_close = length is None and not chunked
         self._left = length
-        #: Bytes of the body so far.
+        #: Bytes of the body that were sent so far.
         self.sent = 0
 
     def encode(self, parts: Sequence[bytes], *, last: bool) -> bytes:
         """What to send for `parts`; with `last` the end too.
 
-        `ReplyError` where they do not have the declared length; then nothing of them may be sent.
+        Raises `ReplyError` where the parts do not have the declared length; then none of them may
+        be sent.
         """
         size = sum(map(len, parts))
         if self._left is not None:

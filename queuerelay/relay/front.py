@@ -31,7 +31,7 @@ class FrontChannel(StrictChannel):
 
     factory: "Front"
 
-    #: Who is at the other end, from the first request on.
+    #: The other end of the connection, from the first request on; None before.
     met: Peer | None = None
 
     def connectionMade(self) -> None:
@@ -40,8 +40,8 @@ class FrontChannel(StrictChannel):
         super().connectionMade()
 
     def meet(self) -> Peer:
-        """Look who is at the other end; not earlier, because a PROXY line comes after the
-        connection.
+        """The other end of the connection, looked up at the first request: a PROXY line comes after
+        the connection.
         """
         peer = self.peer = self.transport.getPeer()
         address = peer.host if isinstance(peer, IPv4Address | IPv6Address) else ""
@@ -110,7 +110,7 @@ class Front(http.HTTPFactory):
         return [b"http/1.1"]
 
     def drain(self) -> None:
-        """Close what is idle, and everything else after its answer."""
+        """Close idle connections at once, and all others after their answers."""
         self.draining = True
         self.connections.close_idle()
 

@@ -25,7 +25,7 @@ GATE_INTERVAL: Final = 0.5
 class GateWatch:
     """Watches which of `queues` are paused; `look` is to be called each `GATE_INTERVAL` seconds.
 
-    Made before whoever pushes asks to be told of new connections.
+    A watch is made before the outbox asks to be told of new connections.
     """
 
     _log = Logger()
@@ -33,11 +33,11 @@ class GateWatch:
     def __init__(self, broker: Broker, queues: Sequence[str]) -> None:
         self._broker = broker
         self._queues = queues
-        #: Called when more may go out than before.
+        #: Called when more messages may go out than before.
         self.on_open: Callable[[], object] = lambda: None
-        #: Those that are paused, as was read last.
+        #: The paused queues, as was read last.
         self.gates: Mapping[str, Gate] = {}
-        #: Whether that was read on this connection.
+        #: Whether `gates` was read on the present connection.
         self.current = False
         broker.on_up(self._up)
 

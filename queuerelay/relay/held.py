@@ -1,4 +1,4 @@
-"""Held requests: who waits, since when, until when, and how it ended.
+"""Held requests: which ones wait, since when, until when, and how they ended.
 
 Invariants:
 
@@ -31,9 +31,9 @@ REMEMBERED: Final = 16384
 class HeldState(Enum):
     """Where a held request stands; the first three are alive, the others are ends."""
 
-    #: In memory only.
+    #: The request is in the relay's memory only.
     GATED = "gated"
-    #: Pushed, or being pushed.
+    #: The request was pushed, or is being pushed.
     QUEUED = "queued"
     #: Bytes of the answer have been sent (streamed replies).
     ANSWERING = "answering"
@@ -42,7 +42,7 @@ class HeldState(Enum):
     EXPIRED = "expired"
     GONE = "gone"
     REFUSED = "refused"
-    #: Broken off in the middle of a streamed answer.
+    #: A streamed answer was broken off in the middle.
     ABORTED = "aborted"
 
     # As a member is equal to itself alone; an enum's own is five times as slow.
@@ -54,7 +54,7 @@ _GATED, _QUEUED, _ANSWERING = HeldState.GATED, HeldState.QUEUED, HeldState.ANSWE
 #: was not pushed may be answered too; broken off is an answer that failed while it began.
 _ENDS: Final = frozenset(HeldState) - {_GATED, _QUEUED, _ANSWERING}
 
-#: By state, those that may come next.
+#: By state, the states that may come next.
 STEPS: Final[Mapping[HeldState, frozenset[HeldState]]] = {
     _GATED: _ENDS | {_QUEUED, _ANSWERING},
     # Where a connection was lost a request is pushed again, or turns out not to have been sent.
@@ -64,7 +64,7 @@ STEPS: Final[Mapping[HeldState, frozenset[HeldState]]] = {
 }
 
 
-#: Of these, the ends.
+#: By state, the ends that may come next.
 _ENDS_OF: Final = {state: after & _ENDS for state, after in STEPS.items()}
 
 
@@ -135,22 +135,23 @@ class Held:
         accepted_at: float,
         deadline: float,
     ) -> None:
-        #: Names it on the wire; unguessable.
+        #: The request's name on the wire; unguessable.
         self.id = id
         self.queue = queue
         self.message = message
         self.client = client
-        #: Whether it may be pushed again where the outcome of a push is unknown.
+        #: Whether the request may be pushed again where the outcome of a push is unknown.
         self.idempotent = idempotent
-        #: Clock seconds.
+        #: Clock seconds at which the relay took the request.
         self.accepted_at = accepted_at
-        #: Clock seconds after which it is answered by us.
+        #: Clock seconds after which the relay answers the request itself.
         self.deadline = deadline
-        #: Only the table writes it.
+        #: The state of the request; only the table writes it.
         self.state = HeldState.GATED
-        #: How often it was pushed, more than once only after a lost connection; the table's.
+        #: How often the request was pushed: only after a lost connection more than once; the
+        #: table's.
         self.pushes = 0
-        #: The lane that it waits for its deadline in; the table's.
+        #: The lane in which the request waits for its deadline; the table's.
         self.lane: dict[str, Held] | None = None
 
     @property
@@ -174,8 +175,8 @@ class HeldTable:
         return len(self._by_id)
 
     def add(self, held: Held, patience: float) -> None:
-        """Begin to hold a new request; it came last, and its deadline is `patience` seconds from
-        now.
+        """Begin to hold a new request, which came last and whose deadline is `patience` seconds
+        from now.
         """
         if held.state is not _GATED or held.id in self._by_id:
             raise IllegalStep(held, _GATED)
@@ -218,7 +219,7 @@ class HeldTable:
             held.lane = None
 
     def get(self, id: str) -> Held | None:
-        """The held request of that id."""
+        """The held request with the id `id`; None where there is none."""
         return self._by_id.get(id)
 
     def end(self, held: Held, state: HeldState) -> bool:

@@ -51,7 +51,7 @@ class Listeners:
         if config.access_log is not None:
             self._access_log = AccessLog(config.access_log, wall_clock=wall_clock)
             self._flush = Loop("access log", FLUSH_INTERVAL, self._access_log.flush, clock=reactor)
-        #: Clients at a time; known once it is open.
+        #: Most clients at a time; None until `open`.
         self.max_connections: int | None = None
         self._front = Front(
             relay,

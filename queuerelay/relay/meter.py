@@ -1,6 +1,7 @@
-"""What a relay counts of its requests, by queue.
+"""Counters and durations of a relay's requests, by queue.
 
-On the way of every request: an answer costs a few hundred nanoseconds here, and must stay so.
+The meter is on the way of every request: an answer costs a few hundred nanoseconds here, and must
+stay so.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,9 +23,9 @@ class QueueMeter:
     def __init__(self) -> None:
         #: Requests that have ended, by `CODES`.
         self.codes = [0] * len(CODES)
-        #: From a client's request to its answer.
+        #: Durations from a client's request to its answer.
         self.total = Histogram()
-        #: In the queue and in the worker, as workers say.
+        #: Durations in the queue and in the worker, as workers say.
         self.wait = Histogram()
         self.run = Histogram()
 

@@ -1,4 +1,4 @@
-"""What workers are told about the clients whose requests they have.
+"""Notices to workers about the clients whose requests they have.
 
 A worker learns by the mark of its request that nobody awaits the answer any more, and, where it
 streams, how many bytes of the body its client has taken (docs/protocol.md).
@@ -23,14 +23,14 @@ from queuerelay.errors import BrokerError
 from queuerelay.relay.held import Held
 from queuerelay.relay.stream import Streams
 
-#: Seconds by which it is known longer than its deadline lasts that a request's client has left.
+#: Seconds past a request's deadline for which the mark stays that its client has left.
 GONE_MARGIN: Final = 5.0
 
 _log = Logger()
 
 
 class Notices:
-    """What one relay has to tell workers.
+    """The notices of one relay to workers.
 
     Seconds: a worker that says nothing for longer than `frame_timeout` has ended its stream, and a
     client that takes nothing for longer than `send_stall` is cut off.
@@ -51,12 +51,12 @@ class Notices:
         self._life = frame_timeout + GONE_MARGIN
         self._send_stall = send_stall
         self._clock = clock
-        #: By id, how many bytes were taken, and who streams for nobody.
+        #: By id of the request, bytes that its client has taken; and requests that nobody awaits.
         self._taken: dict[str, int] = {}
         self._unwanted: dict[str, None] = {}
 
     def unwanted(self, id: str) -> None:
-        """The worker of this request streams for nobody."""
+        """Tell the worker of this request that it streams for nobody."""
         self._schedule()
         self._unwanted[id] = None
 
@@ -74,7 +74,7 @@ class Notices:
         return self._broker.clients.mark_gone([held.id for held in batch], life=life)
 
     def sweep(self) -> None:
-        """Tell again what could not be told."""
+        """Send again the notices that could not be sent."""
         if (self._unwanted or self._taken) and self._broker.is_up:
             self._tell()
 
@@ -104,8 +104,8 @@ class Notices:
 
 
 def command_failed(failure: Failure) -> None:
-    """To end a Deferred of the broker's: what Redis or its connection does is the broker's to tell,
-    anything else is a bug of ours and is logged.
+    """The last errback of a Deferred of the broker's: what Redis or its connection does is the
+    broker's to tell, anything else is a bug of ours and is logged.
     """
     if not failure.check(BrokerError):
         _log.failure("a command of the relay failed", failure)

@@ -1,4 +1,4 @@
-"""Between the held table and the queues: pushes in batches, and takes off what nobody awaits.
+"""The outbox, from the held table to the queues: requests are pushed in batches, and taken off.
 
 Invariants:
 
@@ -29,8 +29,8 @@ from queuerelay.relay.notices import Notices, command_failed
 
 #: Seconds that a request waits for Redis to come back before it is refused.
 PATIENCE: Final = 2.0
-#: Of what has waited here, so many messages and bytes go out in one command, and the next when it
-#: is answered: meanwhile Redis does nothing else. One message may be larger.
+#: Most messages and bytes that go out in one command after they have waited here, and the next
+#: when it is answered: meanwhile Redis does nothing else. One message may be larger.
 RELEASE: Final = 500
 RELEASE_BYTES: Final = 1024 * 1024
 
@@ -38,7 +38,7 @@ Batches = dict[str, list[Held]]
 
 
 class Outbox:
-    """What is on its way to `queues`; `gate` says which of them are open."""
+    """Requests on their way to `queues`; `gate` says which of these are open."""
 
     _log = Logger()
 
@@ -109,8 +109,8 @@ class Outbox:
             self._endings.drain_rate.saw(queue, depth.length, self._clock.seconds())
 
     def answered(self, queue: str) -> None:
-        """A message was answered, so it is not on `queue` any more. Else a burst that was worked
-        off at once would keep a queue full for us until the next look at it.
+        """Note that a message was answered, so `queue` is shorter by it. Else a burst that was
+        worked off at once would keep a queue full for us until the next look at it.
         """
         length = self._lengths.get(queue, 0)
         if length:
@@ -122,7 +122,7 @@ class Outbox:
         return self._endings.drain_rate.seconds(self.length(queue), (queue,))
 
     def sweep(self, now: float) -> None:
-        """Refuse what has waited too long for Redis, and forget what has ended."""
+        """Refuse requests that have waited too long for Redis, and forget those that have ended."""
         up = self._broker.is_up
         away = not (up and self._gate.current)
         reason = "Redis does not tell what is paused" if up else "Redis is not connected"
@@ -232,7 +232,7 @@ class Outbox:
                 self._push(queue, [held for held in batch if held.state is HeldState.GATED])
 
     def _push(self, queue: str, batch: list[Held]) -> Deferred[None]:
-        """Fires when it is known what became of the push."""
+        """Push `batch`; fires when it is known what became of the push."""
         if not batch:
             return succeed(None)
         for held in batch:

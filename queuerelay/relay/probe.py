@@ -1,7 +1,7 @@
 """The probe: a request that does nothing, through queue and worker and back.
 
-It is ``OPTIONS *``, which RFC 9110 9.3.7 calls a ping, on the queue of requests that no route
-takes: for the workers a request like any other, and for the relay too, which counts it.
+The probe is ``OPTIONS *``, which RFC 9110 9.3.7 calls a ping, on the queue of requests that no
+route takes: for the workers a request like any other, and for the relay too, which counts it.
 
 Invariants:
 
@@ -31,14 +31,15 @@ FRESH: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What came of a probe."""
+    """The result of a probe."""
 
     ok: bool
-    #: Seconds there and back.
+    #: Seconds from the request to its answer.
     seconds: float
     #: The worker's status, or that of our own error; None where nothing came.
     status: int | None = None
-    #: Why it is not well: the reason of a refusal, ``worker-error``, ``no-answer``; "" where it is.
+    #: Why the probe failed: the reason of a refusal, ``worker-error``, ``no-answer``; "" where it
+    #: did not.
     reason: str = ""
 
 
@@ -88,7 +89,7 @@ class Probe:
         self._at = 0.0
         #: Ends the probe under way.
         self._late: Callable[[], None] = lambda: None
-        #: When that is done; None where no probe is under way.
+        #: The call of `_late` after `BOUND`; None where no probe is under way.
         self._timer: IDelayedCall | None = None
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The reasons of our own errors: all of them counted, those of ours told in the log.
+"""The reasons of our own errors: each is counted, and those that are our fault are logged.
 
 Invariants:
 
@@ -52,7 +52,7 @@ class RefusalLog:
         )
 
     def sweep(self, now: float, *, last: bool = False) -> None:
-        """Log what was only counted, if it is old enough or this is the `last` time."""
+        """Log refusals that were only counted, if old enough or if this is the `last` sweep."""
         for reason, since in list(self._since.items()):
             if now - since < QUIET and not last:
                 continue

@@ -1,4 +1,4 @@
-"""The relay itself: takes requests, holds them, and ends each of them exactly once.
+"""The relay itself: it takes requests, holds them, and ends each of them exactly once.
 
 It knows nothing of HTTP: a front calls `Relay.hold` with plain values and a `HeldClient`, and
 `Relay.gone` when the client has left. The parts that do the rest are made in its constructor, each
@@ -77,17 +77,17 @@ class Relay:
         self._broker = broker
         self._clock = clock
         self._wall_clock = wall_clock
-        #: Names this process on the wire; another one each time it starts.
+        #: The relay's id on the wire; a new one at each start of the process.
         self.id = os.urandom(4).hex()
         self._reply_to = f"{prefix}inbox:{self.id}"
-        #: Who may say who a client is.
+        #: The proxies that may say who a client is.
         self.trust = Trust(config.trusted_proxies, config.proxy_fields)
         self._routes = Routes(config.routes, config.queue, config.deadline)
         queues = sorted({config.queue, *(route.queue for route in config.routes)})
         self._table = HeldTable()
-        #: Answers that do not go out in one write.
+        #: The answers that do not go out in one write.
         self.senders = Senders(stall=config.send_stall)
-        #: What requests and answers may weigh; the front's too.
+        #: Bytes that requests and answers may weigh; the front counts on it, too.
         self.budget = ByteBudget(self._table, self.senders, limit=config.max_held_bytes)
         self._streams = Streams(
             self._table,
@@ -190,11 +190,11 @@ class Relay:
     # What it tells about itself
 
     def snapshot(self) -> RelaySnapshot:
-        """What this relay is doing now."""
+        """The snapshot of what this relay is doing now."""
         return self._report.snapshot()
 
     def published(self) -> RelayNode:
-        """What this relay tells others about itself."""
+        """The record that this relay publishes."""
         return self._report.published(
             self._config, self.loops(), now=self._clock.seconds(), at=self._wall_clock()
         )
@@ -287,7 +287,7 @@ class Relay:
         return endings.not_held(refusal) if held is None else endings.counted(refusal)
 
     def taken(self, held: Held) -> None:
-        """The client of a streamed answer has taken something that it was behind with."""
+        """The client of a streamed answer has taken bytes that it was behind with."""
         self._replies.carry_out(self._streams.taken(held, self._clock.seconds()))
 
     def cut_off(self, held: Held | None, client: HeldClient, why: Break, particulars: str) -> None:
@@ -311,7 +311,7 @@ class Relay:
             self._expire(queue, [held for held in batch if held.state is HeldState.QUEUED])
 
     def _expire(self, queue: str, batch: list[Held]) -> None:
-        """Taken off the queue, nobody had started (503); else somebody has it (504)."""
+        """Refuse expired requests: 503 where no worker had taken them off the queue, else 504."""
         if not batch:
             return
 

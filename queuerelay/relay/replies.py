@@ -84,7 +84,7 @@ class Replies:
         self.carry_out(self._streams.flush())
 
     def carry_out(self, events: Iterable[Event]) -> None:
-        """Do what the streams say."""
+        """Carry out the events of the streams, one by one."""
         for event in events:
             if type(event) is Taken:
                 self._notices.taken(event.id, event.size)

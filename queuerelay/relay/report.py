@@ -1,4 +1,4 @@
-"""What a relay says about itself: to its own process, and to all others."""
+"""A relay's report on itself: to its own process, and to all others."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from queuerelay.wire.node import GateState, LoopAge, RelayNode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySnapshot:
-    """What a relay is doing, at one moment."""
+    """The state of a relay at one moment."""
 
     #: Requests held now.
     held: int
-    #: Bytes of their messages.
+    #: Bytes of the messages of held requests.
     held_bytes: int
-    #: How many of them have a streamed answer under way.
+    #: How many held requests have a streamed answer under way.
     streaming: int
     #: Bytes of answers that wait for slow clients.
     unsent_bytes: int
@@ -37,7 +37,7 @@ class RelaySnapshot:
     queues: Mapping[str, QueueDepth]
     #: The paused queues, as last seen.
     gates: Mapping[str, Gate]
-    #: By queue, how many of those held wait here because it is paused.
+    #: By queue, how many held requests wait in the relay because the queue is paused.
     gated: Mapping[str, int]
 
 
@@ -62,7 +62,7 @@ class RelayReport:
         self._born = born
 
     def snapshot(self) -> RelaySnapshot:
-        """What the relay is doing now."""
+        """The snapshot of what the relay is doing now."""
         endings, outbox = self._endings, self._outbox
         return RelaySnapshot(
             held=len(endings.table),

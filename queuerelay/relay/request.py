@@ -24,7 +24,7 @@ from queuerelay.wire.reply import Reply
 
 
 class DaemonFront(FrontHome, Protocol):
-    """What requests need of a `queuerelay.relay.front.Front`."""
+    """What a request needs of its `queuerelay.relay.front.Front`."""
 
     access_log: AccessLog | None
     #: Whether every answer is the last one on its connection.
@@ -61,7 +61,7 @@ class FieldList:
 class FrontRequest(Answering):
     """One request on the daemon's front.
 
-    What the channel needs of a `twisted.web.http.Request`, which weighs three times as much.
+    It has what the channel needs of a `twisted.web.http.Request`, which weighs three times as much.
     """
 
     __slots__ = (
@@ -83,7 +83,7 @@ class FrontRequest(Answering):
         Answering.__init__(self, front, channel.peer)
         #: The `front.FrontChannel`; None once the client has left or has its answer.
         self.channel = channel
-        #: Whether its answer was broken off.
+        #: Whether the answer was broken off.
         self.aborted = False
         self.requestHeaders = FieldList()
         self.uri = self.clientproto = b"-"
@@ -173,7 +173,7 @@ class FrontRequest(Answering):
         return self._home.head(refusal.status, fields, self._id, close=True) + body
 
     def _learn(self, channel: Any) -> None:
-        """See what is known of a request that is not complete, and of its client."""
+        """Take over what is known of a request that is not complete, and of its client."""
         self.method, self.uri, self.clientproto = channel.request_line()
         met = channel.met or channel.meet()
         self.client = met.client_address(self.requestHeaders.fields)

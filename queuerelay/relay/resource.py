@@ -65,7 +65,7 @@ class RelayResource(Resource):
         return NOT_DONE_YET
 
     def _met(self, request: Request) -> Peer:
-        """Who is at the other end of the connection."""
+        """The other end of the connection."""
         peer = request.getClientAddress()
         return self.relay.trust.peer(
             peer.host if isinstance(peer, IPv4Address | IPv6Address) else "",

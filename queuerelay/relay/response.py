@@ -1,4 +1,4 @@
-"""What goes to a client for a worker's reply: header fields and body. Pure."""
+"""A worker's reply as its client gets it: header fields and body. Pure."""
 
 from queuerelay.http.problems import Fields
 from queuerelay.wire.reply import NO_BODY_STATUSES, Reply

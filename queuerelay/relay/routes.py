@@ -5,7 +5,7 @@ from typing import Final
 
 from queuerelay.config import Route
 
-#: What a request is sent to: its queue and its deadline in seconds.
+#: Where a request goes: its queue, and its deadline in seconds.
 Choice = tuple[str, float]
 
 

@@ -30,8 +30,8 @@ from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.held import Held, HeldTable
 from queuerelay.wire.reply import Frame, Reply
 
-#: Bytes of a body, or seconds, between two words to its worker of how much was taken: then it knows
-#: that there is still a relay.
+#: Bytes of a body, or seconds, between two notices to its worker of how much the client has taken,
+#: which also tell that the relay is still there.
 TOLD_EVERY: Final = 64 * 1024
 TOLD_AFTER: Final = 30.0
 
@@ -57,7 +57,7 @@ class Break(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CannotBegin:
-    """The answer to `held` cannot begin; nothing was sent, so an error can still be said."""
+    """The answer to `held` cannot begin; nothing was sent, so an error can still be sent."""
 
     held: Held
     refusal: Refusal
@@ -86,13 +86,13 @@ class Whole:
 class Ignored:
     """A frame that is no part of the answer."""
 
-    #: Its counter.
+    #: Name of the frame's counter.
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The client of a request has taken so many bytes of the body, which its worker is to know."""
+    """The client of a request has taken so many bytes of the body: tell the worker."""
 
     id: str
     size: int
@@ -100,7 +100,7 @@ class Taken:
 
 Event = CannotBegin | BrokenOff | Whole | Ignored | Taken
 
-#: What most frames give.
+#: The events of most frames: none.
 _NOTHING: Final[tuple[Event, ...]] = ()
 _DOUBLED: Final = (Ignored("frames_doubled"),)
 _LATE: Final = (Ignored("frames_late"),)
@@ -122,12 +122,12 @@ class _Stream:
         #: The first frame, until the answer has begun.
         self.opening: Reply | None = frame
         self.status = frame.status
-        #: What has come in this batch.
+        #: Parts of the body that have come in this batch.
         self.parts = [frame.body]
         self.last = False
         #: Clock seconds of the last frame.
         self.at = now
-        #: Bytes of its body so far, and how many the worker was told to be taken.
+        #: Bytes of the body so far, and how many of them the worker was told to be taken.
         self.size = len(frame.body)
         self.told = 0
         self.told_at = now
@@ -148,7 +148,7 @@ class Streams:
         self._budget = budget
         self._timeout = frame_timeout
         self._max_unsent = max_unsent
-        #: Those under way by id, the one whose last frame is oldest first; for others to look at.
+        #: Answers under way by id, the one whose last frame is oldest first; for others to look at.
         self.active: OrderedDict[str, _Stream] = OrderedDict()
         self._touched: dict[str, _Stream] = {}
 
@@ -193,7 +193,7 @@ class Streams:
         return _NOTHING
 
     def flush(self) -> Iterator[Event]:
-        """Send what has come since the last time: for each client in one write."""
+        """Send the parts that have come since the last flush: for each client in one write."""
         touched, self._touched = self._touched, {}
         for stream in touched.values():
             if self.active.get(stream.held.id) is stream:
@@ -202,7 +202,7 @@ class Streams:
                     yield event
 
     def taken(self, held: Held, now: float) -> Iterable[Event]:
-        """The client of `held` has taken something that it was behind with."""
+        """The client of `held` has taken bytes that it was behind with."""
         stream = self.active.get(held.id)
         if stream is None:
             return _NOTHING
@@ -216,7 +216,7 @@ class Streams:
         self.active.pop(held.id, None)
 
     def sweep(self, now: float) -> Iterator[Event]:
-        """Break off what has been silent for too long; `now` in clock seconds."""
+        """Break off answers whose worker has been silent for too long; `now` in clock seconds."""
         due = now - self._timeout
         while self.active:
             stream = next(iter(self.active.values()))

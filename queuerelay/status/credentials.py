@@ -24,10 +24,10 @@ from queuerelay.errors import ConfigError
 
 #: Shortest secret, in characters: others are guessed.
 SHORTEST: Final = 12
-#: Bytes of the file.
+#: Most bytes of the file.
 _LARGEST: Final = 64 * 1024
 _OPTION: Final = "--status-credentials"
-#: What a field can say after "Bearer".
+#: A token as it can stand after "Bearer".
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _EXPECTED: Final = "lines of: bearer NAME TOKEN, or basic NAME PASSWORD"
 
@@ -77,7 +77,7 @@ def _signature(path: Path) -> tuple[int, ...] | None:
 
 
 def _read(path: Path) -> dict[bytes, str]:
-    """Names by the digest of what is given for them."""
+    """The names in the file, by the digest of the secret of each."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             # To open a pipe waits until somebody writes.
@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[bytes, str]:
 
 
 def _plain(scheme: str, secret: str) -> str:
-    """The secret as text; RFC 7617 2 says how name and password stand in the field."""
+    """A secret as text; RFC 7617 2 says how name and password stand in the field."""
     if scheme != "basic":
         return secret
     try:

@@ -97,7 +97,7 @@ class Guard:
 
 
 def _whose(client: str) -> str:
-    """The addresses that one host has: of IPv6 a network."""
+    """The addresses that count as one host's: of IPv6 a /64 network."""
     try:
         found = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:

@@ -56,8 +56,8 @@ _PORT: Final = re.compile(r":\d{1,5}\Z", re.ASCII)
 class StatusResource(Resource):
     """Answers for `status` at its own place and below.
 
-    `hosts` are the names, without port, under which it may be asked beside addresses and
-    localhost; None for any name, where the site around it sees to that.
+    `hosts` are the names, without port, under which the resource may be asked beside addresses
+    and localhost; None for any name, where the site around it sees to that.
     """
 
     isLeaf = True
@@ -108,8 +108,8 @@ class StatusResource(Resource):
         return route.handler(replace(ask, body=body))
 
     def judge(self, head: Head, client: IAddress) -> EarlyAnswer | None:
-        """The answer to a request of which the body is to come, where that does not matter; for a
-        site that has this resource at its root.
+        """The answer to a request whose body is to come, where the body does not matter; for a site
+        that has this resource at its root.
         """
         try:
             answer = self._judged(head, client)

@@ -19,19 +19,20 @@ class StatusRequest:
     """One request to the status listener."""
 
     method: str
-    #: Decoded, one for each ``/``: ``("queues", "mails", "pause")``; of the listener's own root.
+    #: Segments of the path, decoded, one for each ``/``, from the listener's own root on:
+    #: ``("queues", "mails", "pause")``.
     segments: tuple[str, ...]
     #: What the route's ``{name}`` segments stand for.
     params: Mapping[str, str] = field(default_factory=dict)
     #: The query's fields, of each the first.
     query: Mapping[str, str] = field(default_factory=dict)
-    #: By lower-case name, of each the first.
+    #: Header fields by lower-case name, of each the first.
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: At most `resource.MAX_BODY` bytes.
+    #: The body, of at most `resource.MAX_BODY` bytes.
     body: bytes = b""
     #: Address of the client, without controls; "" where it has none.
     client: str = ""
-    #: Where the listener's root is, ending in ``/``: ``/`` by itself, else as it was mounted.
+    #: Path of the listener's root, ending in ``/``: ``/`` by itself, else as it was mounted.
     root: str = "/"
 
     def number(self, name: str, default: int, lowest: int, highest: int) -> int:
@@ -61,7 +62,7 @@ Handler = Callable[[StatusRequest], StatusResponse | Deferred[StatusResponse]]
 class StatusRoute:
     """A path, its methods, and the handler that answers there."""
 
-    #: Without the first ``/``; ``{name}`` stands for one segment that is not empty.
+    #: The path without its first ``/``; ``{name}`` stands for one segment that is not empty.
     path: str
     handler: Handler
     methods: tuple[str, ...] = READ
@@ -70,7 +71,7 @@ class StatusRoute:
     deny: Callable[[StatusRequest], StatusResponse | None] | None = None
 
     def match(self, segments: Sequence[str]) -> dict[str, str] | None:
-        """The texts that its ``{name}`` segments stand for, None where it is another path."""
+        """The texts for the route's ``{name}`` segments, None where the path is another one."""
         parts = self.path.split("/")
         if len(parts) != len(segments):
             return None
@@ -88,8 +89,8 @@ class StatusRoute:
 def find(
     routes: Iterable[StatusRoute], method: str, segments: Sequence[str]
 ) -> tuple[StatusRoute | None, dict[str, str], tuple[str, ...]]:
-    """The first route for it, with its params; or None, and the methods that the path takes (none
-    where there is no such path).
+    """The first route for a request, with its params; or None, and the methods that the path takes
+    (none where there is no such path).
     """
     allowed: list[str] = []
     for route in routes:

@@ -23,7 +23,7 @@ class ShownPart(Protocol):
     """A relay or the pools of this process."""
 
     def published(self) -> Node:
-        """Its record, as it is now."""
+        """The record of this part, as it is now."""
 
     def loops(self) -> Sequence[Watched]:
         """All that it does again and again."""
@@ -88,14 +88,14 @@ class Status:
         self.collector.start()
 
     def stop(self) -> Deferred[None]:
-        """Fires when nothing is left running."""
+        """Collect no more; fires when nothing is left running."""
         if self.probe is not None:
             self.probe.stop()
         return self.collector.stop()
 
     @property
     def snapshot(self) -> StatusSnapshot:
-        """The last one; never waits for anything."""
+        """The last snapshot, at once."""
         return self.collector.snapshot
 
     @property

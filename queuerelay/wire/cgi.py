@@ -29,16 +29,16 @@ VARIABLE_BOUND: Final = 128 * 1024 - 2
 #: (execve(2)), which is 2 MiB for the usual 8.
 ENVIRONMENT_BOUND: Final = 1024 * 1024
 
-#: With these an empty body is a body: CONTENT_LENGTH says 0 instead of being absent.
+#: Methods with which an empty body is a body: CONTENT_LENGTH says 0 instead of being absent.
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 #: Names that survive as variables: with ``=`` one would write a variable of its own.
 _VARIABLE: Final = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
 
 #: The first empty line; a line ends with LF, and CR LF is accepted for it (RFC 3875 7.2).
 _EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
-#: RFC 3875 6.3.3: three digits, and perhaps a reason.
+#: Value of ``Status``, RFC 3875 6.3.3: three digits, and perhaps a reason.
 _STATUS: Final = re.compile(r"([0-9]{3})(?: .*)?", re.ASCII)
-#: RFC 3875 6.3: at least one of them, and none twice.
+#: CGI fields (RFC 3875 6.3): an answer has at least one of them, and none twice.
 _CGI_FIELDS: Final = frozenset({"content-type", "location", "status"})
 _DEFAULT_TYPE: Final = ("content-type", "text/plain; charset=utf-8")
 
@@ -114,10 +114,10 @@ def cgi_environment(
 class CgiReply:
     """A script's answer, checked; the fields are those that `encode_reply` takes."""
 
-    #: 200 to 599.
+    #: HTTP status, 200 to 599.
     status: int
-    #: ``(lower-case name, ISO-8859-1 value)``. Of the script's framing only Content-Length is in
-    #: it, as the script gave it: the relay uses it for the answer to HEAD and nothing else.
+    #: Pairs ``(lower-case name, ISO-8859-1 value)``. Of the script's framing only Content-Length is
+    #: in it, as the script gave it: the relay uses it for the answer to HEAD and nothing else.
     headers: Sequence[tuple[str, str]]
     body: bytes
     #: Content-Length, None where the script gave none.

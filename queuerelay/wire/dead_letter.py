@@ -14,13 +14,13 @@ from queuerelay.errors import MessageError
 from queuerelay.wire import exact
 from queuerelay.wire.failure import UNREADABLE_CLASS
 
-#: What may be the id of a message; decoding tells.
+#: Bytes that may be the id of a message; decoding tells.
 _ID: Final = re.compile(rb'"id"\s*:\s*"([^"]*)')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeue:
-    """How the message of a dead letter goes back."""
+    """The message of a dead letter as it goes back, and its queue."""
 
     queue: str
     message: bytes
@@ -44,7 +44,7 @@ def decode_entry(raw: bytes) -> dict[str, Any] | None:
 
 
 def message_id(entry: Mapping[str, Any] | None) -> str:
-    """The id of the message that failed: in our key, or php-resque's in the payload; else ""."""
+    """The id of the message that failed, from our key or php-resque's in the payload; else ""."""
     for key in ("queuerelay", "payload"):
         part = (entry or {}).get(key)
         found = part.get("id") if isinstance(part, dict) else None
@@ -54,7 +54,7 @@ def message_id(entry: Mapping[str, Any] | None) -> str:
 
 
 def names_of(raw: bytes, names: Collection[str]) -> set[str]:
-    """Those of `names` that are the id of the entry or of the message in it.
+    """The members of `names` that are the id of the entry or of the message in it.
 
     Takes as long for a thousand names as for one, where `names` is a set.
     """
@@ -70,7 +70,7 @@ def names_of(raw: bytes, names: Collection[str]) -> set[str]:
 
 
 def was_retried(raw: bytes) -> bool:
-    """Whether resque-web has put its message back already: it notes that and keeps the entry."""
+    """Whether resque-web has put the entry's message back: it notes that and keeps the entry."""
     return b'"retried_at"' in raw and bool((decode_entry(raw) or {}).get("retried_at"))
 
 

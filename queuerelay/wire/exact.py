@@ -12,7 +12,7 @@ from queuerelay.errors import MessageError
 
 
 def load(raw: bytes) -> Any:
-    """The value of the JSON text `raw`; `MessageError` where it has none."""
+    """The value of the JSON text `raw`; raises `MessageError` where it is no JSON."""
     try:
         return json.loads(raw.decode("utf-8"))
     except ValueError as error:
@@ -22,7 +22,7 @@ def load(raw: bytes) -> Any:
 
 
 def dump(value: object) -> bytes:
-    """`value` as compact UTF-8; `MessageError` where it cannot be written.
+    """The JSON of `value` as compact UTF-8; raises `MessageError` where it cannot be written.
 
     Halves of characters, as in the names of files that are not UTF-8, become ``?``: other
     libraries refuse the whole text for one of them.

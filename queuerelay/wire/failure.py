@@ -16,7 +16,7 @@ from queuerelay.wire.message import Attempt, attempt_json
 
 #: Longest part of an unreadable message that its failure keeps, in bytes.
 READABLE_BOUND: Final = 64 * 1024
-#: The class in the payload of what could not be read.
+#: The class in the payload of a message that could not be read.
 UNREADABLE_CLASS: Final = "Unreadable"
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from queuerelay.errors import ReplyError
 
-#: Belong to one connection (RFC 9110 7.6.1, RFC 9112 9.6) or frame one message.
+#: Fields that belong to one connection (RFC 9110 7.6.1, RFC 9112 9.6) or frame one message.
 _NEVER_CROSS: Final = frozenset(
     {
         "connection",
@@ -31,8 +31,9 @@ _NEVER_CROSS: Final = frozenset(
     }
 )
 
-#: For all recipients, whatever ``Connection`` names (RFC 9110 7.6.1 forbids to name such fields):
-#: without them a request would go elsewhere, or be another one than a proxy in front has checked.
+#: Fields for all recipients, whatever ``Connection`` names (RFC 9110 7.6.1 forbids to name such
+#: fields): without them a request would go elsewhere, or be another one than a proxy in front
+#: has checked.
 _END_TO_END: Final = frozenset(
     {
         "authorization",
@@ -55,11 +56,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 #: RFC 9110 8.6, with a bound so that no one makes us parse a number of a million digits.
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
-#: Believed by applications, and written by anybody; X-Forwarded-* are such, too.
+#: Fields that applications believe and anybody can write; X-Forwarded-* are such, too.
 _FORGED: Final = frozenset({"forwarded", "proxy", "x-real-ip"})
 
-#: What a lower-case field name becomes: its text, or None where it must not cross. Field names
-#: repeat, so this saves most of their cost; foreign names stop being remembered at the bound.
+#: Lower-case field names as messages carry them: the text, or None where it must not cross. Field
+#: names repeat, so this saves most of their cost; foreign names stop being remembered at the bound.
 _names: dict[bytes, str | None] = {}
 _NAMES_BOUND: Final = 1024
 
@@ -74,7 +75,7 @@ def _crosses(name: str) -> bool:
 
 
 def _is_forged(name: str) -> bool:
-    """Whether applications would take the field for something that it is not.
+    """Whether applications would take the field for another one, or believe it without reason.
 
     CGI and WSGI write ``-`` as ``_``: ``X_Forwarded_For`` would pass for ``X-Forwarded-For``. And
     they write ``Proxy`` as HTTP_PROXY, by which many programs choose their proxy ("httpoxy"). The
@@ -95,7 +96,7 @@ def _request_name(raw: bytes) -> str | None:
 def request_headers(
     fields: Iterable[tuple[bytes, Sequence[bytes]]], *, proxied: bool = False
 ) -> list[tuple[str, str]]:
-    """What of a client's header fields goes into the message.
+    """The header fields of a client that go into the message.
 
     `fields` are names with all their values, in the order of arrival (the shape of
     `twisted.web.http_headers.Headers.getAllRawHeaders`). Gives ``(name, value)`` pairs, names in
@@ -130,7 +131,7 @@ def connection_options(values: Iterable[bytes]) -> set[str]:
 
 
 def reply_headers(value: object) -> tuple[list[tuple[bytes, bytes]], int | None]:
-    """What of a reply's ``headers`` goes to the client.
+    """The header fields of a reply's ``headers`` that go to the client.
 
     `value` is what the JSON had: a list of ``[name, value]`` pairs, or an object whose values are
     texts or lists of texts. Gives the pairs as bytes, and the length that the worker declared in

@@ -25,13 +25,13 @@ _MOST: Final = 2**53
 class Durations(NamedTuple):
     """A histogram at one moment."""
 
-    #: By bucket, not cumulative.
+    #: Durations counted by bucket, not cumulative.
     counts: Sequence[int]
-    #: Seconds, all together.
+    #: Sum of all durations in seconds.
     sum: float
 
 
-#: A histogram of nothing.
+#: The histogram without durations.
 NO_DURATIONS: Final = Durations(counts=(0,) * BUCKETS, sum=0.0)
 
 
@@ -41,13 +41,13 @@ class Histogram:
     __slots__ = ("counts", "sum")
 
     def __init__(self) -> None:
-        #: By bucket, not cumulative.
+        #: Durations counted by bucket, not cumulative.
         self.counts = [0] * BUCKETS
-        #: Seconds, all together.
+        #: Sum of all durations in seconds.
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one; less than nothing, as clocks that were set give it, is nothing."""
+        """Count one duration; a negative one, as clocks that were set give it, counts as 0."""
         if seconds > 0.0:
             self.counts[bisect_left(BOUNDS, seconds)] += 1
             self.sum += seconds
@@ -56,16 +56,16 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many durations were counted."""
         return sum(self.counts)
 
     def durations(self) -> Durations:
-        """What it has counted until now."""
+        """The durations that were counted until now."""
         return Durations(counts=tuple(self.counts), sum=self.sum)
 
 
 def publish(durations: Durations) -> list[float]:
-    """``[sum, count, ...]`` without the zeros at the end."""
+    """The published histogram: ``[sum, count, ...]`` without the zeros at the end."""
     counts, total = durations
     used = len(counts)
     while used and not counts[used - 1]:
@@ -74,7 +74,7 @@ def publish(durations: Durations) -> list[float]:
 
 
 def read(value: object) -> Durations:
-    """A published histogram; `ValueError` where it is none."""
+    """The durations of a published histogram; `ValueError` where it is none."""
     if not isinstance(value, list) or not 1 <= len(value) <= 1 + BUCKETS:
         raise ValueError("no histogram")
     total, *counts = value

@@ -32,17 +32,17 @@ class Attempt:
 
     #: Unix seconds at which the attempt began.
     started_at: float
-    #: Seconds from its beginning to its end, or until it was missed.
+    #: Seconds from the attempt's beginning to its end, or until the attempt was missed.
     run: float
-    #: Why it ended.
+    #: Why the attempt ended.
     error: str
-    #: Who made it, as ``hostname:pid`` or the like.
+    #: The worker that made the attempt, as ``hostname:pid`` or the like.
     worker: str = ""
-    #: Exit status of its script, None where it had none.
+    #: Exit status of the script, None where it had none.
     exit: int | None = None
-    #: Name of the signal that ended its script, "" for none.
+    #: Name of the signal that ended the script, "" for none.
     signal: str = ""
-    #: The last it said on stderr.
+    #: The last output on stderr.
     stderr: str = ""
 
 
@@ -50,30 +50,30 @@ class Attempt:
 class Request:
     """A client's HTTP request, as its message carries it (``args[0]``)."""
 
-    #: Names the held request; ``<relay>-<32 hex digits>``.
+    #: Id of the held request; ``<relay>-<32 hex digits>``.
     node_id: str
     #: The request target, ISO-8859-1 text: one character for one byte.
     url: str
     method: str
-    #: ``1.0`` or ``1.1``.
+    #: HTTP version, ``1.0`` or ``1.1``.
     http_version: str
-    #: ``(lower-case name, ISO-8859-1 value)`` in the order of arrival.
+    #: Pairs ``(lower-case name, ISO-8859-1 value)`` in the order of arrival.
     headers: Sequence[tuple[str, str]]
     body: bytes
     #: IP address of the client, "" where it has none (a Unix socket).
     remote_addr: str
-    #: ``http`` or ``https``.
+    #: Scheme, ``http`` or ``https``.
     scheme: str
     #: Redis list that takes the reply.
     reply_to: str
     #: Unix seconds at which the relay took the request.
     accepted_at: float
-    #: Unix seconds after which nobody waits.
+    #: Unix seconds after which no client waits.
     deadline: float
 
     @property
     def idempotent(self) -> bool:
-        """Whether it may run twice (RFC 9110 9.2.2)."""
+        """Whether the request may run twice (RFC 9110 9.2.2)."""
         return self.method in IDEMPOTENT_METHODS
 
 
@@ -83,18 +83,18 @@ class Message:
 
     cls: str
     args: Sequence[Any]
-    #: The request in it, None for a job.
+    #: The request in the message, None for a job.
     request: Request | None
-    #: What failed before, oldest first.
+    #: Attempts that failed, oldest first.
     attempts: Sequence[Attempt] = field(default_factory=tuple)
     #: Top-level ``id``, "" where the message has none.
     id: str = ""
-    #: Unix seconds at which it was pushed first, None where it does not say.
+    #: Unix seconds at which the message was pushed first, None where it does not say.
     pushed_at: float | None = None
 
     @property
     def reply_to(self) -> str | None:
-        """The list on which somebody may wait for a reply."""
+        """The list on which a reply may be awaited, None where the message names none."""
         if self.request is not None:
             return self.request.reply_to
         first = self.args[0] if self.args else None
@@ -176,7 +176,7 @@ def decode_message(raw: bytes) -> Message:
 
 
 def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
-    """The same message, with `attempt` added to those that failed.
+    """The message in `raw`, with `attempt` added to the failed attempts.
 
     Raises `MessageError` where `raw` is not an object, or is nested too deeply to be written.
     """
@@ -211,7 +211,7 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
 def _milliseconds(seconds: float) -> float:
     """`seconds` to the millisecond, as JavaScript would write it: 5 for 5.0, and no exponent.
 
-    node-resque finds a failure that it shall remove or retry by the text it would write for it.
+    node-resque finds a failure to remove or retry by the text that it would write for that failure.
     """
     rounded = round(seconds, 3)
     return int(rounded) if rounded.is_integer() else rounded

@@ -9,11 +9,12 @@ Schema.
 import re
 from typing import Final
 
-#: Neither blanks nor controls, and no halves of characters, which are bytes that are no UTF-8.
+#: Pattern of a queue's name: neither blanks nor controls, and no halves of characters, which
+#: are bytes that are no UTF-8.
 QUEUE_NAME: Final = r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff:,]{1,128}"
-#: What is said to whoever gives another one.
+#: The text of errors that says what a queue's name is expected to be.
 QUEUE_NAME_EXPECTED: Final = "1 to 128 characters without ':', ',' and blanks"
-#: Of Ruby, Python, PHP and JavaScript.
+#: Pattern of a job's class, as Ruby, Python, PHP and JavaScript name classes.
 CLASS_NAME: Final = r"[A-Za-z_][A-Za-z0-9_:.\\]{0,127}"
 
 _QUEUE_NAME: Final = re.compile(QUEUE_NAME)

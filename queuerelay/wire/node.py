@@ -1,4 +1,4 @@
-"""What a node publishes of itself with each beat: one record for a relay, one for the pools of a
+"""The records that nodes publish with each beat: one record for a relay, one for the pools of a
 process, and how they travel through Redis as JSON.
 
 Invariants:
@@ -22,7 +22,7 @@ from queuerelay.wire.histogram import NO_DURATIONS, Durations, publish, read
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.untrusted import Table, bounded
 
-#: What nodes are; others may come.
+#: Roles of nodes; others may come.
 RELAY: Final = "relay"
 POOL: Final = "pool"
 #: Characters of what a script said on stderr, and of why a pool takes no work.
@@ -43,31 +43,31 @@ class Unreadable(ValueError):
 
 
 class LoopAge(NamedTuple):
-    """Something that a node does again and again."""
+    """A loop of a node."""
 
     name: str
-    #: Seconds since its last turn ended.
+    #: Seconds since the loop's last turn ended.
     age: float
-    #: Seconds after which that is too long ago.
+    #: Seconds of `age` past which the loop is stale.
     limit: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """What all nodes publish; a node of a role that is not known here has no more."""
+    """The record of any node; the whole record of one whose role is not known here."""
 
-    #: Names it on the list of nodes.
+    #: Id of the node, by which it stands on the list of nodes.
     id: str
     role: str = ""
     #: Version of queuerelay.
     version: str = ""
     host: str = ""
     pid: int = 0
-    #: Unix seconds at which it said this, by its own clock.
+    #: Unix seconds at which the node made the record, by its own clock.
     at: float = 0.0
-    #: Seconds since its start.
+    #: Seconds since the node's start.
     uptime: float = 0.0
-    #: Whether it takes no more work.
+    #: Whether the node takes no more work.
     draining: bool = False
     loops: Sequence[LoopAge] = ()
 
@@ -76,16 +76,16 @@ class Node:
 class QueueState:
     """One queue of a relay; counters and durations are since its start."""
 
-    #: Clients that are held now, and those of them whose request is in the relay's memory.
+    #: Requests held now, and how many of them are in the relay's memory only.
     held: int = 0
     gated: int = 0
-    #: Requests that it took for this queue.
+    #: Requests that the relay took for this queue.
     taken: int = 0
     #: Requests that have ended, by `CODES`.
     codes: Mapping[str, int] = field(default_factory=dict)
-    #: From a client's request to its answer.
+    #: Durations from a client's request to its answer.
     total: Durations = NO_DURATIONS
-    #: In the queue and in the worker, as workers say.
+    #: Durations in the queue and in the worker, as workers say.
     wait: Durations = NO_DURATIONS
     run: Durations = NO_DURATIONS
 
@@ -94,9 +94,9 @@ class QueueState:
 class GateState:
     """The gate of a paused queue."""
 
-    #: Unix seconds since when, 0 where unknown.
+    #: Unix seconds at which the queue was paused, 0 where unknown.
     since: float
-    #: Who paused it, "" where unknown.
+    #: Who paused the queue, "" where unknown.
     by: str
 
 
@@ -105,26 +105,26 @@ class RelayNode(Node):
     """The record that a relay publishes."""
 
     role: str = RELAY
-    #: Clients that are held now, and bytes of their messages.
+    #: Requests held now, and bytes of their messages.
     held: int = 0
     held_bytes: int = 0
-    #: How many of them have a streamed answer under way.
+    #: How many held requests have a streamed answer under way.
     streaming: int = 0
     #: Bytes of answers that wait for slow clients.
     unsent_bytes: int = 0
-    #: Seconds that the client has waited who waits longest, 0 where nobody waits.
+    #: Seconds that the oldest held request has waited, 0 where none waits.
     oldest_age: float = 0.0
-    #: Most clients and bytes that it holds; None where it does not say.
+    #: Most requests and bytes that the relay holds; None where it does not say.
     max_held: int | None = None
     max_held_bytes: int | None = None
-    #: Since its start: `ENDS`, ``aborted_`` with each of `BREAKS`, and replies that found nobody;
-    #: those that never were may be missing.
+    #: Counters since the relay's start: `ENDS`, ``aborted_`` with each of `BREAKS`, and replies
+    #: that found nobody; those that never were may be missing.
     counters: Mapping[str, int] = field(default_factory=dict)
-    #: Errors of its own by their reason, since its start.
+    #: Errors of the relay's own by their reason, since its start.
     refusals: Mapping[str, int] = field(default_factory=dict)
-    #: By name; "" is for requests that were refused before they had a queue.
+    #: Queues by name; "" is for requests that were refused before they had a queue.
     queues: Mapping[str, QueueState] = field(default_factory=dict)
-    #: Queues that it has last seen paused.
+    #: Gates of the queues that the relay has last seen paused.
     gates: Mapping[str, GateState] = field(default_factory=dict)
 
 
@@ -132,15 +132,16 @@ class RelayNode(Node):
 class SlotState:
     """One slot of a pool, or a post of a resident one."""
 
-    #: From 1.
+    #: Number of the slot, from 1.
     number: int
-    #: ``idle``, ``starting``, ``running``, ``ending``; of residents also ``waiting``.
+    #: State of the slot: ``idle``, ``starting``, ``running``, ``ending``; of residents also
+    #: ``waiting``.
     state: str
     pid: int | None = None
-    #: Id of its message.
+    #: Id of the slot's message.
     message: str | None = None
     queue: str | None = None
-    #: Seconds since it began on it; of residents since the process was started.
+    #: Seconds since the slot began on the message; of residents since the process was started.
     age: float | None = None
     #: Number of the attempt, from 1; of a waiting resident the starts that came to nothing.
     attempt: int | None = None
@@ -150,20 +151,20 @@ class SlotState:
 class ExitRecord:
     """A process of a pool that has ended."""
 
-    #: Unix seconds.
+    #: Unix seconds at which the process ended.
     at: float
-    #: Id of its message, "" for residents.
+    #: Id of the process's message, "" for residents.
     message: str
     queue: str
     #: Exit status, None where a signal ended it or it was not started.
     code: int | None
     #: Name of the signal, such as ``SIGKILL``.
     signal: str | None
-    #: Seconds that it ran.
+    #: Seconds that the process ran.
     run: float
-    #: An `Outcome`, by its word.
+    #: Outcome of the attempt, the value of an `Outcome`.
     outcome: str
-    #: The last it said on stderr, bounded.
+    #: The last output on stderr, bounded.
     stderr: str
 
 
@@ -171,9 +172,9 @@ class ExitRecord:
 class JobDurations:
     """How long the messages of one queue took in one pool."""
 
-    #: From push to the first attempt.
+    #: Durations from push to the first attempt.
     wait: Durations = NO_DURATIONS
-    #: Of each attempt.
+    #: Durations of each attempt.
     run: Durations = NO_DURATIONS
 
 
@@ -182,22 +183,22 @@ class PoolState:
     """One pool of a process; counters and durations are since its start."""
 
     name: str
-    #: In the order of priority.
+    #: Queues in the order of priority.
     queues: Sequence[str]
-    #: How many slots it has, and its bounds.
+    #: How many slots the pool has, and its bounds.
     size: int
     min: int
     max: int
-    #: Whether it takes no more messages, and why; "" where it does.
+    #: Why the pool takes no more messages; "" where it takes them.
     resting: str
     slots: Sequence[SlotState]
-    #: The last ones, newest first.
+    #: The last exits, newest first.
     exits: Sequence[ExitRecord]
     #: Attempts and messages by `OUTCOMES`; those that never were may be missing.
     counters: Mapping[str, int]
-    #: The same per second, over the last minute.
+    #: The counters per second, over the last minute.
     rates: Mapping[str, float]
-    #: Whether its processes talk to Redis themselves.
+    #: Whether the pool's processes talk to Redis themselves.
     resident: bool = False
     #: Slots that have work; of residents processes that run.
     busy: int = 0
@@ -210,7 +211,7 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolNode(Node):
-    """The pools of one process."""
+    """The record of the pools of one process."""
 
     role: str = POOL
     pools: Sequence[PoolState] = ()
@@ -222,7 +223,7 @@ def encode(node: Node) -> bytes:
 
 
 def _plain(value: object) -> Any:
-    """What orjson does not write by itself: all but dataclasses and what JSON has."""
+    """A value that orjson does not write by itself, as one that it does."""
     match value:
         case Durations():
             return publish(value)

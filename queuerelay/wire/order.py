@@ -11,7 +11,7 @@ import orjson
 from queuerelay.errors import MessageError
 from queuerelay.wire.json_object import load_object
 
-#: What may be ordered: of a pool, of a pool, of a pool, of a pool, of a message.
+#: Actions of an order: four for a pool, and ``stop`` for a message.
 ACTIONS: Final = ("size", "drain", "resume", "restart", "stop")
 #: Most slots that an order may ask for; a mistyped number must not fork a host to death.
 MOST_SLOTS: Final = 1000
@@ -21,7 +21,7 @@ MOST_SLOTS: Final = 1000
 class Order:
     """What an operator asks of one node."""
 
-    #: Names it in the reports; 32 hex digits.
+    #: Id of the order in the reports; 32 hex digits.
     id: str
     #: One of `ACTIONS`.
     action: str
@@ -31,16 +31,16 @@ class Order:
     size: int = 0
     #: Id of the message whose script is to end, for ``stop``.
     message: str = ""
-    #: Whether it gets no grace.
+    #: Whether the script gets no grace.
     kill: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a node made of an order."""
+    """The report of a node on an order."""
 
     node: str
-    #: Whether it was done.
+    #: Whether the order was carried out.
     done: bool
     #: One line for people.
     text: str

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-#: RFC 7239; its element has everything about one hop.
+#: The field of RFC 7239, whose element has everything about one hop.
 FORWARDED: Final = "forwarded"
-#: One value for each hop in each of them; de facto.
+#: The de facto fields, each with one value for each hop.
 X_FORWARDED: Final = (
     "x-forwarded-for",
     "x-forwarded-proto",

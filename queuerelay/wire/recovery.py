@@ -18,7 +18,7 @@ TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Push it again."""
+    """The verdict to push the message again."""
 
     #: The message with the lost attempt noted in it.
     message: bytes
@@ -26,7 +26,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fail:
-    """Put it into ``resque:failed``, and tell whoever waits."""
+    """The verdict to put the message into ``resque:failed``, and to tell the client that waits."""
 
     #: The entry for ``resque:failed``.
     entry: bytes
@@ -37,7 +37,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """Forget it: nobody waits any more."""
+    """The verdict to forget the message: no client waits any more."""
 
 
 Verdict = Retry | Fail | Drop
@@ -135,5 +135,5 @@ def _bad_gateway(node_id: str) -> bytes:
 
 
 def _worker(worker: str, queue: str) -> str:
-    """Three parts, as resque-web splits it."""
+    """The name of the worker in three parts, as resque-web splits it."""
     return f"queuerelay.{worker or 'unknown:0'}:{queue}"

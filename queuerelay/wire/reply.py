@@ -21,11 +21,11 @@ from queuerelay.wire.json_object import load_object
 
 _DEFAULT_HEADERS: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
 _NODE_ID: Final = re.compile(rb'"node_id"\s*:\s*"([0-9a-f]+-[0-9a-f]{32})"')
-#: Seconds; a worker that measured more has measured something else.
+#: Longest time in seconds; a worker that measured more has measured something else.
 _LONGEST_TIME: Final = 1e6
 #: Highest number of a frame: what every language's JSON carries exactly (RFC 8259 6).
 LAST_NUMBER: Final = 2**53 - 1
-#: Why there is no answer of a worker's: it died or failed, or it took too long.
+#: Problems for which there is no worker's answer: it died or failed, or it took too long.
 PROBLEMS: Final = ("worker-failed", "worker-timeout")
 #: Statuses without a body (RFC 9110 15.3.5, 15.4.5).
 NO_BODY_STATUSES: Final = frozenset({204, 304})
@@ -38,11 +38,11 @@ class Reply:
     Not keyword-only, and built once for every request: this is the relay's hot path.
     """
 
-    #: The held request it answers.
+    #: Id of the held request that the reply answers.
     node_id: str
-    #: 200 to 599; 101 and its kind never come from a worker.
+    #: HTTP status, 200 to 599; 101 and its kind never come from a worker.
     status: int
-    #: ``(name, value)``, no framing and no hop-by-hop field among them.
+    #: Pairs ``(name, value)``, no framing and no hop-by-hop field among them.
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
     #: Content-Length as the worker gave it: the answer to HEAD may say it (RFC 9110 8.6).
@@ -55,11 +55,12 @@ class Reply:
 class Frame(Reply):
     """A reply that may be a part of a streamed one, or the whole."""
 
-    #: Whether it has a status or header fields, as the first frame has and no other.
+    #: Whether the frame has a status or header fields, as the first frame has and no other.
     opens: bool = False
     #: Whether more frames follow.
     more: bool = False
-    #: Its number, one more than that of the frame before it; None where the worker gives none.
+    #: Number of the frame, one more than that of the frame before it; None where the worker
+    #: gives none.
     number: int | None = None
 
 
@@ -69,7 +70,7 @@ class Failed(Reply):
     it is, by a relay that has no answer of its own for that.
     """
 
-    #: As in `PROBLEMS`.
+    #: The problem, one of `PROBLEMS`.
     problem: str = ""
 
 
@@ -122,7 +123,7 @@ def decode_legacy_reply(raw: bytes) -> Reply:
 
 
 def _timing(value: object) -> tuple[float | None, float | None] | None:
-    """What of it is a time; the rest is left out: nobody's answer fails for a measurement."""
+    """The times in a reply's timing; others are left out: no answer fails for a measurement."""
     if not isinstance(value, dict):
         return None
     wait, run = value.get("wait"), value.get("run")
@@ -199,7 +200,7 @@ def encode_frame(*, node_id: str, body: bytes, more: bool, number: int | None = 
 
 
 def salvage_node_id(raw: bytes) -> str | None:
-    """Whom an undecodable reply was for, if its bytes still tell.
+    """The ``node_id`` of an undecodable reply, if its bytes still tell; else None.
 
     Ids are unguessable, so a text that looks like one of ours and is held *is* ours.
     """

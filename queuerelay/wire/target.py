@@ -3,12 +3,12 @@
 import re
 from typing import Final
 
-#: RFC 9112 3.2.2: a whole URI where the request target stands.
+#: A whole URI where the request target stands (RFC 9112 3.2.2).
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?@]*@)?([^/?]*)(.*)", re.DOTALL)
 #: Host and port (RFC 9110 7.2), which may be empty (RFC 3986 3.2.3); an IPv6 address keeps its
 #: brackets (RFC 3875 4.1.14).
 _HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{0,5}))?")
-#: Of each scheme that a client can come by (RFC 9110 4.2).
+#: Default port of each scheme that a client can come by (RFC 9110 4.2).
 DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 

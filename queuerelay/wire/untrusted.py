@@ -65,7 +65,7 @@ class Table:
         return float(value) if _is_number(value) else None
 
     def flag(self, key: str) -> bool:
-        """Whether it says true."""
+        """Whether the value is true."""
         return self._value.get(key) is True
 
     def several(self, key: str) -> list[Any]:

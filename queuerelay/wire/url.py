@@ -1,4 +1,4 @@
-"""Where Redis is: what ``--redis`` takes, as one record. No Twisted here; workers use it too."""
+"""The address of Redis, as ``--redis`` takes it, in one record. No Twisted: workers use it too."""
 
 import os
 import re
@@ -37,7 +37,7 @@ class RedisUrl:
 
     @property
     def place(self) -> str:
-        """The address without who enters there, for pages that others read."""
+        """The address without user and password, for pages that others read."""
         return replace(self, username=None, password=None).redacted
 
     @property
@@ -154,7 +154,7 @@ def _db(texts: Sequence[str], option: str, shown: str) -> int:
 
 
 def _hide_password(text: str) -> str:
-    """`text` fit for an error message, whatever is wrong with it: rather too little of it."""
+    """The text with its password hidden, for an error message: rather with too little left."""
     if text.startswith("embedded"):
         return text
     before, separator, rest = text.partition("://")

@@ -1,4 +1,4 @@
-"""What ``resque:worker:<id>`` says while a job runs, as Ruby Resque's `Worker#working_on` does."""
+"""The value of ``resque:worker:<id>`` while a job runs, as Ruby Resque's `working_on` sets it."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,8 +19,8 @@ def iso_8601(seconds: float) -> str:
 def encode_working(worker_id: str, queue: str, message: bytes, *, run_at: float) -> bytes:
     """The value for `message` of `queue`, which runs since `run_at` (Unix seconds).
 
-    node-resque finds its worker by the name in it, ``host:pid`` without the queues; Ruby leaves
-    that aside.
+    node-resque finds its worker by the name in that value, ``host:pid`` without the queues; Ruby
+    leaves that aside.
     orjson and not `exact`: it is for people to look at, and each job passes here.
     """
     worker = ":".join(worker_id.split(":")[:2])

@@ -23,7 +23,7 @@ from queuerelay.status.json_answer import json_answer
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
-#: Characters of a path in the log; anybody may ask for one.
+#: Characters of a path in the log; anybody may ask for any path.
 _SHOWN: Final = 300
 _NOTHING_MORE: Final[Mapping[str, Any]] = MappingProxyType({})
 

@@ -18,7 +18,7 @@ from queuerelay.wire import exact
 from queuerelay.wire.names import QUEUE_NAME_EXPECTED, is_class_name, is_queue_name
 from queuerelay.wire.order import MOST_SLOTS, Order
 
-#: What the page says when it is come back to; the word in its address is a key of this.
+#: Lines that the page shows after an action, by the word in the page's address.
 SAID: Final = {
     "paused": "The queue is paused.",
     "resumed": "The queue goes on.",
@@ -31,7 +31,7 @@ SAID: Final = {
     "stopped": "The script was told to end.",
     "nothing": "Nothing to do: it was so already, or is not there any more.",
 }
-#: Characters of an id.
+#: Most characters of an id.
 LONGEST_ID: Final = 256
 
 
@@ -45,7 +45,7 @@ class ActionResult:
     word: str
     #: One line for people.
     text: str
-    #: What else the answer says.
+    #: Further members of the answer.
     more: Mapping[str, Any] = field(default_factory=dict)
 
 

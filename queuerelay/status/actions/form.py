@@ -10,7 +10,7 @@ from queuerelay.errors import MessageError
 from queuerelay.status.route import StatusRequest
 from queuerelay.wire import exact
 
-#: Fields of a form.
+#: Most fields of a form.
 _MOST: Final = 1000
 
 

@@ -21,11 +21,11 @@ _LOOK: Final = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderReports:
-    """The reports on an order, and who has sent none."""
+    """The reports on an order, and the nodes that have sent none."""
 
-    #: One for each node that has said something.
+    #: One report for each node that has sent one.
     reports: Sequence[Report]
-    #: Nodes that have not.
+    #: Nodes that have sent no report.
     silent: Sequence[str]
 
 

@@ -22,7 +22,7 @@ _WHICH: Final = {
     "id": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 1000},
     "all": {"type": "boolean", "const": True},
 }
-#: What stands in braces in a path.
+#: Schemas of the parameters, which stand in braces in a path.
 PARAMETERS: Final[Mapping[str, Schema]] = {
     "queue": {"type": "string", "pattern": f"^{QUEUE_NAME}$"},
     "pool": {"type": "string", "minLength": 1},
@@ -35,16 +35,16 @@ class Action:
     """One action: its place, its parameters, and the method of `Acts` that does it."""
 
     method: str = "POST"
-    #: Without the first ``/``; ``{name}`` is one of `PARAMETERS`.
+    #: The path without its first ``/``; ``{name}`` is one of `PARAMETERS`.
     path: str
-    #: What it does, in one line.
+    #: What the action does, in one line.
     summary: str
     act: Callable[[Acts, StatusRequest, str], Awaitable[ActionResult]]
     #: Fields of the body.
     fields: Mapping[str, Schema] = field(default_factory=dict)
-    #: Those of them that must be there.
+    #: Fields that must be there.
     required: tuple[str, ...] = ()
-    #: Whether exactly one of them must be there.
+    #: Whether exactly one of the fields must be there.
     one_of: bool = False
 
 

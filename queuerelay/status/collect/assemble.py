@@ -39,7 +39,7 @@ class Seen:
     """Redis and the nodes as they were last seen."""
 
     address: str
-    #: Unix seconds.
+    #: Unix seconds at which the process that collects was started.
     since: float
     ledger: Ledger
     up: bool = False

@@ -36,7 +36,7 @@ from queuerelay.wire.node import Node, Unreadable, decode
 INTERVAL: Final = 1.0
 #: How many queues are looked at.
 QUEUES: Final = 200
-#: Dead letters on a page, and the most of one that is asked for.
+#: Dead letters on a page, and the most that a page may be asked for.
 PAGE: Final = 20
 LONGEST_PAGE: Final = 50
 #: Seconds between two looks at the dead letters while their number stays.

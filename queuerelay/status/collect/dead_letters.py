@@ -6,9 +6,9 @@ from typing import Final
 from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.wire.untrusted import TEXT, Table
 
-#: Characters of an error and of stderr.
+#: Most characters of an error, and of stderr.
 LONG: Final = 2048
-#: Attempts of one entry, the last ones.
+#: Most attempts of one entry that are shown: the last ones.
 ATTEMPTS: Final = 10
 
 
@@ -16,17 +16,17 @@ ATTEMPTS: Final = 10
 class DeadLetterAttempt:
     """One attempt at a message that failed."""
 
-    #: Unix seconds.
+    #: Unix seconds at which the attempt began.
     started_at: float
-    #: Seconds.
+    #: Seconds that the attempt ran.
     run: float
     #: Exit status, None where there was none.
     code: int | None
     #: Name of the signal, "" for none.
     signal: str
-    #: Why it ended.
+    #: Why the attempt ended.
     error: str
-    #: The last it said on stderr, bounded.
+    #: The last output on stderr, bounded.
     stderr: str
 
 
@@ -34,7 +34,7 @@ class DeadLetterAttempt:
 class DeadLetter:
     """One entry of ``resque:failed``; its arguments and its backtrace are not shown."""
 
-    #: Names it, in actions too: 40 hex digits.
+    #: Id of the dead letter, in actions too: 40 hex digits.
     id: str
     #: Place in the list, from 0 for the oldest; it changes when others are taken out.
     index: int
@@ -45,7 +45,7 @@ class DeadLetter:
     cls: str
     exception: str
     error: str
-    #: As the entry says it: ``2026/11/22 05:14:06 UTC``.
+    #: Time of the failure as the entry has it: ``2026/11/22 05:14:06 UTC``.
     failed_at: str
     worker: str
     attempts: tuple[DeadLetterAttempt, ...]
@@ -55,13 +55,13 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetters:
-    """The dead letters."""
+    """A page of the dead letters, and how many there are."""
 
-    #: How many there are.
+    #: How many dead letters there are.
     total: int = 0
     #: How many `items` leave out before their first.
     start: int = 0
-    #: The newest first; in a snapshot the first `collect.PAGE`.
+    #: Dead letters, the newest first; in a snapshot the first `collect.PAGE`.
     items: tuple[DeadLetter, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""The health of the whole: rules on what was collected, no more."""
+"""The health of the whole, by rules on what was collected."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -19,7 +19,7 @@ from queuerelay.status.collect.snapshot import (
 OLD: Final = 60.0
 #: Share of a limit at which somebody should look at it.
 NEARLY: Final = 0.9
-#: What a pool says of itself that is nobody's trouble.
+#: Reasons of a resting pool that are no trouble: somebody wanted them.
 _WANTED: Final = (
     *("", "draining", "rolling restart"),
     *("all workers are paused", "all its queues are paused"),

@@ -25,7 +25,7 @@ QUEUES: Final = 50
 class Percentiles:
     """Percentiles of durations, estimated from histograms."""
 
-    #: How many durations.
+    #: How many durations were counted.
     count: int = 0
     #: Seconds; None where there are none.
     p50: float | None = None
@@ -35,17 +35,17 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """The last hour of something, all of one length: that of `History.times`.
+    """The last hour of one queue, or of all: tuples as long as `History.times`.
 
-    None stands where nothing was known.
+    A value that was not known is None.
     """
 
     depth: tuple[int | None, ...]
-    #: Seconds.
+    #: Seconds that the oldest message had waited.
     oldest_age: tuple[float | None, ...]
     in_per_minute: tuple[float | None, ...]
     out_per_minute: tuple[float | None, ...]
-    #: Clients.
+    #: Clients held at each point.
     held: tuple[int | None, ...]
 
 
@@ -53,17 +53,17 @@ class Series:
 class History:
     """The last hour, a point each `step` seconds."""
 
-    #: Unix seconds at which it began; at most an hour ago.
+    #: Unix seconds at which the history begins; at most an hour ago.
     since: float
-    #: Seconds.
+    #: Seconds between two points.
     step: float
-    #: Unix seconds, oldest first.
+    #: Unix seconds of the points, oldest first.
     times: tuple[float, ...]
-    #: Of all queues together.
+    #: The series of all queues together.
     overall: Series
-    #: Dead letters, all together.
+    #: Dead letters at each point, of all queues together.
     failed: tuple[int | None, ...]
-    #: By queue, bounded.
+    #: Series by queue, bounded.
     queues: Mapping[str, Series]
 
 
@@ -71,9 +71,9 @@ class History:
 class Passage:
     """The messages that have passed through a queue since the collector was started."""
 
-    #: Messages on it, delayed ones and those in flight among them.
+    #: Messages on the queue, delayed ones and those in flight among them.
     backlog: int
-    #: Requests that relays took for it.
+    #: Requests that relays took for the queue.
     taken: int
     #: Messages that are over: requests by the relays, messages by the pools.
     ended: int
@@ -174,7 +174,7 @@ class Hour:
         self._due = 0.0
 
     def due(self, now: float) -> bool:
-        """Whether a point is due, at `now` clock seconds; it is so told once."""
+        """Whether a point is due, at `now` clock seconds; true once for each point."""
         if now < self._due:
             return False
         self._due = now + STEP if now >= self._due + STEP else self._due + STEP

@@ -18,10 +18,10 @@ from queuerelay.wire.histogram import NO_DURATIONS, Durations
 
 #: How many nodes that have left may come back and be known.
 REMEMBERED: Final = 256
-#: Seconds: a node that is no older when it is first seen has counted nothing in vain.
+#: Seconds: a node that is no older when first seen adds to the flow all that it has counted.
 YOUNG: Final = 10.0
 
-#: What is counted: ``("end", "answered")``, ``("code", "mails", "2xx")``, ...
+#: Name of a counter: ``("end", "answered")``, ``("code", "mails", "2xx")``, ...
 Key = tuple[str, ...]
 
 
@@ -31,7 +31,7 @@ class Counts:
 
     numbers: dict[Key, int] = field(default_factory=dict)
     durations: dict[Key, Durations] = field(default_factory=dict)
-    #: Seconds since its start.
+    #: Seconds since the node's start.
     uptime: float = 0.0
 
 
@@ -61,11 +61,11 @@ class Ledger:
     """The counters of all nodes, added up each time that they publish them."""
 
     def __init__(self) -> None:
-        #: Last known, by node; those that spoke last stand last.
+        #: Last known counts, by node; the node that was heard last stands last.
         self._last: dict[str, Counts] = {}
-        #: Since the nodes' own starts.
+        #: Sums since the nodes' own starts.
         self.totals = Sums()
-        #: Since the ledger is there.
+        #: Sums since the start of the ledger.
         self.flow = Sums()
 
     def update(self, nodes: Mapping[str, Counts]) -> None:

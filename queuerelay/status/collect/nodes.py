@@ -1,4 +1,4 @@
-"""What each node has published, as it is shown and as it is counted."""
+"""Readings of the records that nodes publish, for those who show and those who count them."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -29,10 +29,10 @@ class NodeReading:
     """One node's record, read for those who show it and those who count."""
 
     node: NodeStatus
-    #: None for all but relays.
+    #: The relay that the node is, None for other nodes.
     relay: RelayStatus | None = None
     pools: list[PoolStatus] = field(default_factory=list)
-    #: Queues that it is configured for; those of pools alone have no clients.
+    #: Queues that the node is configured for; those of pools alone have no clients.
     queues: dict[str, QueueState] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
 
@@ -65,7 +65,7 @@ def read(record: Node, *, beat_age: float, local: bool = False) -> NodeReading:
 
 
 def silent(id: str, beat_age: float) -> NodeReading:
-    """A node on the list of which there is no record, or none that can be read."""
+    """The reading of a listed node without a record, or without one that can be read."""
     reading = read(Node(id=id), beat_age=beat_age)
     return replace(reading, node=replace(reading.node, stale=True))
 

@@ -30,7 +30,7 @@ class Severity(StrEnum):
     OK = "ok"
     #: Somebody should look at it.
     WARNING = "warning"
-    #: Clients or jobs suffer.
+    #: Clients or jobs suffer from it.
     CRITICAL = "critical"
 
 
@@ -41,7 +41,7 @@ class Reason:
     severity: Severity
     #: A short stable word: ``redis-down``, ``node-stale``, ``loop-stale``, ``no-worker``, ...
     code: str
-    #: What it is about: a queue, a node, a pool; "" for the whole.
+    #: What the reason is about: a queue, a node, a pool; "" for the whole.
     subject: str
     #: One line for people; foreign text in it is that of `subject` only.
     text: str
@@ -51,15 +51,15 @@ class Reason:
 class Health:
     """The health of the whole."""
 
-    #: The worst of the reasons'.
+    #: The worst severity of the reasons.
     severity: Severity = Severity.OK
-    #: The worst first.
+    #: Reasons, the worst first.
     reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redis:
-    """The Redis that everything goes through; what it does not say is None."""
+    """The Redis of all nodes; a figure that Redis does not give is None."""
 
     #: Whether it answered the last look.
     up: bool = False
@@ -69,11 +69,11 @@ class Redis:
     version: str | None = None
     #: Seconds that the last look took, there and back.
     latency: float | None = None
-    #: Bytes.
+    #: Bytes of memory that Redis uses.
     memory_used: int | None = None
-    #: Bytes; None where it has no limit.
+    #: Most bytes of memory that Redis may use; None where it has no limit.
     memory_max: int | None = None
-    #: Where it is, without user and password.
+    #: Address of Redis, without user and password.
     address: str = ""
 
 
@@ -84,7 +84,7 @@ class LoopStatus:
     name: str
     #: Seconds since its last turn ended.
     age: float
-    #: Whether that is too long ago.
+    #: Whether `age` is more than the loop's limit.
     stale: bool
 
 
@@ -98,14 +98,14 @@ class NodeStatus:
     host: str
     pid: int
     version: str
-    #: Seconds since it was last heard of, None where it never was.
+    #: Seconds since the node's last beat, None where it never beat.
     beat_age: float | None
-    #: Whether that is too long ago.
+    #: Whether `beat_age` is too long.
     stale: bool
-    #: Whether it takes no more work.
+    #: Whether the node takes no more work.
     draining: bool
     loops: tuple[LoopStatus, ...]
-    #: Whether it is in the process that collected this.
+    #: Whether the node is in the process that collected the snapshot.
     local: bool
 
 
@@ -117,19 +117,19 @@ class RelayStatus:
     node: str
     host: str
     pid: int
-    #: Clients.
+    #: Clients held.
     count: int
     #: Those of `count` whose request is in the relay's memory and not on its queue.
     gated: int
-    #: Bytes of their messages.
+    #: Bytes of the messages of held requests.
     bytes: int
     #: How many of `count` have a streamed answer under way.
     streaming: int
     #: Bytes of answers that wait for slow clients.
     unsent_bytes: int
-    #: Seconds that the one has waited who waits longest, 0 where nobody waits.
+    #: Seconds that the oldest held request has waited, 0 where none waits.
     oldest_age: float
-    #: Most clients and bytes that it holds; None where it does not say.
+    #: Most clients and bytes that the relay holds; None where it does not say.
     max_count: int | None
     max_bytes: int | None
     draining: bool
@@ -140,11 +140,11 @@ class QueueStatus:
     """One queue, as all relays and pools see it."""
 
     name: str
-    #: Whether a living relay or pool is configured for it; else only Redis knows of it.
+    #: Whether a living relay or pool is configured for the queue; else only Redis knows of it.
     configured: bool
-    #: Messages on it, those in flight not among them.
+    #: Messages on the queue, those in flight not among them.
     depth: int
-    #: Seconds that its oldest message has waited; 0 where it is empty or does not say.
+    #: Seconds that the oldest message has waited; 0 without one, or where it does not say.
     oldest_age: float
     #: Messages that wait for their next try.
     delayed: int
@@ -155,19 +155,20 @@ class QueueStatus:
     out_per_minute: float
     #: Clients of all relays that wait for an answer by way of it.
     held: int
-    #: Those of `held` that the relays keep in memory.
+    #: Held requests that wait in a relay's memory and not on the queue.
     gated: int
-    #: From push to start, start to end, and as the client saw it, over `StatusSnapshot.window`.
+    #: Durations from push to start, start to end, and as the client saw it, over
+    #: `StatusSnapshot.window`.
     wait: Percentiles
     run: Percentiles
     total: Percentiles
-    #: None where it is not paused.
+    #: The gate of a paused queue, None for any other.
     gate: Gate | None
-    #: Pools that work on it, as they are named.
+    #: Names of the pools that work on the queue.
     pools: tuple[str, ...]
     #: Slots of those pools, and Resque workers that say that they work on it.
     workers: int
-    #: Whether anybody works on it: there are workers, or something was worked off just now.
+    #: Whether the queue is worked on: there are workers, or something was worked off just now.
     served: bool
 
 
@@ -176,30 +177,30 @@ class PoolStatus:
     """One pool in one process; several hosts may have one of the same name."""
 
     name: str
-    #: Id of its node.
+    #: Id of the pool's node.
     node: str
     host: str
     queues: tuple[str, ...]
-    #: Whether its processes talk to Redis themselves.
+    #: Whether the pool's processes talk to Redis themselves.
     resident: bool
     size: int
     min: int
     max: int
     #: Slots that have work; of residents processes that run.
     busy: int
-    #: Whether it takes no more messages, and why; "" where it does.
+    #: Why the pool takes no more messages; "" where it takes them.
     resting: str
     #: Residents that do not stay up.
     looping: int
-    #: Those that have been busy for longest, by number, bounded: `busy` counts all.
+    #: Slots that have been busy for longest, by number, bounded: `busy` counts all.
     slots: tuple[SlotState, ...]
-    #: The last ones, newest first, bounded.
+    #: The last exits, newest first, bounded.
     exits: tuple[ExitRecord, ...]
     #: Attempts by outcome since the process was started; each outcome is there, if only with 0.
     outcomes: Mapping[str, int]
     #: Attempts per minute by outcome, over the last minute.
     per_minute: Mapping[str, float]
-    #: As of a queue.
+    #: Durations as those of a queue.
     wait: Percentiles
     run: Percentiles
 
@@ -211,7 +212,7 @@ class Resque:
     #: Workers that are listed, and those of them that run something.
     workers: int = 0
     working: int = 0
-    #: Jobs, ever.
+    #: Jobs that Resque has counted, ever.
     processed: int = 0
     failed: int = 0
     #: Whether somebody has paused all workers.
@@ -242,12 +243,12 @@ class Requests:
 class Histograms:
     """Durations by what they belong to; `queuerelay.wire.histogram.BOUNDS` are the bounds."""
 
-    #: By queue: as the clients saw it.
+    #: Durations by queue, as the clients saw them.
     total: Mapping[str, Durations] = field(default_factory=dict)
-    #: By queue: as the workers said in their replies.
+    #: Durations by queue, as the workers said in their replies.
     request_wait: Mapping[str, Durations] = field(default_factory=dict)
     request_run: Mapping[str, Durations] = field(default_factory=dict)
-    #: By pool and queue: of attempts.
+    #: Durations of attempts, by pool and queue.
     job_wait: Mapping[tuple[str, str], Durations] = field(default_factory=dict)
     job_run: Mapping[tuple[str, str], Durations] = field(default_factory=dict)
 
@@ -256,7 +257,7 @@ class Histograms:
 class StatusSnapshot:
     """All nodes, queues, clients, pools and dead letters, at one moment."""
 
-    #: Unix seconds at which it was made.
+    #: Unix seconds at which the snapshot was made.
     at: float
     #: Unix seconds since when counters count: when the process that collects was started.
     since: float
@@ -266,15 +267,15 @@ class StatusSnapshot:
     window: float
     health: Health
     redis: Redis
-    #: By role, host and pid.
+    #: Nodes, by role, host and pid.
     nodes: tuple[NodeStatus, ...]
-    #: Configured ones first, each by name; bounded.
+    #: Queues, the configured ones first, each by name; bounded.
     queues: tuple[QueueStatus, ...]
     #: How many queues are not shown.
     queues_left_out: int
     held: tuple[RelayStatus, ...]
     requests: Requests
-    #: By name and host.
+    #: Pools, by name and host.
     pools: tuple[PoolStatus, ...]
     #: Attempts by pool, then by outcome (each is there), those of nodes that have left among them.
     jobs: Mapping[str, Mapping[str, int]]
@@ -295,5 +296,5 @@ class StatusSnapshot:
 
     @property
     def held_count(self) -> int:
-        """Clients that wait, on all relays."""
+        """Clients that wait, of all relays together."""
         return sum(held.count for held in self.held)

@@ -34,7 +34,7 @@ _PREFIX: Final = "queuerelay_"
 _TEXT: Final = exposition.CONTENT_TYPE_PLAIN_0_0_4
 _OPENMETRICS: Final = openmetrics.CONTENT_TYPE_LATEST
 _ROLES: Final = ("relay", "pool")
-#: As a number, for those who draw it.
+#: Severities in the order of the numbers that stand for them.
 _SEVERITIES: Final = (Severity.OK, Severity.WARNING, Severity.CRITICAL)
 
 

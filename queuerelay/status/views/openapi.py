@@ -14,7 +14,7 @@ _DONE: Final = {
     "required": ["done", "text"],
     "properties": {"done": {"type": "boolean"}, "text": _TEXT},
 }
-#: Statuses of actions, and what they say.
+#: Statuses of actions, and what each means.
 _STATUSES: Final = {
     "200": "Done",
     "201": "Submitted",

@@ -58,7 +58,7 @@ def _read(name: str) -> str:
 
 _STYLE: Final = _read("page.css").encode()
 _SCRIPT: Final = _read("page.js").encode()
-#: Names what the browser may keep: another one where either has changed.
+#: Name of the style sheet and script that a browser may keep; another one where either changed.
 BUILD: Final = hashlib.sha256(_STYLE + b"\0" + _SCRIPT).hexdigest()[:12]
 
 
@@ -114,7 +114,7 @@ class _Pages:
     def __init__(self, status: Status) -> None:
         self._status = status
         self._plots: tuple[History, Mapping[str, Markup]] | None = None
-        #: The plain page of a snapshot, and those who wait for it while it is written.
+        #: The plain page of a snapshot, and the requests that wait while it is written.
         self._written: tuple[StatusSnapshot, bytes | None] | None = None
         self._waiting: list[Deferred[StatusResponse]] = []
 

@@ -19,12 +19,12 @@ from queuerelay.status.views import page_text
 
 #: Seconds that a plot shows.
 HOUR: Final = 3600.0
-#: Units of its own; it is stretched to where it stands.
+#: Size of a plot in units of its own; the page stretches it.
 WIDTH: Final = 360
 HEIGHT: Final = 60
 
 Values = Sequence[float | None]
-#: Points, each its Unix second and its value.
+#: Points of a line without a gap: for each its Unix second and its value.
 Run = list[tuple[float, float]]
 
 

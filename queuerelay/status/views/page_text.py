@@ -16,7 +16,7 @@ from markupsafe import Markup
 from queuerelay.durations import in_words
 from queuerelay.status.collect.history import Percentiles
 
-#: Where nothing is known.
+#: The dash for a figure that is not known.
 NOTHING: Final = "\N{EN DASH}"
 
 #: Between a figure and its unit, where lines may break elsewhere.
@@ -58,7 +58,7 @@ def span(seconds: float | None) -> Markup:
 
 
 def several(found: Percentiles) -> Markup:
-    """The median, and how bad it gets: ``1.2 / 3 / 40 ms``."""
+    """Median, 95th and 99th percentile: ``1.2 / 3 / 40 ms``."""
     known = [one for one in (found.p50, found.p95, found.p99) if one is not None]
     if len(known) < 3:
         return Markup(NOTHING)
@@ -111,7 +111,7 @@ def moment(at: float, now: float) -> Markup:
 
 
 def ago(at: float, now: float) -> str:
-    """How long before `now` it was, roughly: ``3 min ago``."""
+    """The time from `at` to `now`, roughly: ``3 min ago``."""
     if not 0 < at <= _LAST:
         return ""
     seconds = max(0.0, now - at)
@@ -124,5 +124,5 @@ def ago(at: float, now: float) -> str:
 
 
 def percent(part: float, whole: float | None) -> int:
-    """0 to 100, rounded down: only what is full is 100."""
+    """A share in percent, 0 to 100, rounded down: only what is full is 100."""
     return min(100, int(100 * part / whole)) if whole else 0

@@ -38,7 +38,7 @@ _COLOURS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """An exit, and whose it was."""
+    """An exit, and the pool of its process."""
 
     key: str
     pool: PoolStatus
@@ -54,15 +54,15 @@ class PoolView:
 
     key: str
     pool: PoolStatus
-    #: What is in the way of its work, or "".
+    #: What is in the way of the pool's work, or "".
     trouble: str
-    #: Those that are shown: the ones that have work.
+    #: Slots that are shown: busy ones.
     slots: tuple[SlotState, ...]
-    #: How many more of them have work.
+    #: How many more slots are busy.
     more: int
     idle: int
     percent: int
-    #: Attempts by outcome; those that never were are left out.
+    #: Attempts by outcome; outcomes without attempts are left out.
     outcomes: tuple[tuple[str, int], ...]
     fine: bool
 
@@ -79,7 +79,7 @@ class View:
     writable: bool
     #: Whether the page reloads itself where no script does better.
     refresh: bool
-    #: What became of an action, "" for nothing.
+    #: Result of an action for people, "" without one.
     said: str
     #: Whether the snapshot itself is old.
     old: bool
@@ -218,7 +218,7 @@ def _trouble(pool: PoolStatus) -> str:
 
 
 def node_state(node: NodeStatus) -> str:
-    """One word for how a node is."""
+    """The state of a node in one word."""
     if node.stale:
         return "silent"
     if any(loop.stale for loop in node.loops):

@@ -11,7 +11,7 @@ from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
 
-#: What would begin another line, or end the name; anybody may name a queue on Redis.
+#: Characters that would begin another line, or end the name; anybody may name a queue on Redis.
 _BREAKS: Final = re.compile(r"[\s=\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
