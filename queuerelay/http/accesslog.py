@@ -58,7 +58,7 @@ class Entry:
     #: X-Request-Id.
     id: bytes
     #: How the request ended: ``answered``, ``expired``, ``gone``, ``refused``, ``aborted`` (the
-    #: values of `queuerelay.relay.held.State`), or ``early``, answered before it was complete.
+    #: values of `queuerelay.relay.held.HeldState`), or ``early``, answered before it was complete.
     end: str
     #: Name of the queue, "" for a request that came to none.
     queue: str = ""
