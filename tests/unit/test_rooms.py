@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,27 +59,19 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(path: Path, *, typing: bool = True) -> Iterator[str]:
-    """What the module at `path` imports of ours, inside functions too; without `typing` less what
-    only type checkers see.
-    """
-    tree = ast.parse(path.read_text("utf-8"))
-    hidden = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if not typing and id(node) in hidden:
-            continue
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """The modules that the module at `path` imports, inside functions too, and for types alone."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: a relative import"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                yield whole if whole in MODULES else node.module or ""
+                found.append(whole if whole in MODULES else node.module or "")
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
+    return tuple(found)
 
 
 #: By module, those of ours that it imports.
