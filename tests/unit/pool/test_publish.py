@@ -90,6 +90,7 @@ def test_all_of_a_small_pool_is_published():
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("pools", [1, 10, 1000])
 @pytest.mark.parametrize("text", ["x" * 10_000, "\x00" * 10_000, "\ud800" * 10_000, "€" * 10_000])
 def test_much_is_bounded(pools, text):

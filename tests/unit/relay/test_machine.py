@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from queuerelay.wire.message import IDEMPOTENT_METHODS
@@ -206,4 +207,4 @@ class Relaying(RuleBasedStateMachine):
         assert stage.clock.getDelayedCalls() == []
 
 
-TestRelaying = Relaying.TestCase
+TestRelaying = pytest.mark.heavy(Relaying.TestCase)

@@ -65,6 +65,7 @@ def _check(verdict, case, *, fields=True, keeps_old=True):
     assert verdict.closed is closes is ends
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("case", CASES_BY_NAME)
 def test_the_front_judges_it_alike_wherever_it_is_cut(case):
     factory, relay = recording_front(_limits(case))

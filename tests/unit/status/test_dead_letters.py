@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.status.collect.dead_letters import ATTEMPTS, LONG, TEXT, failures
 
@@ -14,6 +16,7 @@ def shown(entry):
     return letter
 
 
+@pytest.mark.heavy
 def test_texts_and_attempts_are_bounded():
     attempt = {"started_at": 1.0, "run": 2, "error": HUGE, "stderr": HUGE, "signal": HUGE}
     letter = shown(
