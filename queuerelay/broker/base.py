@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.keys import Keys
 
 #: Takes a batch of raw replies. It may return a Deferred, which is awaited; where that fails with a
 #: `BrokerError`, the same batch comes again.
@@ -241,6 +242,10 @@ class Bell(Protocol):
 
 class Broker(Protocol):
     """A broker for one process; `start` and `stop` once each."""
+
+    @property
+    def keys(self) -> Keys:
+        """The names of everything in Redis."""
 
     @property
     def queues(self) -> QueuesPart:

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from queuerelay.broker.records import Gate
 from queuerelay.errors import Refused
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.commands import REPLY_LIFE
+from queuerelay.wire.commands import MOST_RESULTS, REPLY_LIFE
 from queuerelay.wire.keys import Keys
 
 
@@ -215,7 +215,12 @@ class MemoryStore:
     def send_reply(self, reply_to: str, reply: bytes) -> None:
         """As what ends a lease does it."""
         self.append(reply_to, [reply])
-        if reply_to.startswith(self.keys.inbox("")):
+        if reply_to.startswith(self.keys.results):
+            kept = self.lists.get(reply_to)
+            while len(kept) > MOST_RESULTS:
+                kept.popleft()
+            self.lists.expire(reply_to, REPLY_LIFE)
+        else:
             self.lists.expire(reply_to, REPLY_LIFE, unless_set=True)
 
     # The gate

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Pushes a part of a streamed reply while its lease is held and its client is there.
 -- KEYS: inflight, list for the reply, the mark of a client that left, the count of bytes taken
--- ARGV: token, frame ('' to push nothing), seconds after which an unread reply list may vanish
+-- ARGV: token, frame ('' to push nothing), seconds after which an unread inbox vanishes
 -- Gives {1, bytes taken}; {0, 0} where the token no longer held the message, {2, 0} where the
 -- client has left: then nothing is pushed.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
@@ -12,8 +12,6 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
 end
 if ARGV[2] ~= '' then
   redis.call('RPUSH', KEYS[2], ARGV[2])
-  if tonumber(ARGV[3]) > 0 then
-    redis.call('EXPIRE', KEYS[2], ARGV[3], 'NX')
-  end
+  redis.call('EXPIRE', KEYS[2], ARGV[3], 'NX')
 end
 return {1, tonumber(redis.call('GET', KEYS[4])) or 0}
