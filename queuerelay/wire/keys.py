@@ -83,6 +83,23 @@ class Keys:
         taken = [key for queue in queues for key in (self.queue(queue), *self.lease(queue))]
         return [self.gate, *taken]
 
+    def types(self, queues: Sequence[str]) -> dict[str, str]:
+        """What TYPE says of the keys of `queues`, and of those that all need, where they are."""
+        found = {
+            self.gate: "hash",
+            self.nodes: "zset",
+            self.queues: "set",
+            self.workers: "set",
+            self.failed: "list",
+        }
+        for queue in queues:
+            found[self.queue(queue)] = "list"
+            found[self.inflight(queue)] = "hash"
+            found[self.leases(queue)] = "zset"
+            found[self.meta(queue)] = "hash"
+            found[self.delayed(queue)] = "zset"
+        return found
+
     def delayed(self, queue: str) -> str:
         """Sorted set: token, a space and the message, by the ms of Redis time when it is due.
 

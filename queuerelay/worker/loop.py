@@ -167,7 +167,7 @@ class WorkerLoop:
 
     def _claimed(self, token: str, answer: Any) -> Claim | None:
         if isinstance(answer, ResponseError):
-            # Refused, so nothing was taken; the doorbell rings if there is anything to take.
+            # Refused, and then claim.lua takes nothing, or puts it back; the doorbell rings again.
             self._pause()
             return None
         if isinstance(answer, Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
-from queuerelay.broker.records import Gate
+from queuerelay.broker.records import Gate, WrongType
 from queuerelay.errors import Refused
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.commands import MOST_RESULTS, REPLY_LIFE
@@ -120,6 +120,8 @@ class MemoryStore:
         self.stats: dict[tuple[str, str | None], int] = {}
         #: ``resque:pause-all-workers``.
         self.all_paused = False
+        #: What `wrong_types` is to say.
+        self.wrong_types: list[WrongType] = []
 
     # To look at
 
