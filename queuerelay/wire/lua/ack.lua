@@ -4,24 +4,26 @@
 -- ARGV: token, reply, seconds after which an unread reply list vanishes, and how many replies that
 --   list keeps: 0 for an inbox, which loses none, and has its term from its relay
 -- Gives 1, or 0 where the token no longer held the message: then nothing is replied.
+-- A script is not undone, so what cannot be done must fail before the message is let go. The reply is
+-- pushed first, and taken back where it may not go out: to look at its list before would cost every
+-- reply one more call.
+local call, pushed = redis.call, nil
 local function act()
-  -- What is no list fails here, before the first change: a script is not undone.
-  if KEYS[4] then
-    redis.call('LLEN', KEYS[4])
-  end
-  -- The message itself last: where one of these fails, it is still in flight.
-  redis.call('HDEL', KEYS[3], ARGV[1])
-  redis.call('ZREM', KEYS[2], ARGV[1])
-  if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
+  pushed = KEYS[4] and call('RPUSH', KEYS[4], ARGV[2])
+  call('HDEL', KEYS[3], ARGV[1])
+  call('ZREM', KEYS[2], ARGV[1])
+  if call('HDEL', KEYS[1], ARGV[1]) == 0 then
+    if pushed then
+      call('RPOP', KEYS[4])
+    end
     return 0
   end
-  if KEYS[4] then
-    redis.call('RPUSH', KEYS[4], ARGV[2])
+  if pushed then
     if ARGV[4] == '0' then
-      redis.call('EXPIRE', KEYS[4], ARGV[3], 'NX')
+      call('EXPIRE', KEYS[4], ARGV[3], 'NX')
     else
-      redis.call('LTRIM', KEYS[4], '-' .. ARGV[4], -1)
-      redis.call('EXPIRE', KEYS[4], ARGV[3])
+      call('LTRIM', KEYS[4], '-' .. ARGV[4], -1)
+      call('EXPIRE', KEYS[4], ARGV[3])
     end
   end
   return 1
@@ -29,6 +31,9 @@ end
 local done, answer = pcall(act)
 if done then
   return answer
+end
+if pushed then
+  call('RPOP', KEYS[4])
 end
 -- Types are looked at only after a failure: that costs nothing where all is well.
 local expected = {'hash', 'zset', 'hash', 'list'}

@@ -21,50 +21,49 @@ local function wrong(problem, names)
   end
   return type(problem) == 'table' and problem or redis.error_reply('ERR ' .. tostring(problem))
 end
+local pcall = redis.pcall
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local paused = redis.pcall('HLEN', KEYS[1])
+local paused = pcall('HLEN', KEYS[1])
 if type(paused) == 'table' then
   -- Nobody knows which queues are paused.
   return wrong(paused, {KEYS[1], 'hash'})
 end
 paused = paused > 0
 local found, nth, meta, problem = {now}, 3 + (#KEYS - 1) / 4, nil, nil
-local function lease(i, messages)
-  local expiry = now + tonumber(ARGV[1])
-  for j = 1, #messages do
-    local token = ARGV[nth + j - 1]
-    redis.call('HSET', KEYS[i + 1], token, messages[j])
-    redis.call('ZADD', KEYS[i + 2], expiry, token)
-    redis.call('HSET', KEYS[i + 3], token, meta)
-  end
-end
 for i = 2, #KEYS, 4 do
   if nth > #ARGV then
     break
   end
   local number = (i + 2) / 4
-  local open = not paused or redis.call('HEXISTS', KEYS[1], ARGV[2 + number]) == 0
-  local messages = open and redis.pcall('LPOP', KEYS[i], #ARGV - nth + 1)
+  local open = not paused or pcall('HEXISTS', KEYS[1], ARGV[2 + number]) == 0
+  local messages = open and pcall('LPOP', KEYS[i], #ARGV - nth + 1)
   if messages then
     meta = meta or string.format('%.0f', now) .. ' ' .. ARGV[2]
-    local leased, why = not messages.err, messages
-    if leased then
-      leased, why = pcall(lease, i, messages)
-    end
-    if leased then
-      for j = 1, #messages do
-        found[#found + 1] = number
-        found[#found + 1] = messages[j]
+    local expiry, why, before = now + ARGV[1], messages.err and messages, #found
+    for j = 1, #messages do
+      local token = ARGV[nth + j - 1]
+      local one = pcall('HSET', KEYS[i + 1], token, messages[j])
+      local two = pcall('ZADD', KEYS[i + 2], expiry, token)
+      local three = pcall('HSET', KEYS[i + 3], token, meta)
+      why = type(one) == 'table' and one or type(two) == 'table' and two
+        or type(three) == 'table' and three
+      if why then
+        break
       end
+      found[before + 2 * j - 1] = number
+      found[before + 2 * j] = messages[j]
+    end
+    if not why then
       nth = nth + #messages
     else
       for j = #messages, 1, -1 do
-        redis.call('LPUSH', KEYS[i], messages[j])
         local token = ARGV[nth + j - 1]
-        redis.pcall('HDEL', KEYS[i + 1], token)
-        redis.pcall('ZREM', KEYS[i + 2], token)
-        redis.pcall('HDEL', KEYS[i + 3], token)
+        redis.call('LPUSH', KEYS[i], messages[j])
+        pcall('HDEL', KEYS[i + 1], token)
+        pcall('ZREM', KEYS[i + 2], token)
+        pcall('HDEL', KEYS[i + 3], token)
+        found[before + 2 * j], found[before + 2 * j - 1] = nil, nil
       end
       problem = problem or wrong(why, {
         KEYS[i], 'list', KEYS[i + 1], 'hash', KEYS[i + 2], 'zset', KEYS[i + 3], 'hash'})
