@@ -66,7 +66,11 @@ class ConnectionDropped(BrokerError):
 
 
 class Refused(BrokerError):
-    """Redis refused the command; nothing was changed"""
+    """Redis refused the command
+
+    A script that is refused halfway is not undone; those of `wire/lua` look before they change what
+    others need, so that no message is lost.
+    """
 
 
 class Unusable(BrokerError):

@@ -31,6 +31,7 @@ from queuerelay.status.listener import StatusListener
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import Status, ThisProcess
 from queuerelay.wire import url
+from queuerelay.wire.keys import Keys
 
 #: Seconds that leaving the list of nodes may take at shutdown; Redis may be away.
 LEAVE_BOUND: Final = 2.0
@@ -128,7 +129,8 @@ class BackendPart(Part):
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
         self._backend: Backend | Given
         if broker is None:
-            self._backend = Backend(config.redis, prefix=config.prefix, reactor=reactor)
+            keys = Keys(prefix=config.prefix, results=config.reply_prefix)
+            self._backend = Backend(config.redis, keys=keys, reactor=reactor)
         else:
             self._backend = Given(broker)
         self.broker: Broker = self._backend.broker

@@ -14,16 +14,16 @@ from queuerelay.wire.keys import Keys
 class Backend:
     """One broker for everything in this process; `start` and `stop` once each.
 
-    `redis` is what ``--redis`` takes, `prefix` that of our own keys. Raises `ConfigError`.
+    `redis` is what ``--redis`` takes, `keys` names everything in it. Raises `ConfigError`.
     """
 
-    def __init__(self, redis: str, *, prefix: str, reactor: Any) -> None:
+    def __init__(self, redis: str, *, keys: Keys, reactor: Any) -> None:
         where = url.parse(redis)
         self._server: EmbeddedServer | None = None
         if where.kind == "embedded":
             self._server = EmbeddedServer(where.path, reactor=reactor)
             where = self._server.url
-        self.broker: Broker = RedisBroker(where, reactor=reactor, keys=Keys(prefix=prefix))
+        self.broker: Broker = RedisBroker(where, reactor=reactor, keys=keys)
         self._running = False
 
     def start(self) -> None:

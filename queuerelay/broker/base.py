@@ -3,8 +3,8 @@
 A broker is a connection with parts: `queues`, `leases`, `delayed`, `dead_letters`, `gate`, `inbox`,
 `nodes`, `orders`, `clients` and `registry`. Every method that asks Redis for something returns a
 `Deferred` that fails with a `BrokerError`: `NotConnected` where nothing was done, `Refused` where
-Redis said no, and `ConnectionDropped` where nobody knows. What ends a claim is repeated over lost
-connections, until Redis answers or `Broker.stop`.
+Redis said no (what a script did before stays done), and `ConnectionDropped` where nobody knows.
+What ends a claim is repeated over lost connections, until Redis answers or `Broker.stop`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,10 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey
+from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey, WrongType
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.keys import Keys
 
 #: Takes a batch of raw replies. It may return a Deferred, which is awaited; where that fails with a
 #: `BrokerError`, the same batch comes again.
@@ -169,6 +170,9 @@ class NodesPart(Protocol):
     def survey(self) -> Deferred[Survey]:
         """What Redis knows of everybody, the depths of queues and the dead letters apart."""
 
+    def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
+        """The keys of `queues`, and those that all need, that are of the wrong type."""
+
 
 class OrdersPart(Protocol):
     """Orders: operators ask something of one node. Orders and reports are `wire.order`'s."""
@@ -241,6 +245,10 @@ class Bell(Protocol):
 
 class Broker(Protocol):
     """A broker for one process; `start` and `stop` once each."""
+
+    @property
+    def keys(self) -> Keys:
+        """The names of everything in Redis."""
 
     @property
     def queues(self) -> QueuesPart:

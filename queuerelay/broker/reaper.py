@@ -70,6 +70,7 @@ class Reaper:
         now = self._wall_clock()
         verdict = recover(
             claim.message,
+            keys=self._broker.keys,
             queue=claim.queue,
             worker=claim.holder,
             since=claim.since or now,

@@ -94,6 +94,17 @@ class NodeBeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrongType:
+    """A key of ours or of Resque's that somebody else has made something else of."""
+
+    key: str
+    #: As TYPE calls it: ``list``, ``hash``, ``zset``.
+    type: str
+    #: What it should be.
+    expected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What Redis knows of everybody. A part that Redis did not tell is as if there were none."""
 

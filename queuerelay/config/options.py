@@ -104,6 +104,12 @@ OPTIONS: Final = (
     ),
     Option(name="prefix", table="", help="Of our own keys in Redis", check=values.prefix),
     Option(
+        name="reply-prefix",
+        table="",
+        help="Of the Redis lists that take replies to jobs: no other is written for one",
+        check=values.prefix,
+    ),
+    Option(
         name="role",
         table="",
         help="What this process does: relay, pool, status, with commas",

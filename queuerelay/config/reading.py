@@ -30,6 +30,8 @@ from queuerelay.config.shape import (
 )
 from queuerelay.config.values import COMMAND, Check
 from queuerelay.errors import ConfigError
+from queuerelay.wire.destination import overlap
+from queuerelay.wire.keys import Keys
 
 
 def load(path: str | None = None, options: Mapping[str, object] | None = None) -> Config:
@@ -78,6 +80,7 @@ def _made(
 
 
 def _check_together(config: Config, names: Mapping[str, str]) -> None:
+    _check_reply_prefix(config, names)
     relay = config.relay
     if relay.max_held_bytes < relay.max_body:
         raise ConfigError.of(
@@ -95,6 +98,17 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
         raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
     if "status" in config.role and config.status.listen is None:
         raise ConfigError.of(names["status.listen"], OFF, "an endpoint for the role status")
+
+
+def _check_reply_prefix(config: Config, names: Mapping[str, str]) -> None:
+    taken = overlap(config.reply_prefix, Keys(prefix=config.prefix))
+    legacy = config.relay.legacy_replies
+    if taken is None and legacy is not None and legacy.startswith(config.reply_prefix):
+        taken = legacy
+    if taken is not None:
+        raise ConfigError.of(
+            names["reply_prefix"], config.reply_prefix, f"a prefix apart from that of {taken!r}"
+        )
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -183,6 +183,8 @@ class Config:
     redis: str = "redis://localhost:6379/0"
     #: Prefix of our own keys in Redis.
     prefix: str = "queuerelay:"
+    #: Of the lists that take replies to jobs.
+    reply_prefix: str = "queuerelay:results:"
     #: Which of `ROLES` this process has.
     role: tuple[str, ...] = ("relay", "status")
     relay: RelayConfig = field(default_factory=RelayConfig)

@@ -78,6 +78,7 @@ class Disposition:
         self._count("unreadable")
         verdict = unreadable(
             claim.message,
+            keys=self._broker.keys,
             queue=claim.queue,
             worker=self._holder,
             error=error,
@@ -117,7 +118,7 @@ class Disposition:
     async def stumbled(self, claim: Claim) -> None:
         """An error of ours, which another try may not meet: it counts as a crash."""
         try:
-            work = task.read(claim)
+            work = task.read(claim, self._broker.keys)
         except MessageError:
             await self._settler.sleep(_STUMBLE)
             return

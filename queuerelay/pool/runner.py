@@ -42,6 +42,7 @@ class Runner:
         self, config: PoolConfig, runtime: Runtime, disposition: Disposition, rest: Cooldown
     ) -> None:
         self._config = config
+        self._keys = runtime.broker.keys
         self._launch = runtime.processes.launch
         self._clock = runtime.clock
         self._wall_clock = runtime.wall_clock
@@ -79,7 +80,7 @@ class Runner:
     async def _work_on(self, slot: PoolSlot) -> None:
         claim, now = slot.claim, self._wall_clock()
         try:
-            work = task.read(claim)
+            work = task.read(claim, self._keys)
         except MessageError as error:
             await self._disposition.unreadable(claim, error)
             return

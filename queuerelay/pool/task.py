@@ -22,7 +22,9 @@ from queuerelay.processes.confine import ProcessLimits, prefix
 from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.destination import destination
 from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Attempt, Message, Request, decode_message
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.reply import NO_BODY_STATUSES, encode_reply
@@ -41,6 +43,8 @@ class Work:
     attempt: int
     #: ``args[0]``, with its integers as they are; None where there is none.
     argument: Any
+    #: The list that takes the reply, None where nobody waits for one.
+    reply_to: str | None
 
     @property
     def id(self) -> str:
@@ -52,7 +56,7 @@ class Work:
     @property
     def wants_output(self) -> bool:
         """Whether stdout is somebody's answer."""
-        return self.message.reply_to is not None
+        return self.reply_to is not None
 
     def stdin(self) -> bytes:
         """What the script reads: the request's body, or ``args[0]`` as JSON.
@@ -76,13 +80,22 @@ class OutgoingReply:
     reply: bytes
 
 
-def read(claim: Claim) -> Work:
-    """The work in a claimed message; `MessageError` where it has none."""
+def read(claim: Claim, keys: Keys) -> Work:
+    """The work in a claimed message; `MessageError` where it has none, or where its reply would go
+    where none may.
+    """
     message = decode_message(claim.message)
+    reply_to = destination(message, keys)
     argument: Any = message.args[0] if message.args else None
     if message.request is None and message.args and _LONG.search(claim.message):
         argument = exact.load(claim.message)["args"][0]
-    return Work(claim=claim, message=message, attempt=len(message.attempts) + 1, argument=argument)
+    return Work(
+        claim=claim,
+        message=message,
+        attempt=len(message.attempts) + 1,
+        argument=argument,
+        reply_to=reply_to,
+    )
 
 
 class Workshop:
@@ -186,7 +199,7 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Outgoing
     Raises `ReplyError` where it is none: no CGI header block, or output of which some is missing.
     """
     message = work.message
-    if message.reply_to is None:
+    if work.reply_to is None:
         return None
     try:
         printed = output.value()
@@ -208,7 +221,7 @@ def success(work: Work, output: Capture, *, wait: float, run: float) -> Outgoing
             body=parsed.body,
             timing=timing,
         )
-    return OutgoingReply(reply_to=message.reply_to, reply=reply)
+    return OutgoingReply(reply_to=work.reply_to, reply=reply)
 
 
 def _without_body(request: Request, answer: CgiReply) -> bool:
@@ -222,11 +235,10 @@ _PROBLEMS: Final = {502: "worker-failed", 504: "worker-timeout"}
 
 def refusal(work: Work, status: int, text: str) -> OutgoingReply | None:
     """The reply to whoever waits for a message that came to nothing, if anybody does."""
-    reply_to = work.message.reply_to
-    if reply_to is None:
+    if work.reply_to is None:
         return None
     return OutgoingReply(
-        reply_to=reply_to,
+        reply_to=work.reply_to,
         reply=encode_reply(
             node_id=_node_id(work),
             status=status,

@@ -16,8 +16,11 @@ from queuerelay.wire.dead_letter import Requeue
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.recovery import Drop, Retry, Verdict
 
-#: Seconds that a reply waits in an inbox that nobody reads; the relay that reads it renews this.
+#: Seconds that a reply waits where nobody reads it. The relay that reads an inbox renews this, and
+#: so does each further reply on a job's list.
 REPLY_LIFE: Final = 3600
+#: Replies that are kept on a job's list; the oldest are dropped.
+MOST_RESULTS: Final = 1000
 
 Argument = str | bytes | int | float
 #: A command as a client takes it.
@@ -87,7 +90,8 @@ def ack(
     names = keys.lease(queue)
     if reply_to is None:
         return Call("ack", names, [token], _is_one)
-    return Call("ack", [*names, reply_to], [token, reply, _life(keys, reply_to)], _is_one)
+    args: list[Argument] = [token, reply, REPLY_LIFE, _most(keys, reply_to)]
+    return Call("ack", [*names, reply_to], args, _is_one)
 
 
 def retry(keys: Keys, queue: str, token: str, message: bytes) -> Call[bool]:
@@ -110,7 +114,7 @@ def fail(
     names = [*keys.lease(queue), keys.failed]
     if reply_to is None or reply is None:
         return Call("fail", names, [token, entry], _is_one)
-    args: list[Argument] = [token, entry, reply, _life(keys, reply_to)]
+    args: list[Argument] = [token, entry, reply, REPLY_LIFE, _most(keys, reply_to)]
     return Call("fail", [*names, reply_to], args, _is_one)
 
 
@@ -164,7 +168,7 @@ def frame(
 ) -> Call[Progress]:
     """Push a part of the streamed reply to the request `node_id`; an empty one only looks."""
     names = [keys.inflight(queue), reply_to, keys.gone(node_id), keys.taken(node_id)]
-    return Call("frame", names, [token, frame, _life(keys, reply_to)], Progress._make)
+    return Call("frame", names, [token, frame, REPLY_LIFE], Progress._make)
 
 
 def find(keys: Keys, queues: Sequence[str], token: str) -> list[Command]:
@@ -279,11 +283,9 @@ def requeue(keys: Keys, entry: bytes, back: Requeue | None = None) -> Call[bool]
     return Call("requeue", names, [entry, back.message, back.queue], _is_one)
 
 
-def _life(keys: Keys, reply_to: str) -> int:
-    """Seconds after which a reply may vanish that nobody reads: only a relay's inbox may, a list of
-    anyone else's is not ours to expire.
-    """
-    return REPLY_LIFE if reply_to.startswith(keys.inbox("")) else 0
+def _most(keys: Keys, reply_to: str) -> int:
+    """How many replies the list keeps: a job's is bounded, a relay's inbox (0) loses nothing."""
+    return MOST_RESULTS if reply_to.startswith(keys.results) else 0
 
 
 def _ms(seconds: float) -> int:

@@ -12,6 +12,8 @@ class Keys:
     prefix: str = "queuerelay:"
     #: Prefix of Resque's keys; Resque's own default.
     resque: str = "resque:"
+    #: Prefix of the lists that take replies to jobs; no other key begins so.
+    results: str = "queuerelay:results:"
 
     def queue(self, queue: str) -> str:
         """List: the messages that wait."""
@@ -26,6 +28,14 @@ class Keys:
     def failed(self) -> str:
         """List: dead letters, appended only."""
         return f"{self.resque}failed"
+
+    def beginnings(self) -> list[str]:
+        """How each of our own keys begins, `results` apart."""
+        several = (self.inbox, self.legacy_inbox, self.node, self.orders, self.reports)
+        of_queues = (self.inflight, self.leases, self.meta, self.delayed)
+        of_requests = (self.gone, self.taken)
+        named = [name("") for name in (*several, *of_queues, *of_requests)]
+        return [self.nodes, self.gate, *named]
 
     def inbox(self, node_id: str) -> str:
         """List: replies for one relay."""
@@ -72,6 +82,23 @@ class Keys:
         """What taking a message from one of `queues` needs, in the order of the scripts' KEYS."""
         taken = [key for queue in queues for key in (self.queue(queue), *self.lease(queue))]
         return [self.gate, *taken]
+
+    def types(self, queues: Sequence[str]) -> dict[str, str]:
+        """What TYPE says of the keys of `queues`, and of those that all need, where they are."""
+        found = {
+            self.gate: "hash",
+            self.nodes: "zset",
+            self.queues: "set",
+            self.workers: "set",
+            self.failed: "list",
+        }
+        for queue in queues:
+            found[self.queue(queue)] = "list"
+            found[self.inflight(queue)] = "hash"
+            found[self.leases(queue)] = "zset"
+            found[self.meta(queue)] = "hash"
+            found[self.delayed(queue)] = "zset"
+        return found
 
     def delayed(self, queue: str) -> str:
         """Sorted set: token, a space and the message, by the ms of Redis time when it is due.

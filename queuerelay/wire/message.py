@@ -94,7 +94,7 @@ class Message:
 
     @property
     def reply_to(self) -> str | None:
-        """The list on which a reply may be awaited, None where the message names none."""
+        """The list that the message names for its reply: `destination` says whether to follow."""
         if self.request is not None:
             return self.request.reply_to
         first = self.args[0] if self.args else None
@@ -315,19 +315,3 @@ def _decode_body(first: dict[str, Any]) -> bytes:
         return decode_body(first.get("body"), first.get("body_encoding"))
     except ValueError as error:
         raise MessageError(f"args[0].{error}") from error
-
-
-def salvage_reply_to(raw: bytes) -> tuple[str | None, str | None]:
-    """``node_id`` and ``reply_to`` of a request that is otherwise wrong; None where missing."""
-    try:
-        args = load_object(raw, error=MessageError).get("args")
-    except MessageError:
-        return None, None
-    first = args[0] if isinstance(args, list) and args else None
-    if not isinstance(first, dict):
-        return None, None
-    node_id, reply_to = first.get("node_id"), first.get("reply_to")
-    return (
-        node_id if isinstance(node_id, str) and node_id else None,
-        reply_to if isinstance(reply_to, str) and reply_to else None,
-    )

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from queuerelay.errors import MessageError
+from queuerelay.wire.destination import destination, salvage
 from queuerelay.wire.failure import encode_failure
-from queuerelay.wire.message import Attempt, Message, decode_message, salvage_reply_to, with_attempt
+from queuerelay.wire.keys import Keys
+from queuerelay.wire.message import Attempt, Message, decode_message, with_attempt
 from queuerelay.wire.reply import encode_reply
 
 #: How often a message is tried in all.
@@ -44,7 +46,14 @@ Verdict = Retry | Fail | Drop
 
 
 def recover(
-    raw: bytes, *, queue: str, worker: str, since: float, now: float, tries: int = TRIES
+    raw: bytes,
+    *,
+    keys: Keys,
+    queue: str,
+    worker: str,
+    since: float,
+    now: float,
+    tries: int = TRIES,
 ) -> Verdict:
     """The verdict on `raw`, which `worker` took at `since` and never acknowledged.
 
@@ -52,8 +61,9 @@ def recover(
     """
     try:
         message = decode_message(raw)
+        reply_to = destination(message, keys)
     except MessageError as error:
-        return unreadable(raw, queue=queue, worker=worker, error=error, now=now)
+        return unreadable(raw, keys=keys, queue=queue, worker=worker, error=error, now=now)
     request = message.request
     if request is not None and request.deadline <= now:
         return Drop()
@@ -70,6 +80,7 @@ def recover(
     return failed(
         raw,
         message,
+        reply_to=reply_to,
         queue=queue,
         worker=worker,
         exception="WorkerDied",
@@ -79,9 +90,11 @@ def recover(
     )
 
 
-def unreadable(raw: bytes, *, queue: str, worker: str, error: MessageError, now: float) -> Fail:
-    """The verdict on a message that cannot be understood: kept as far as it is readable, and
-    answered 502 where it still says to whom.
+def unreadable(
+    raw: bytes, *, keys: Keys, queue: str, worker: str, error: MessageError, now: float
+) -> Fail:
+    """The verdict on a message that cannot be understood, or would have its reply where none may
+    go: kept as far as it is readable, and answered 502 where it still says to whom.
     """
     entry = encode_failure(
         raw=raw,
@@ -91,9 +104,10 @@ def unreadable(raw: bytes, *, queue: str, worker: str, error: MessageError, now:
         error=str(error),
         failed_at=now,
     )
-    node_id, reply_to = salvage_reply_to(raw)
-    if node_id is None or reply_to is None:
+    waiting = salvage(raw, keys)
+    if waiting is None:
         return Fail(entry=entry)
+    node_id, reply_to = waiting
     return Fail(entry=entry, reply_to=reply_to, reply=_bad_gateway(node_id))
 
 
@@ -101,6 +115,7 @@ def failed(
     raw: bytes,
     message: Message,
     *,
+    reply_to: str | None,
     queue: str,
     worker: str,
     exception: str,
@@ -108,7 +123,9 @@ def failed(
     now: float,
     attempts: tuple[Attempt, ...] = (),
 ) -> Fail:
-    """The verdict on a readable message that failed for good; its client gets 502."""
+    """The verdict on a readable message that failed for good; its client, who waits at `reply_to`,
+    gets 502.
+    """
     entry = encode_failure(
         raw=raw,
         queue=queue,
@@ -121,7 +138,7 @@ def failed(
     if message.request is None:
         return Fail(entry=entry)
     request = message.request
-    return Fail(entry=entry, reply_to=request.reply_to, reply=_bad_gateway(request.node_id))
+    return Fail(entry=entry, reply_to=reply_to, reply=_bad_gateway(request.node_id))
 
 
 def _bad_gateway(node_id: str) -> bytes:

@@ -126,7 +126,12 @@ class LeaseKeeper:
             since = claim.since or now
             try:
                 verdict = recover(
-                    claim.message, queue=queue, worker=claim.holder, since=since, now=now
+                    claim.message,
+                    keys=self._settings.keys,
+                    queue=queue,
+                    worker=claim.holder,
+                    since=since,
+                    now=now,
                 )
             except Exception:
                 log.exception("cannot decide about a dead worker's message on %s", queue)

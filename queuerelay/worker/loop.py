@@ -22,6 +22,7 @@ from queuerelay.errors import MessageError
 from queuerelay.wire import commands
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.commands import Call
+from queuerelay.wire.destination import destination
 from queuerelay.wire.message import Message, Request, decode_message
 from queuerelay.wire.recovery import Verdict, failed, unreadable
 from queuerelay.wire.reply import encode_reply
@@ -166,7 +167,7 @@ class WorkerLoop:
 
     def _claimed(self, token: str, answer: Any) -> Claim | None:
         if isinstance(answer, ResponseError):
-            # Refused, so nothing was taken; the doorbell rings if there is anything to take.
+            # Refused, and then claim.lua takes nothing, or puts it back; the doorbell rings again.
             self._pause()
             return None
         if isinstance(answer, Exception):
@@ -215,14 +216,21 @@ class WorkerLoop:
         holder = self._settings.holder
         try:
             message = decode_message(claim.message)
+            # A request that passes names the inbox that is its own, so it is followed as it stands.
+            reply_to = destination(message, self._settings.keys)
         except MessageError as error:
             log.warning("unreadable message on %s, now in resque:failed: %s", claim.queue, error)
             verdict = unreadable(
-                claim.message, queue=claim.queue, worker=holder, error=error, now=claim.since
+                claim.message,
+                keys=self._settings.keys,
+                queue=claim.queue,
+                worker=holder,
+                error=error,
+                now=claim.since,
             )
             return self._concluded(claim, verdict)
         if message.request is None:
-            return self._refuse_job(claim, message)
+            return self._refuse_job(claim, message, reply_to)
         if message.request.deadline <= claim.since:
             self._skipped += 1
             log.debug("skipped %s: past its deadline", message.request.node_id)
@@ -290,11 +298,12 @@ class WorkerLoop:
         )
         return self._reply(claim, request.reply_to, reply)
 
-    def _refuse_job(self, claim: Claim, message: Message) -> End:
+    def _refuse_job(self, claim: Claim, message: Message, reply_to: str | None) -> End:
         log.warning("a job of class %r on %s, now in resque:failed", message.cls, claim.queue)
         verdict = failed(
             claim.message,
             message,
+            reply_to=reply_to,
             queue=claim.queue,
             worker=self._settings.holder,
             exception="NotARequest",

@@ -15,6 +15,7 @@ from wsgiref.types import WSGIApplication
 
 from queuerelay import __version__
 from queuerelay.errors import ConfigError
+from queuerelay.wire.destination import overlap
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
 from queuerelay.worker.settings import MAX_REPLY, WorkerSettings
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("redis-py is not installed: pip install 'queuerelay[worker]'")
         url = parse(options.redis)
         address = _address(url)
+        keys = _keys(options.prefix, options.reply_prefix)
         if options.chdir is not None:
             _chdir(options.chdir)
         application = load_application(options.application)
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     # Again: the application may have set up logging, and that may have silenced us.
     _log_to_stderr(options.log_level)
-    _assemble(options, application, url, address)
+    _assemble(options, application, keys, url, address)
     return 0
 
 
@@ -94,7 +96,11 @@ def _is_missing(error: BaseException, module_name: str) -> bool:
 
 
 def _assemble(
-    options: argparse.Namespace, application: WSGIApplication, url: RedisUrl, address: str
+    options: argparse.Namespace,
+    application: WSGIApplication,
+    keys: Keys,
+    url: RedisUrl,
+    address: str,
 ) -> None:
     # Here, so that what is wrong is said in one line where redis-py is missing.
     from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
@@ -102,7 +108,6 @@ def _assemble(
     from queuerelay.worker.link import Link, Outage
     from queuerelay.worker.loop import WorkerLoop
 
-    keys = Keys(prefix=options.prefix)
     holder = f"{socket.gethostname()}:{os.getpid()}"
     settings = WorkerSettings(
         keys=keys,
@@ -140,6 +145,14 @@ def _assemble(
         doorbell.watch(queue, keys, link)
     loop.run()
     keeper.stop()
+
+
+def _keys(prefix: str, results: str) -> Keys:
+    keys = Keys(prefix=prefix, results=results)
+    taken = overlap(results, keys)
+    if taken is not None:
+        raise ConfigError.of("--reply-prefix", results, f"a prefix apart from that of {taken!r}")
+    return keys
 
 
 def _address(url: RedisUrl) -> str:
@@ -220,6 +233,11 @@ def _parser() -> argparse.ArgumentParser:
         help="end with status 0 after so many requests; 0: never",
     )
     add("--prefix", default=Keys().prefix, help="of queuerelay's own keys in Redis; the relay's")
+    add(
+        "--reply-prefix",
+        default=Keys().results,
+        help="of the lists that take replies to jobs; the pools'",
+    )
     add("--chdir", metavar="DIR", help="go there before the application is imported")
     add(
         "--log-level",

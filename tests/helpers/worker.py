@@ -127,8 +127,18 @@ class Stage:
         self.workers.append(worker)
         return worker.ready()
 
-    def push(self, url, *, method="GET", queue="requests", life=60.0, body=b"", reply_to=INBOX):
-        node_id = f"test-{uuid.uuid4().hex}"
+    def push(
+        self,
+        url,
+        *,
+        method="GET",
+        queue="requests",
+        life=60.0,
+        body=b"",
+        node="test",
+        reply_to=INBOX,
+    ):
+        node_id = f"{node}-{uuid.uuid4().hex}"
         now = time.time()
         message = encode_request(
             queue=queue,

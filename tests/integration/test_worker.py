@@ -57,13 +57,23 @@ def test_answers(stage):
     assert "203.0.113.5" not in worker.log
 
 
-def test_an_unread_inbox_vanishes_and_other_lists_do_not(stage):
+def test_an_unread_inbox_vanishes(stage):
     stage.worker()
-    for reply_to in (INBOX, "somewhere"):
-        stage.push("/", reply_to=reply_to)
-        eventually(lambda reply_to=reply_to: stage.redis.llen(reply_to))
+    stage.push("/")
+    eventually(lambda: stage.redis.llen(INBOX))
     assert 0 < stage.redis.ttl(INBOX) <= 3600
-    assert stage.redis.ttl("somewhere") == -1
+
+
+@pytest.mark.parametrize("reply_to", ["queuerelay:gate", "queuerelay:inbox:other", "resque:failed"])
+def test_a_reply_goes_only_to_the_inbox_of_its_own_relay(stage, reply_to):
+    stage.push("/", reply_to=reply_to)
+    stage.worker()
+    assert stage.reply(stage.push("/after")).status == 201
+    stage.done()
+    (entry,) = stage.failed()
+    assert f"reply_to: '{reply_to}' is not 'queuerelay:inbox:test'" in entry["error"]
+    assert stage.redis.llen(INBOX) == 0
+    assert not stage.redis.exists("queuerelay:gate", "queuerelay:inbox:other")
 
 
 def test_an_application_that_fails_gives_500_and_lives_on(stage):
@@ -382,7 +392,7 @@ MALFORMED = [
     b"[]",
     b'{"class":"RequestProcessor","args":[]}',
     b'{"class":"RequestProcessor","args":[{"node_id":"n"}]}',
-    b'{"class":"RequestProcessor","args":[{"node_id":"n","url":"/","reply_to":"r","headers":5}]}',
+    b'{"class":"RequestProcessor","args":[{"node_id":"n","url":"/","reply_to":"queuerelay:inbox:n","headers":5}]}',
     b'{"class":"SendMail","args":[1,"two"],"queue":"requests","id":"j-1"}',
 ]
 
@@ -510,8 +520,8 @@ def test_an_application_that_sets_up_logging_does_not_silence_the_worker(stage):
 
 
 def test_a_reply_list_of_another_type_stops_nobody(stage):
-    stage.redis.set("not-a-list", "x")
+    stage.redis.set("queuerelay:inbox:odd", "x")
     stage.worker()
-    stage.push("/", reply_to="not-a-list")
+    stage.push("/", node="odd", reply_to="queuerelay:inbox:odd", life=2.0)
     assert stage.reply(stage.push("/next")).status == 201
     stage.done()

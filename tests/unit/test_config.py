@@ -380,6 +380,23 @@ def test_any_text_is_taken_or_refused_in_one_line(options):
         assert isinstance(config, Config)
 
 
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({"reply-prefix": "queuerelay:gate"}, "queuerelay:gate"),
+        ({"reply-prefix": "queuerelay:"}, "queuerelay:nodes"),
+        ({"reply-prefix": "resque:queue:"}, "resque:"),
+        ({"reply-prefix": "mine:", "prefix": "mine:"}, "mine:nodes"),
+        ({"reply-prefix": "resp", "legacy-replies": "responses"}, "responses"),
+    ],
+)
+def test_replies_to_jobs_are_apart_from_all_other_keys(options, taken):
+    given = options["reply-prefix"]
+    expected = f"--reply-prefix: got {given!r}, expected a prefix apart from that of {taken!r}"
+    assert refused(None, options).endswith(expected)
+    assert load(None, {"reply-prefix": "answers:"}).reply_prefix == "answers:"
+
+
 def test_imports_no_twisted():
     script = "import sys, queuerelay.config; print([m for m in sys.modules if 'twisted' in m])"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

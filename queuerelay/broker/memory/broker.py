@@ -47,6 +47,7 @@ class MemoryBroker:
     ) -> None:
         self._clock = clock
         self.store = store = store or MemoryStore(clock=clock, wall_clock=wall_clock)
+        self.keys = store.keys
         self._connection = connection = MemoryConnection(clock)
         self._on_up: list[Callable[[], object]] = []
         self._bells: list[MemoryBell] = []

@@ -1,11 +1,13 @@
 """The list of nodes, and a look at everybody, in memory."""
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred
 
 from queuerelay.broker.memory.connection import MemoryConnection
 from queuerelay.broker.memory.inbox import MemoryInbox
 from queuerelay.broker.memory.store import ListedNode, MemoryStore
-from queuerelay.broker.records import NODE_SILENCE, SNAPSHOT_LIFE, NodeBeat, Survey
+from queuerelay.broker.records import NODE_SILENCE, SNAPSHOT_LIFE, NodeBeat, Survey, WrongType
 
 
 class MemoryNodes:
@@ -52,6 +54,10 @@ class MemoryNodes:
     def survey(self) -> Deferred[Survey]:
         """What Redis knows of everybody."""
         return self._connection.ask(self._survey)
+
+    def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
+        """What a test has put there."""
+        return self._connection.ask(lambda: list(self._store.wrong_types))
 
     def _survey(self) -> Survey:
         store, now = self._store, self._store.seconds()

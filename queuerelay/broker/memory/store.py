@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
-from queuerelay.broker.records import Gate
+from queuerelay.broker.records import Gate, WrongType
 from queuerelay.errors import Refused
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.commands import REPLY_LIFE
+from queuerelay.wire.commands import MOST_RESULTS, REPLY_LIFE
 from queuerelay.wire.keys import Keys
 
 
@@ -120,6 +120,8 @@ class MemoryStore:
         self.stats: dict[tuple[str, str | None], int] = {}
         #: ``resque:pause-all-workers``.
         self.all_paused = False
+        #: What `wrong_types` is to say.
+        self.wrong_types: list[WrongType] = []
 
     # To look at
 
@@ -215,7 +217,12 @@ class MemoryStore:
     def send_reply(self, reply_to: str, reply: bytes) -> None:
         """Push a reply, as the scripts that end a lease do."""
         self.append(reply_to, [reply])
-        if reply_to.startswith(self.keys.inbox("")):
+        if reply_to.startswith(self.keys.results):
+            kept = self.lists.get(reply_to)
+            while len(kept) > MOST_RESULTS:
+                kept.popleft()
+            self.lists.expire(reply_to, REPLY_LIFE)
+        else:
             self.lists.expire(reply_to, REPLY_LIFE, unless_set=True)
 
     # The gate

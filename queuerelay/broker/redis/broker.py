@@ -45,7 +45,7 @@ class RedisBroker:
     ) -> None:
         self._url = url
         self._reactor = reactor
-        self._keys = keys = keys or Keys()
+        self.keys = keys = keys or Keys()
         self._outages = OutageLog(url.redacted, reactor)
         self._commands = commands = self._connection("commands")
         commands.on_up = self._up
@@ -110,7 +110,7 @@ class RedisBroker:
         """A bell for `queues`, with a connection for each from the first wait on."""
         bell = RedisBell(
             queues,
-            keys=self._keys,
+            keys=self.keys,
             connect=lambda: self._connection(f"bell-{next(self._peeks)}"),
             clock=self._reactor,
         )

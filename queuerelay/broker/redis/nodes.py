@@ -20,6 +20,7 @@ from queuerelay.broker.records import (
     SNAPSHOT_LIFE,
     NodeBeat,
     Survey,
+    WrongType,
 )
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.inbox import RedisInbox
@@ -151,6 +152,21 @@ class RedisNodes:
             dead_letters=dead_letters or 0,
             paused=paused == b"true",
         )
+
+    def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
+        """The keys of `queues`, and those that all need, that are of the wrong type."""
+        return Deferred.fromCoroutine(self._wrong_types(queues))
+
+    async def _wrong_types(self, queues: Sequence[str]) -> list[WrongType]:
+        types = self._keys.types(queues)
+        answers = await self._commands.pipeline(*(("TYPE", key) for key in types))
+        found = []
+        for (key, expected), answer in zip(types.items(), answers, strict=True):
+            # What may not be looked at is not known to be wrong.
+            is_ = expected if isinstance(answer, BrokerError) else _text(answer)
+            if is_ not in ("none", expected):
+                found.append(WrongType(key=key, type=is_, expected=expected))
+        return found
 
     async def _second(
         self, nodes: Sequence[str], workers: Sequence[str]

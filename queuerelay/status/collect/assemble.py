@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from queuerelay.broker.records import Gate, QueueDepth, Survey
+from queuerelay.broker.records import Gate, QueueDepth, Survey, WrongType
 from queuerelay.status.collect import health
 from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.history import (
@@ -48,6 +48,8 @@ class Seen:
     survey: Survey = field(default_factory=Survey)
     depths: Mapping[str, QueueDepth] = field(default_factory=dict)
     gates: Mapping[str, Gate] = field(default_factory=dict)
+    #: Keys that nobody can use as they are.
+    wrong_types: Sequence[WrongType] = ()
     failures: DeadLetters = field(default_factory=DeadLetters)
     readings: Mapping[str, NodeReading] = field(default_factory=dict)
     #: Queues that nodes are configured for.
@@ -116,6 +118,7 @@ def assemble(
         window=WINDOW,
         health=health.judge(
             redis=redis,
+            wrong_types=seen.wrong_types if seen.up else (),
             nodes=nodes,
             queues=queues,
             held=held,

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from queuerelay import __version__
 from queuerelay.broker.base import Broker
 from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey
-from queuerelay.errors import BrokerError
+from queuerelay.errors import BrokerError, Refused
 from queuerelay.loop import Loop
 from queuerelay.seldom import Seldom
 from queuerelay.status.collect import dead_letters, nodes
@@ -41,6 +41,8 @@ PAGE: Final = 20
 LONGEST_PAGE: Final = 50
 #: Seconds between two looks at the dead letters while their number stays.
 FAILURES_INTERVAL: Final = 10.0
+#: Seconds between two looks at the types of all keys while none is wrong, and none was refused.
+TYPES_INTERVAL: Final = 5.0
 #: Pages of dead letters that are read at a time.
 READERS: Final = 2
 
@@ -74,6 +76,7 @@ class Collector:
         self._readers = DeferredSemaphore(READERS)
         self._heard: float | None = None
         self._failures_at = -FAILURES_INTERVAL
+        self._types_at = -TYPES_INTERVAL
         self._seen = Seen(address=address, since=wall_clock(), ledger=Ledger())
         self._rates, self._recent, self._hour = QueueRates(), Recent(), Hour()
         self._loop = Loop("collect", INTERVAL, self._turn, clock=clock)
@@ -118,26 +121,46 @@ class Collector:
         return Deferred.fromCoroutine(self._look())
 
     async def _look(self) -> None:
+        seen = self._seen
         try:
             survey = await self._broker.nodes.survey()
             self._read(survey)
-            gates = await self._broker.gate.look()
-            names = self._queue_names({*survey.queues, *gates})
-            depths = await self._broker.queues.depths(names)
-            await self._look_at_failures(survey)
+            if seen.wrong_types or self._types_at + TYPES_INTERVAL <= self._clock.seconds():
+                await self._look_at_types(survey)
+            try:
+                depths, gates = await self._look_closely(survey)
+            except Refused:
+                await self._look_at_types(survey)
+                if not seen.wrong_types:
+                    raise
+                depths, gates = await self._look_closely(survey)
         except BrokerError:
             # The connection logs its outage.
-            self._seen.up = False
+            seen.up = False
         else:
             self._heard = self._clock.seconds()
-            self._saw(survey, dict(zip(names, depths, strict=True)), gates)
+            seen.up, seen.survey, seen.depths, seen.gates = True, survey, depths, gates
         self._make()
 
-    def _saw(
-        self, survey: Survey, depths: Mapping[str, QueueDepth], gates: Mapping[str, Gate]
-    ) -> None:
-        seen = self._seen
-        seen.up, seen.survey, seen.depths, seen.gates = True, survey, depths, gates
+    async def _look_closely(
+        self, survey: Survey
+    ) -> tuple[Mapping[str, QueueDepth], Mapping[str, Gate]]:
+        """Queues and gates, and the dead letters; what has the wrong type is left as it was."""
+        keys, wrong = self._broker.keys, {one.key for one in self._seen.wrong_types}
+        gates = self._seen.gates if keys.gate in wrong else await self._broker.gate.look()
+        names = self._queue_names({*survey.queues, *gates})
+        if wrong:
+            parts = (keys.queue, keys.delayed, keys.inflight)
+            names = [name for name in names if wrong.isdisjoint(part(name) for part in parts)]
+        depths = await self._broker.queues.depths(names)
+        if keys.failed not in wrong:
+            await self._look_at_failures(survey)
+        return dict(zip(names, depths, strict=True)), gates
+
+    async def _look_at_types(self, survey: Survey) -> None:
+        self._types_at = self._clock.seconds()
+        names = self._queue_names({*survey.queues, *self._seen.gates})
+        self._seen.wrong_types = await self._broker.nodes.wrong_types(names)
 
     async def _look_at_failures(self, survey: Survey) -> None:
         now, seen = self._clock.seconds(), self._seen

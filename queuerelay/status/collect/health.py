@@ -1,8 +1,10 @@
 """The health of the whole, by rules on what was collected."""
 
+import shlex
 from collections.abc import Iterable
 from typing import Final
 
+from queuerelay.broker.records import WrongType
 from queuerelay.status.collect.snapshot import (
     Health,
     NodeStatus,
@@ -31,6 +33,7 @@ _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
 def judge(
     *,
     redis: Redis,
+    wrong_types: Iterable[WrongType],
     nodes: Iterable[NodeStatus],
     queues: Iterable[QueueStatus],
     held: Iterable[RelayStatus],
@@ -41,6 +44,7 @@ def judge(
     """The health; `new_failures` are the dead letters of the last minutes."""
     reasons = [
         *_redis(redis),
+        *map(_wrong_type, wrong_types),
         *(reason for node in nodes for reason in _node(node)),
         *(reason for queue in queues for reason in _queue(queue)),
         *(reason for one in held for reason in _held(one)),
@@ -74,6 +78,16 @@ def _redis(redis: Redis) -> Iterable[Reason]:
             yield _warn(
                 "redis-memory", redis.address, f"Redis has {share:.0%} of its memory in use"
             )
+
+
+def _wrong_type(wrong: WrongType) -> Reason:
+    key = shlex.quote(wrong.key)
+    return _alarm(
+        "wrong-type",
+        wrong.key,
+        f"{wrong.key} is a {wrong.type}, expected a {wrong.expected}: it is not ours; look at it, "
+        f"then redis-cli DEL {key}",
+    )
 
 
 def _node(node: NodeStatus) -> Iterable[Reason]:

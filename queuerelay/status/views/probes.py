@@ -42,6 +42,8 @@ class _Probes:
         why = []
         if not self._status.broker.is_up:
             why.append("redis-down")
+        if any(one.code == "wrong-type" for one in self._status.snapshot.health.reasons):
+            why.append("wrong-type")
         if self._status.draining:
             why.append("draining")
         return json_answer({"ok": not why, "reasons": why}, 503 if why else 200)

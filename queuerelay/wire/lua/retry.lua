@@ -3,12 +3,29 @@
 -- KEYS: inflight, leases, meta, list
 -- ARGV: token, message
 -- Gives 1, or 0 where the token no longer held the message.
--- What is no list fails here, before the first change: a script is not undone.
-redis.call('LLEN', KEYS[4])
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
-  return 0
+local function act()
+  -- What is no list fails here, before the first change: a script is not undone.
+  redis.call('LLEN', KEYS[4])
+  -- The message itself last: where one of these fails, it is still in flight.
+  redis.call('HDEL', KEYS[3], ARGV[1])
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then
+    return 0
+  end
+  redis.call('LPUSH', KEYS[4], ARGV[2])
+  return 1
 end
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[1])
-redis.call('LPUSH', KEYS[4], ARGV[2])
-return 1
+local done, answer = pcall(act)
+if done then
+  return answer
+end
+-- Types are looked at only after a failure: that costs nothing where all is well.
+local expected = {'hash', 'zset', 'hash', 'list'}
+for i = 1, #KEYS do
+  local is = redis.call('TYPE', KEYS[i]).ok
+  if expected[i] and is ~= 'none' and is ~= expected[i] then
+    local text = 'WRONGTYPE %s is a %s, expected a %s'
+    return redis.error_reply(string.format(text, KEYS[i], is, expected[i]))
+  end
+end
+return type(answer) == 'table' and answer or redis.error_reply('ERR ' .. tostring(answer))

@@ -21,7 +21,8 @@ from queuerelay.wire.message import encode_request
 from tests.helpers.waiting import until
 
 KEYS = Keys()
-REPLY_TO = KEYS.inbox("relay1")
+#: Of jobs.
+REPLY_TO = f"{KEYS.results}mine"
 
 
 class Bench:
@@ -90,7 +91,7 @@ class Bench:
             "body": b"",
             "remote_addr": "192.0.2.1",
             "scheme": "http",
-            "reply_to": REPLY_TO,
+            "reply_to": KEYS.inbox(name.partition("-")[0]),
             "accepted_at": time.time(),
             "deadline": time.time() + 60.0,
         }
@@ -102,7 +103,9 @@ class Bench:
 
     @property
     def replies(self) -> list[dict[str, Any]]:
-        return [json.loads(one) for one in self.client.lrange(REPLY_TO, 0, -1)]
+        """Of requests and of jobs, list by list."""
+        names = [REPLY_TO, *sorted(self.client.keys(KEYS.inbox("*")))]
+        return [json.loads(one) for name in names for one in self.client.lrange(name, 0, -1)]
 
     def waiting(self, queue: str = "q") -> list[bytes]:
         return self.client.lrange(KEYS.queue(queue), 0, -1)

@@ -85,7 +85,7 @@ def test_a_pool_that_is_frozen_for_twice_its_lease_corrupts_nothing(host, fresh_
         return ledger.read_text().splitlines() if ledger.exists() else []
 
     first = host("/bin/sh", "-c", script, str(ledger))
-    message = {"class": "J", "args": [{"n": 1, "reply_to": "results"}], "id": "1"}
+    message = {"class": "J", "args": [{"n": 1, "reply_to": "queuerelay:results:x"}], "id": "1"}
     client.rpush("resque:queue:chaos", json.dumps(message))
     eventually(lambda: lines() == ["begin 1"], seconds=PATIENCE)
     first.send_signal(signal.SIGSTOP)
@@ -93,8 +93,8 @@ def test_a_pool_that_is_frozen_for_twice_its_lease_corrupts_nothing(host, fresh_
     # Its own script has ended meanwhile, and the other pool has begun again.
     eventually(lambda: "begin 2" in lines() and "end" in lines(), seconds=PATIENCE)
     first.send_signal(signal.SIGCONT)
-    eventually(lambda: client.llen("results"), seconds=PATIENCE)
+    eventually(lambda: client.llen("queuerelay:results:x"), seconds=PATIENCE)
     eventually(lambda: not client.hlen("queuerelay:inflight:chaos"), seconds=PATIENCE)
     assert sorted(lines()) == ["begin 1", "begin 2", "end", "end"]
-    assert client.llen("results") == 1
+    assert client.llen("queuerelay:results:x") == 1
     assert client.llen("resque:failed") == client.llen("resque:queue:chaos") == 0

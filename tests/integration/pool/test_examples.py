@@ -189,11 +189,11 @@ def test_a_job_is_done_and_answers(server, daemon, folder, queue):
     need(JOBS[queue])
     name = f"{queue} $(touch oops).bin"
     (folder / "uploads" / name).write_bytes(BINARY)
-    push(server, queue, id="one", file=name, reply_to="answers", node_id=queue)
+    push(server, queue, id="one", file=name, reply_to="queuerelay:results:answers", node_id=queue)
     digest = hashlib.sha256(BINARY).hexdigest()
 
     def answer():
-        replies = map(json.loads, server.client().lrange("answers", 0, -1))
+        replies = map(json.loads, server.client().lrange("queuerelay:results:answers", 0, -1))
         return [reply for reply in replies if reply["node_id"] == queue]
 
     [reply] = eventually(answer)

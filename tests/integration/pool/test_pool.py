@@ -16,9 +16,10 @@ from twisted.internet.task import deferLater
 
 from queuerelay.processes import spawner
 from queuerelay.processes.spawner import supported
+from queuerelay.wire.commands import MOST_RESULTS
 from queuerelay.wire.outcome import Outcome
 from tests.helpers.processes import alive
-from tests.integration.pool.bench import REPLY_TO, Bench
+from tests.integration.pool.bench import KEYS, REPLY_TO, Bench
 
 pytestmark = pytest.mark.skipif(not supported(), reason="no pidfd here")
 
@@ -439,3 +440,40 @@ async def test_two_gigabytes_of_output_cost_next_to_nothing(bench):
         await bench.idle()
     assert pool.snapshot().counters == {"success": 3}
     assert memory() - before < 5 * 1024 * 1024
+
+
+# Whoever may enqueue a job may not do more
+
+
+@pytest.mark.parametrize(
+    "reply_to",
+    ["queuerelay:gate", "queuerelay:inflight:q", "queuerelay:inbox:relay1", "resque:queue:q", "x"],
+)
+async def test_a_job_has_nothing_written_where_it_likes(bench, reply_to):
+    await bench.pool(bench.script("echo poison"))
+    bench.job("1", reply_to=reply_to, node_id="relay1-0")
+    bench.job("2", reply_to=REPLY_TO)
+    (reply,) = await bench.until(lambda: bench.replies)
+    assert reply["node_id"] == "2"
+    (entry,) = bench.failed
+    assert entry["error"].endswith(f"reply_to: '{reply_to}' is not under 'queuerelay:results:'")
+    assert not bench.client.exists(reply_to)
+    assert 0 < bench.client.ttl(REPLY_TO) <= 3600
+
+
+async def test_a_request_is_answered_nowhere_but_where_its_client_waits(bench):
+    await bench.pool(bench.script("echo Content-Type: text/plain; echo; echo hello"))
+    bench.request("relay1-a", reply_to=KEYS.inbox("relay2"))
+    bench.request("relay1-b")
+    (reply,) = await bench.until(lambda: bench.replies)
+    assert reply["node_id"] == "relay1-b"
+    (entry,) = bench.failed
+    assert "reply_to: 'queuerelay:inbox:relay2' is not 'queuerelay:inbox:relay1'" in entry["error"]
+
+
+async def test_a_list_of_results_is_bounded(bench):
+    bench.client.rpush(REPLY_TO, *map(str, range(MOST_RESULTS)))
+    await bench.pool(bench.script("echo done"))
+    bench.job("1", reply_to=REPLY_TO)
+    await bench.until(lambda: bench.replies[-1] != MOST_RESULTS - 1)
+    assert (bench.replies[0], len(bench.replies)) == (1, MOST_RESULTS)

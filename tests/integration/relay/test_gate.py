@@ -122,20 +122,20 @@ def test_after_the_answer_to_pause_nothing_is_taken(scene):
         worker()
     inflight = KEYS.inflight("requests")
     redis.rpush(QUEUE, *[message(f"/{number}") for number in range(500)])
-    eventually(lambda: redis.llen("out") > 20)
+    eventually(lambda: redis.llen("queuerelay:inbox:x") > 20)
     pause(server)
     left = redis.llen(QUEUE)
     assert left
     eventually(lambda: redis.hlen(inflight) == 0)
-    assert redis.llen("out") == 500 - left
+    assert redis.llen("queuerelay:inbox:x") == 500 - left
     # Those who come later obey as well, and all serve another queue.
     worker()
     redis.rpush(KEYS.queue("other"), *[message(f"/other/{number}") for number in range(20)])
-    eventually(lambda: redis.llen("out") == 520 - left)
+    eventually(lambda: redis.llen("queuerelay:inbox:x") == 520 - left)
     assert redis.llen(QUEUE) == left
     resume(server)
-    eventually(lambda: redis.llen("out") == 520)
-    replies = [json.loads(one)["node_id"] for one in redis.lrange("out", 0, -1)]
+    eventually(lambda: redis.llen("queuerelay:inbox:x") == 520)
+    replies = [json.loads(one)["node_id"] for one in redis.lrange("queuerelay:inbox:x", 0, -1)]
     assert len({*replies}) == 520
 
 
@@ -145,7 +145,7 @@ def message(url):
         "node_id": f"x-{url}",
         "url": url,
         "method": "GET",
-        "reply_to": "out",
+        "reply_to": "queuerelay:inbox:x",
         "accepted_at": now,
         "deadline": now + 300,
     }
@@ -166,7 +166,7 @@ def test_an_idle_worker_of_a_paused_queue_asks_for_little(scene):
     # that spins asks for thousands.
     assert commands(redis) - before <= 60 + 10 * (time.monotonic() - began)
     resume(server)
-    eventually(lambda: redis.llen("out") == 1)
+    eventually(lambda: redis.llen("queuerelay:inbox:x") == 1)
 
 
 def commands(redis):

@@ -238,3 +238,36 @@ def test_the_example_of_mounting_it(fresh_valkey, tmp_path, relay):
         process.wait()
     text = (tmp_path / "log").read_text()
     assert "Traceback" not in text, text
+
+
+def test_a_key_of_the_wrong_type_is_named_and_other_queues_go_on(start, fresh_valkey):
+    redis = fresh_valkey.client()
+    _, port = start("--worker", "true", "--worker-queues", "a,b")
+    redis.rpush("queuerelay:inflight:a", "not ours")
+    redis.rpush("resque:queue:a", '{"class":"J","args":[]}')
+    redis.rpush("resque:queue:b", '{"class":"J","args":[]}')
+
+    def reason():
+        reasons = status(port)["health"]["reasons"]
+        return next((one for one in reasons if one["code"] == "wrong-type"), None)
+
+    named = eventually(reason)
+    assert (named["severity"], named["subject"]) == ("critical", "queuerelay:inflight:a")
+    assert "queuerelay:inflight:a is a list, expected a hash" in named["text"]
+    assert status(port)["redis"]["up"]
+    code, body = ask(port, "/readyz")
+    assert (code, json.loads(body)["reasons"]) == (503, ["wrong-type"])
+    eventually(lambda: redis.llen("resque:queue:b") == 0)
+    assert redis.llen("resque:queue:a") == 1
+    redis.delete("queuerelay:inflight:a")
+    eventually(lambda: ask(port, "/readyz")[0] == 200)
+    eventually(lambda: redis.llen("resque:queue:a") == redis.hlen("queuerelay:inflight:a") == 0)
+    assert redis.llen("resque:failed") == 0
+
+
+def test_a_gate_of_the_wrong_type_is_not_redis_being_away(start, fresh_valkey):
+    fresh_valkey.client().rpush("queuerelay:gate", "not ours")
+    _, port = start()
+    codes = {one["code"] for one in status(port)["health"]["reasons"]}
+    assert "wrong-type" in codes
+    assert "redis-down" not in codes

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 from queuerelay.broker.records import NODE_SILENCE, SNAPSHOT_LIFE, QueueDepth
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
-from queuerelay.wire.commands import REPLY_LIFE
+from queuerelay.wire.commands import MOST_RESULTS, REPLY_LIFE
 from queuerelay.wire.keys import Keys
 
 KEYS = Keys()
@@ -656,15 +656,27 @@ class BrokerContract:
         assert await broker.leases.ack(claim, reply_to=KEYS.inbox("n"), reply=b"R") is False
         assert bench.items(KEYS.inbox("n")) == [b"R"]
 
-    async def test_a_reply_to_an_inbox_has_a_term_and_others_have_none(self, bench):
+    async def test_what_takes_replies_has_a_term_and_a_jobs_list_is_bounded(self, bench):
         broker = await bench.up()
         first = await self.claimed(broker, ONE)
         await broker.leases.ack(first, reply_to=KEYS.inbox("n"), reply=b"R")
         assert 0 < bench.term(KEYS.inbox("n")) <= REPLY_LIFE
         second = await self.claimed(broker, ONE)
-        await broker.leases.ack(second, reply_to="results", reply=b"R")
-        assert bench.items("results") == [b"R"]
-        assert bench.term("results") is None
+        results = f"{KEYS.results}mine"
+        await broker.leases.ack(second, reply_to=results, reply=b"R")
+        assert bench.items(results) == [b"R"]
+        assert 0 < bench.term(results) <= REPLY_LIFE
+        pushed = [broker.queues.push("q", [b"%d" % number]) for number in range(MOST_RESULTS + 1)]
+        await gatherResults(pushed)
+        claims = await broker.leases.claim_many(
+            ["q"], holder="h:1", lease=30.0, most=MOST_RESULTS + 1
+        )
+        *acked, last = claims
+        for claim in acked:
+            await broker.leases.ack(claim, reply_to=results, reply=claim.message)
+        await broker.leases.fail(last, b"entry", reply_to=results, reply=last.message)
+        kept = bench.items(results)
+        assert kept == [claim.message for claim in claims[-MOST_RESULTS:]]
 
     async def test_a_reply_does_not_prolong_the_term_of_an_inbox(self, bench):
         broker = await bench.up()

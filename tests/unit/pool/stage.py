@@ -21,7 +21,8 @@ from queuerelay.wire.message import encode_request
 EPOCH = 1_790_000_000.0
 #: A program that is there, of which nothing is run.
 PROGRAM = "/bin/true"
-REPLY_TO = "queuerelay:inbox:relay1"
+#: Of jobs.
+REPLY_TO = "queuerelay:results:mine"
 #: Seconds; the default.
 LEASE = PoolConfig(name="p", queues=("q",), command=(PROGRAM,)).lease
 
@@ -262,7 +263,7 @@ class Stage:
             "body": b"",
             "remote_addr": "192.0.2.1",
             "scheme": "http",
-            "reply_to": REPLY_TO,
+            "reply_to": f"queuerelay:inbox:{name}",
             "accepted_at": self.wall(),
             "deadline": self.wall() + 60.0,
         }
@@ -282,7 +283,10 @@ class Stage:
 
     @property
     def replies(self) -> list[dict[str, Any]]:
-        return [json.loads(item) for item in self.store.items(REPLY_TO)]
+        """Of requests and of jobs, list by list."""
+        answered = ("queuerelay:inbox:", REPLY_TO)
+        found = [name for name in self.store.lists.content if name.startswith(answered)]
+        return [json.loads(item) for name in found for item in self.store.items(name)]
 
     @property
     def failed(self) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.unit.pool.stage import EPOCH, REPLY_TO
+from tests.unit.pool.stage import EPOCH
 
 # What a script gets
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_understood_is_failed_and_counted(make, raw):
 
 def test_an_unreadable_request_is_answered(make):
     stage = make()
-    message = {"node_id": "n", "reply_to": REPLY_TO, "url": 7}
+    message = {"node_id": "n", "reply_to": "queuerelay:inbox:n", "url": 7}
     stage.put(json.dumps({"class": "RequestProcessor", "args": [message]}).encode())
     assert [(reply["node_id"], reply["status"]) for reply in stage.replies] == [("n", 502)]
 
@@ -227,3 +227,25 @@ def test_less_than_a_script_has_declared_is_no_answer(make, method, header, stat
     stage.turns()
     assert [reply["status"] for reply in stage.replies] == [status]
     assert len(stage.failed) == (status == 502)
+
+
+@pytest.mark.parametrize(
+    "reply_to", ["queuerelay:gate", "queuerelay:inflight:q", "queuerelay:inbox:n", "resque:queue:q"]
+)
+def test_a_job_writes_only_where_results_may_be(make, reply_to):
+    stage = make()
+    stage.job(reply_to=reply_to, node_id="n")
+    assert not stage.processes.started
+    (entry,) = stage.failed
+    assert f"reply_to: '{reply_to}' is not under 'queuerelay:results:'" in entry["error"]
+    assert not any([stage.replies, stage.inflight, stage.waiting])
+    assert set(stage.store.lists.content) <= {"resque:failed", "resque:queue:q"}
+
+
+def test_a_request_is_answered_only_where_its_own_client_waits(make):
+    stage = make()
+    stage.request("a-1", reply_to="queuerelay:inbox:b")
+    assert not stage.processes.started
+    (entry,) = stage.failed
+    assert "reply_to: 'queuerelay:inbox:b' is not 'queuerelay:inbox:a'" in entry["error"]
+    assert not any([stage.replies, stage.inflight, stage.waiting])

@@ -41,11 +41,11 @@ def test_a_request_is_answered(make):
 
 def test_a_jobs_result_goes_where_it_asks_for(make):
     stage = make()
-    stage.job(reply_to="results", node_id="mine")
+    stage.job(reply_to=REPLY_TO, node_id="mine")
     stage.processes.started[0].print(b"\xff\x00")
     stage.processes.started[0].exit(0)
     stage.turns()
-    (raw,) = stage.store.items("results")
+    (raw,) = stage.store.items(REPLY_TO)
     reply = json.loads(raw)
     assert reply["node_id"] == "mine"
     assert base64.b64decode(reply["body"]) == b"\xff\x00"
@@ -53,10 +53,10 @@ def test_a_jobs_result_goes_where_it_asks_for(make):
 
 def test_who_asks_for_a_jobs_result_hears_of_its_failure(make):
     stage = make()
-    stage.job("7", reply_to="results")
+    stage.job("7", reply_to=REPLY_TO)
     stage.processes.started[0].exit(1)
     stage.turns()
-    (raw,) = stage.store.items("results")
+    (raw,) = stage.store.items(REPLY_TO)
     assert json.loads(raw)["status"] == 502
     assert json.loads(raw)["node_id"] == "7"
     assert len(stage.failed) == 1
@@ -189,7 +189,7 @@ def test_a_request_whose_deadline_is_over_is_not_run(make):
 
 def test_the_seeds_messages_have_no_deadline(make):
     stage = make(timeout=10.0)
-    message = {"node_id": "n", "url": "/", "reply_to": REPLY_TO}
+    message = {"node_id": "n", "url": "/", "reply_to": "queuerelay:inbox:n"}
     stage.put(json.dumps({"class": "RequestProcessor", "args": [message]}).encode())
     assert b"QUEUERELAY_DEADLINE" not in stage.processes.started[0].env
     stage.processes.started[0].print(b"Content-Type: text/plain\n\nx")

@@ -5,8 +5,10 @@ import json
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from queuerelay.broker.records import WrongType
 from queuerelay.relay.probe import BOUND
 from queuerelay.relay.replies import Replies
+from queuerelay.status.collect.snapshot import Severity
 
 
 def test_alive_and_ready(stage):
@@ -21,6 +23,25 @@ def test_redis_away_is_no_reason_to_be_started_anew(stage):
     response = stage.ask("/readyz")
     assert response.status == 503
     assert json.loads(response.body)["reasons"] == ["redis-down"]
+
+
+def test_a_key_of_the_wrong_type_is_named_and_the_rest_is_shown(stage):
+    stage.hold()
+    wrong = WrongType(key="queuerelay:gate", type="list", expected="hash")
+    stage.broker.store.wrong_types = [wrong]
+    stage.turn(6.0)
+    (reason,) = [one for one in stage.snapshot.health.reasons if one.code == "wrong-type"]
+    assert (reason.severity, reason.subject) == (Severity.CRITICAL, "queuerelay:gate")
+    assert "queuerelay:gate is a list, expected a hash" in reason.text
+    assert reason.text.endswith("redis-cli DEL queuerelay:gate")
+    assert stage.snapshot.redis.up
+    assert stage.queue().depth == 1
+    response = stage.ask("/readyz")
+    assert response.status == 503
+    assert json.loads(response.body)["reasons"] == ["wrong-type"]
+    stage.broker.store.wrong_types = []
+    stage.turn(1.0)
+    assert stage.json("/readyz") == {"ok": True, "reasons": []}
 
 
 def test_a_stuck_loop_is_named(stage, logged_failures):

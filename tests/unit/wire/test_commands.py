@@ -60,13 +60,13 @@ def test_a_call_is_a_command_by_the_name_or_with_the_text_of_its_script():
     assert [command[2] for command in commands.load()] == [*map(scripts.source, scripts.NAMES)]
 
 
-@pytest.mark.parametrize(("reply_to", "life"), [("p:inbox:x", 3600), ("somewhere", 0)])
-def test_only_an_inbox_may_vanish(reply_to, life):
+@pytest.mark.parametrize(("reply_to", "most"), [("p:inbox:x", 0), ("queuerelay:results:x", 1000)])
+def test_what_nobody_reads_vanishes_and_a_jobs_list_is_bounded(reply_to, most):
     ack = commands.ack(KEYS, "a", "t", reply_to=reply_to, reply=b"r")
-    assert ack[1:3] == ([*LEASE, reply_to], ["t", b"r", life])
+    assert ack[1:3] == ([*LEASE, reply_to], ["t", b"r", 3600, most])
     fail = commands.conclude(KEYS, "a", "t", Fail(entry=b"e", reply_to=reply_to, reply=b"r"))
-    assert fail[1:3] == ([*LEASE, "resque:failed", reply_to], ["t", b"e", b"r", life])
-    assert commands.frame(KEYS, "a", "t", reply_to, "n", b"f").args == ["t", b"f", life]
+    assert fail[1:3] == ([*LEASE, "resque:failed", reply_to], ["t", b"e", b"r", 3600, most])
+    assert commands.frame(KEYS, "a", "t", reply_to, "n", b"f").args == ["t", b"f", 3600]
 
 
 def test_ends_without_a_reply():

@@ -4,17 +4,20 @@ import orjson
 import pytest
 
 from queuerelay.errors import MessageError
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Attempt, decode_message, with_attempt
 from queuerelay.wire.recovery import Drop, Fail, Retry, failed, recover, unreadable
 from queuerelay.wire.reply import decode_reply
 
+KEYS = Keys()
+INBOX = "queuerelay:inbox:3f9c21aa"
 NODE_ID = "3f9c21aa-" + "0123456789abcdef" * 2
 LOST = Attempt(started_at=100.0, run=5.0, error="worker died", worker="host:7")
 JOB = b'{"class":"Job","args":[1]}'
 
 
 def request(method="GET", tried=0, **first):
-    args = [{"node_id": NODE_ID, "url": "/", "method": method, "reply_to": "inbox", **first}]
+    args = [{"node_id": NODE_ID, "url": "/", "method": method, "reply_to": INBOX, **first}]
     raw = orjson.dumps({"class": "RequestProcessor", "args": args, "id": NODE_ID})
     for _ in range(tried):
         raw = with_attempt(raw, LOST)
@@ -22,7 +25,7 @@ def request(method="GET", tried=0, **first):
 
 
 def verdict(raw, **changed):
-    given = {"queue": "q", "worker": "host:7", "since": 100.0, "now": 105.0}
+    given = {"keys": KEYS, "queue": "q", "worker": "host:7", "since": 100.0, "now": 105.0}
     return recover(raw, **{**given, **changed})
 
 
@@ -37,7 +40,7 @@ def test_idempotent_request_goes_back_with_the_attempt_noted(method):
 def test_other_request_is_answered_502_and_never_tried_again(method):
     found = verdict(request(method))
     assert isinstance(found, Fail)
-    assert found.reply_to == "inbox"
+    assert found.reply_to == INBOX
     assert found.reply is not None
     reply = decode_reply(found.reply)
     assert (reply.node_id, reply.status) == (NODE_ID, 502)
@@ -55,7 +58,7 @@ def test_three_tries_in_all():
     assert isinstance(verdict(request(tried=1)), Retry)
     found = verdict(request(tried=2))
     assert isinstance(found, Fail)
-    assert found.reply_to == "inbox"
+    assert found.reply_to == INBOX
     entry = json.loads(found.entry)
     assert entry["error"].endswith("; tried 3 times")
     assert len(entry["queuerelay"]["attempts"]) == 3
@@ -95,11 +98,11 @@ def test_unreadable_message_fails_at_once(raw):
 
 
 def test_unreadable_request_is_answered_where_it_says_to_whom():
-    raw = b'{"class":"RequestProcessor","args":[{"node_id":"a-1","reply_to":"inbox:a"}]}'
+    raw = b'{"class":"RequestProcessor","args":[{"node_id":"a-1","reply_to":"queuerelay:inbox:a"}]}'
     with pytest.raises(MessageError) as caught:
         decode_message(raw)
-    verdict = unreadable(raw, queue="q", worker="h:1", error=caught.value, now=100.0)
-    assert verdict.reply_to == "inbox:a"
+    verdict = unreadable(raw, keys=KEYS, queue="q", worker="h:1", error=caught.value, now=100.0)
+    assert verdict.reply_to == KEYS.inbox("a")
     reply = decode_reply(verdict.reply)
     assert (reply.node_id, reply.status) == ("a-1", 502)
 
@@ -112,7 +115,7 @@ def test_deep_message_gets_a_verdict(depth):
     found = verdict(request()[:-1] + b',"extra":' + deep + b"}")
     assert isinstance(found, Retry | Fail)
     if isinstance(found, Fail):
-        assert found.reply_to == "inbox"
+        assert found.reply_to == INBOX
         assert "not tried again: " in json.loads(found.entry)["error"]
 
 
@@ -123,7 +126,7 @@ def test_clock_that_went_back_is_no_negative_run():
 
 
 def test_unknown_worker_still_has_three_parts():
-    found = unreadable(b"", queue="q", worker="", error=MessageError("x"), now=1.0)
+    found = unreadable(b"", keys=KEYS, queue="q", worker="", error=MessageError("x"), now=1.0)
     assert json.loads(found.entry)["worker"].split(":") == ["queuerelay.unknown", "0", "q"]
 
 
@@ -131,6 +134,7 @@ def test_failure_of_a_job_says_what_it_was_told():
     found = failed(
         JOB,
         decode_message(JOB),
+        reply_to=None,
         queue="q",
         worker="host:7",
         exception="NotARequest",
@@ -142,3 +146,18 @@ def test_failure_of_a_job_says_what_it_was_told():
     assert (entry["exception"], entry["error"]) == ("NotARequest", "why")
     assert entry["failed_at"] == "1970/01/01 00:00:01 UTC"
     assert found.reply is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        request(reply_to="queuerelay:gate"),
+        request("POST", reply_to="queuerelay:inbox:other"),
+        b'{"class":"J","args":[{"reply_to":"resque:failed","node_id":"x"}]}',
+    ],
+)
+def test_what_would_be_answered_elsewhere_is_a_dead_letter_at_once(raw):
+    found = verdict(raw)
+    assert isinstance(found, Fail)
+    assert (found.reply_to, found.reply) == (None, None)
+    assert "reply_to: " in json.loads(found.entry)["error"]

@@ -13,6 +13,8 @@ from queuerelay.worker.lease import LeaseKeeper
 from queuerelay.worker.settings import WorkerSettings
 from tests.unit.worker.requests import NODE_ID
 
+INBOX = "queuerelay:inbox:3f9c21aa"
+
 
 class FakeLink:
     """Answers by script name; raises while `down`."""
@@ -126,7 +128,7 @@ def message(method, deadline=2060.0):
         body=b"",
         remote_addr="",
         scheme="http",
-        reply_to="queuerelay:inbox:x",
+        reply_to=INBOX,
         accepted_at=1990.0,
         deadline=deadline,
     )
@@ -155,8 +157,8 @@ def test_what_was_taken_over_is_decided_and_the_odd_one_harms_no_other(world, ca
     retried = ends[0][1][-1]
     assert b'"started_at":1995,"run":5.5' in retried
     assert b'"worker":"other:7"' in retried
-    assert "queuerelay:inbox:x" in ends[1][1]
-    assert ends[1][1][-1] == 3600
+    assert INBOX in ends[1][1]
+    assert ends[1][1][-2:] == (3600, 0)
     assert "retried 1, failed 2, dropped 1" in caplog.records[0].getMessage()
 
 

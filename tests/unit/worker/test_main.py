@@ -128,11 +128,19 @@ def test_help_says_unit_and_default(capsys):
         "--requests N",
         "--prefix",
         "(default: queuerelay:)",
+        "--reply-prefix",
+        "(default: queuerelay:results:)",
         "--chdir DIR",
         "--log-level",
         "(default: info)",
     ):
         assert part in said
+
+
+def test_a_reply_prefix_that_could_be_confused_is_refused(capsys):
+    assert main(["app:application", "--reply-prefix", "queuerelay:gate"]) == 1
+    said = "--reply-prefix: got 'queuerelay:gate', expected a prefix apart from that of"
+    assert said in capsys.readouterr().err
 
 
 def test_queues_keep_their_order_and_come_once():
