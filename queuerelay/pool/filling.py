@@ -22,7 +22,7 @@ from queuerelay.broker.base import Bell
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, NotConnected
 from queuerelay.loop import PATIENCE
-from queuerelay.pool.priority import order
+from queuerelay.pool.priority import prioritized
 from queuerelay.pool.runtime import Runtime
 from queuerelay.wire.claim import Claim
 
@@ -133,7 +133,7 @@ class Filling:
                 await self._wait_for_room()
             return
         claims = await self._broker.leases.claim_many(
-            order(self._config.queues, self._config.weights),
+            prioritized(self._config.queues, self._config.weights),
             holder=self._holder,
             lease=self._config.lease,
             most=min(room, MOST),

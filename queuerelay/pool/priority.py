@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 
 
-def order(
+def prioritized(
     queues: Sequence[str],
     weights: Sequence[float] = (),
     *,
