@@ -153,7 +153,7 @@ def test_one_that_a_bug_has_ended_turns_stale(make, monkeypatch, logged_failures
     def broken(*args):
         raise Bug
 
-    monkeypatch.setattr(filling, "order", broken)
+    monkeypatch.setattr(filling, "prioritized", broken)
     stage.advance(2)
     monkeypatch.undo()
     stage.advance(15)
@@ -169,7 +169,7 @@ def test_one_that_fails_at_each_turn_turns_stale_until_a_turn_goes_well(
 ):
     stage = make()
     stage.advance(100)
-    monkeypatch.setattr(filling, "order", lambda *args: 1 / 0)
+    monkeypatch.setattr(filling, "prioritized", lambda *args: 1 / 0)
     stage.advance(15)
     assert not is_stuck(stage)
     stage.advance(6)
