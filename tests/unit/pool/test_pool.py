@@ -115,7 +115,7 @@ def test_an_error_of_ours_counts_as_a_crash(make, monkeypatch, logged_failures):
 
 def test_an_error_in_claiming_ends_nothing(make, monkeypatch, logged_failures):
     stage = make()
-    monkeypatch.setattr(filling, "order", lambda *args: 1 / 0)
+    monkeypatch.setattr(filling, "prioritized", lambda *args: 1 / 0)
     stage.advance(5.0)
     assert 1 <= len(logged_failures.flush(ZeroDivisionError)) <= 6
     monkeypatch.undo()
