@@ -20,11 +20,13 @@ from queuerelay.broker.redis.delayed import RedisDelayed
 from queuerelay.broker.redis.gate import RedisGate
 from queuerelay.broker.redis.inbox import RedisInbox
 from queuerelay.broker.redis.leases import RedisLeases
+from queuerelay.broker.redis.master import Master
 from queuerelay.broker.redis.nodes import RedisNodes
 from queuerelay.broker.redis.orders import RedisOrders
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.broker.redis.queues import RedisQueues
 from queuerelay.broker.redis.registry import RedisRegistry
+from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl
@@ -43,9 +45,9 @@ class RedisBroker:
         keys: Keys | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._url = url
         self._reactor = reactor
         self.keys = keys = keys or Keys()
+        self._master = Master(url, keys=keys, reactor=reactor)
         self._outages = OutageLog(url.redacted, reactor)
         self._commands = commands = self._connection("commands")
         commands.on_up = self._up
@@ -65,12 +67,19 @@ class RedisBroker:
         self.registry = RedisRegistry(commands, keys, clock=reactor, wall_clock=wall_clock)
 
     def _connection(self, name: str) -> RedisConnection:
-        return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
+        return RedisConnection(
+            self._master, name=name, reactor=self._reactor, outages=self._outages
+        )
 
     @property
     def is_up(self) -> bool:
         """Whether commands can be sent now."""
         return self._commands.is_up
+
+    @property
+    def fault(self) -> Unusable | None:
+        """Why what answers as Redis cannot be used."""
+        return self._commands.fault
 
     def start(self) -> None:
         """Begin to connect, and never stop trying."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from queuerelay.broker.records import WrongType
+from queuerelay.errors import BrokerError, Unusable
 from queuerelay.status.collect.snapshot import (
     Health,
     NodeStatus,
@@ -16,6 +17,7 @@ from queuerelay.status.collect.snapshot import (
     Resque,
     Severity,
 )
+from queuerelay.wire.server import meaning
 
 #: Seconds that a message may wait before somebody should look at it.
 OLD: Final = 60.0
@@ -33,6 +35,7 @@ _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
 def judge(
     *,
     redis: Redis,
+    fault: BrokerError | None,
     wrong_types: Iterable[WrongType],
     nodes: Iterable[NodeStatus],
     queues: Iterable[QueueStatus],
@@ -41,9 +44,11 @@ def judge(
     resque: Resque,
     new_failures: int,
 ) -> Health:
-    """The health; `new_failures` are the dead letters of the last minutes."""
+    """The health. `fault` is why Redis does not do what it is asked, though it answers;
+    `new_failures` are the dead letters of the last minutes.
+    """
     reasons = [
-        *_redis(redis),
+        *_redis(redis, fault),
         *map(_wrong_type, wrong_types),
         *(reason for node in nodes for reason in _node(node)),
         *(reason for queue in queues for reason in _queue(queue)),
@@ -69,8 +74,12 @@ def _alarm(code: str, subject: str, text: str) -> Reason:
     return Reason(severity=Severity.CRITICAL, code=code, subject=subject, text=text)
 
 
-def _redis(redis: Redis) -> Iterable[Reason]:
-    if not redis.up:
+def _redis(redis: Redis, fault: BrokerError | None) -> Iterable[Reason]:
+    if not redis.up and fault is not None:
+        unusable = fault if isinstance(fault, Unusable) else meaning(str((*fault.args, "")[0]))
+        code = "redis-refused" if unusable is None else unusable.code
+        yield _alarm(code, redis.address, str(fault))
+    elif not redis.up:
         yield _alarm("redis-down", redis.address, "Redis does not answer")
     elif redis.memory_max and redis.memory_used is not None:
         share = redis.memory_used / redis.memory_max
