@@ -90,19 +90,10 @@ class Daemon:
             )
 
     def ready(self) -> "Daemon":
-        """Once it listens, and its reactor runs: only then a signal ends it in order."""
+        """Once it listens."""
         eventually(lambda: listens(self.port) or self.process.poll() is not None)
-        eventually(lambda: self._catches(signal.SIGTERM) or self.process.poll() is not None)
         assert self.process.poll() is None, self.log + self.stderr
         return self
-
-    def _catches(self, number: int) -> bool:
-        try:
-            text = Path(f"/proc/{self.process.pid}/status").read_text()
-        except OSError:
-            return False
-        caught = next(line for line in text.splitlines() if line.startswith("SigCgt:"))
-        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
     @property
     def log(self) -> str:

@@ -1,13 +1,54 @@
 """SIGTERM: held requests are answered, new ones are not taken, and nothing is left."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from tests.helpers.daemon import Worker
+from tests.helpers.daemon import ROOT, Worker
 from tests.helpers.ports import listens
 from tests.helpers.processes import alive, children
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE, eventually
+
+#: twistd, which gets a signal as it is half-way up.
+SIGNALLED = """
+import os, signal, sys
+from twisted.application import app
+from twisted.internet import reactor
+from twisted.scripts import twistd
+
+number, moment = getattr(signal, sys.argv[1]), sys.argv[2]
+kill = lambda *_: os.kill(os.getpid(), number)
+if moment == "before":
+    start = app.startApplication
+    app.startApplication = lambda *args: (kill(), start(*args))
+else:
+    reactor.addSystemEventTrigger(moment, "startup", kill)
+sys.argv = ["twistd", "-n", "--pidfile=", "queuerelay", *sys.argv[3:]]
+twistd.run()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+# Before the services start, as the reactor takes the signals for itself, and as it runs.
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_a_signal_during_the_start_ends_it_in_order(fresh_valkey, tmp_path, number, moment):
+    options = ["--redis", fresh_valkey.url, "--role", "pool", "--worker", "/bin/cat"]
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, number, moment, *options, "--worker-queues", "a"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "stopped" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -103,12 +144,12 @@ def test_redis_is_away_at_the_stop(own_valkey, daemon):
     server.thaw()
 
 
-def test_the_embedded_server_goes_with_its_daemon(daemon, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_the_embedded_server_goes_with_its_daemon(daemon, short_dir, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(short_dir))
     one = daemon("--redis", "embedded").ready()
     eventually(lambda: "embedded server" in one.log)
     (server,) = children(one.process.pid)
     one.signal(signal.SIGTERM)
     assert one.exit() == 0
     assert not alive(server)
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("queuerelay-")] == []
+    assert [path for path in short_dir.iterdir() if path.name.startswith("queuerelay-")] == []
