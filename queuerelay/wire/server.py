@@ -56,7 +56,7 @@ def greeting(url: RedisUrl, *, name: str, keys: Keys) -> Greeting:
     named, hello = yield [("CLIENT", "SETNAME", name), ("HELLO",)]
     if not (_forbidden(named) or _not_known(named)):
         _done(named)
-    server = _of_hello(hello)
+    server = of_hello(hello)
     if not server.version:
         (info,) = yield [("INFO", "server")]
         server = _of_info(info)
@@ -152,7 +152,7 @@ def _not_known(answer: Any) -> bool:
     return fault is not None and fault.code == "redis-proxy"
 
 
-def _of_hello(answer: Any) -> Server:
+def of_hello(answer: Any) -> Server:
     """What HELLO tells; nothing where it is not known, or by nobody answered as it should."""
     if isinstance(answer, BrokerError) and not isinstance(answer, Refused):
         raise answer

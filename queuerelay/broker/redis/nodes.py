@@ -8,7 +8,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -27,6 +27,7 @@ from queuerelay.broker.redis.inbox import RedisInbox
 from queuerelay.errors import BrokerError
 from queuerelay.wire.commands import REPLY_LIFE, beat, bury
 from queuerelay.wire.keys import Keys
+from queuerelay.wire.server import info_fields, of_hello
 
 #: How many nodes, queues and workers are looked at, each; where there are more, any of them.
 MOST: Final = 1000
@@ -115,7 +116,8 @@ class RedisNodes:
         keys, began = self._keys, self._clock.seconds()
         answers = await self._commands.pipeline(
             ("TIME",),
-            ("INFO", "server", "memory"),
+            ("HELLO",),
+            ("INFO", "memory"),
             ("ZREVRANGE", keys.nodes, 0, MOST - 1, "WITHSCORES"),
             ("SRANDMEMBER", keys.queues, MOST),
             ("SRANDMEMBER", keys.workers, MOST),
@@ -126,17 +128,27 @@ class RedisNodes:
             ("GET", keys.pause_all),
         )
         latency = self._clock.seconds() - began
-        time, info, nodes, queues, workers, total, processed, failed, dead_letters, paused = (
-            None if isinstance(answer, BrokerError) else answer for answer in answers
-        )
+        (
+            time,
+            hello,
+            info,
+            nodes,
+            queues,
+            workers,
+            total,
+            processed,
+            failed,
+            dead_letters,
+            paused,
+        ) = (None if isinstance(answer, BrokerError) else answer for answer in answers)
         now = int(time[0]) + int(time[1]) / 1e6 if time else 0.0
         beats = list(zip(map(_text, nodes[::2]), nodes[1::2], strict=True)) if nodes else []
         ids = sorted(map(_text, workers or ()))
         snapshots, working = await self._second([name for name, _ in beats], ids)
-        fields = dict(re.findall(r"^(\w+):([^\r\n]*)", _text(info or b""), re.MULTILINE))
+        fields = info_fields(info or b"")
         return Survey(
             latency=latency,
-            version=_version(fields),
+            version=of_hello(hello).version or None,
             memory_used=_count(fields.get("used_memory")),
             memory_max=_count(fields.get("maxmemory")) or None,
             nodes={
@@ -195,13 +207,6 @@ def _count(value: str | bytes | None) -> int | None:
         return None if value is None else int(value)
     except ValueError:
         return None
-
-
-def _version(fields: Mapping[str, str]) -> str | None:
-    # Valkey says its own version, and beside it the one of Redis that it stands for.
-    if "valkey_version" in fields:
-        return f"Valkey {fields['valkey_version']}"
-    return f"Redis {fields['redis_version']}" if "redis_version" in fields else None
 
 
 def _glob(text: str) -> str:

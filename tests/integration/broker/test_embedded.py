@@ -87,7 +87,7 @@ async def test_it_starts_answers_and_leaves_nothing(new, broker_on, said):
     assert f"unix://{server.url.path}" in line
     # The address that it tells works for others too.
     address = line.rpartition(", ")[2]
-    with redis.Redis.from_url(url.parse(address).embedded_socket().for_redis_py()) as client:
+    with redis.Redis.from_url(url.parse(address).for_redis_py()) as client:
         assert client.llen("resque:queue:q") == 1
     await within(broker.stop())
     await within(server.stop())
