@@ -19,6 +19,7 @@ from queuerelay.broker.redis.dead_letters import RedisDeadLetters
 from queuerelay.broker.redis.delayed import RedisDelayed
 from queuerelay.broker.redis.gate import RedisGate
 from queuerelay.broker.redis.inbox import RedisInbox
+from queuerelay.broker.redis.keeping import KeepingLog
 from queuerelay.broker.redis.leases import RedisLeases
 from queuerelay.broker.redis.master import Master
 from queuerelay.broker.redis.nodes import RedisNodes
@@ -28,6 +29,7 @@ from queuerelay.broker.redis.queues import RedisQueues
 from queuerelay.broker.redis.registry import RedisRegistry
 from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
+from queuerelay.wire import storage
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl
 
@@ -61,7 +63,9 @@ class RedisBroker:
         self.dead_letters = RedisDeadLetters(commands, keys)
         self.gate = RedisGate(commands, keys)
         self.inbox = RedisInbox(commands, keys, connect=self._connection, clock=reactor)
-        self.nodes = RedisNodes(commands, keys, self.inbox, clock=reactor)
+        asked = storage.ask(url)
+        self._keeping = KeepingLog(commands, asked)
+        self.nodes = RedisNodes(commands, keys, self.inbox, asked=asked, clock=reactor)
         self.orders = RedisOrders(commands, keys)
         self.clients = RedisClients(commands, keys)
         self.registry = RedisRegistry(commands, keys, clock=reactor, wall_clock=wall_clock)
@@ -105,6 +109,7 @@ class RedisBroker:
     def _up(self) -> None:
         self.queues.connected()
         self.nodes.connected()
+        self._keeping.connected()
         for callback in self._on_up:
             try:
                 callback()

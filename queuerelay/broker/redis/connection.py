@@ -97,10 +97,10 @@ class RedisConnection:
             self._step.cancel()
         return ended
 
-    def drop(self) -> None:
+    def drop(self, reason: str = "dropped") -> None:
         """Abort the connection; it is made anew at once."""
         if self._protocol is not None:
-            self._protocol.drop("dropped")
+            self._protocol.drop(reason)
 
     def when_up(self) -> Deferred[None]:
         """Fires when commands can be sent; fails with `NotConnected` when stopped. May be

@@ -89,8 +89,10 @@ def assemble(
         silent=seen.silent,
         version=survey.version,
         latency=survey.latency if seen.up else None,
-        memory_used=survey.memory_used,
-        memory_max=survey.memory_max,
+        memory_used=survey.storage.used,
+        memory_max=survey.storage.most,
+        eviction=survey.storage.eviction,
+        persistence=survey.storage.persistence,
         address=seen.address,
     )
     resque = Resque(
@@ -122,6 +124,7 @@ def assemble(
         health=health.judge(
             redis=redis,
             fault=None if seen.up else seen.fault,
+            storage=survey.storage,
             wrong_types=seen.wrong_types if seen.up else (),
             nodes=nodes,
             queues=queues,

@@ -18,6 +18,7 @@ from queuerelay.status.collect.snapshot import (
     Severity,
 )
 from queuerelay.wire.server import meaning
+from queuerelay.wire.storage import Storage
 
 #: Seconds that a message may wait before somebody should look at it.
 OLD: Final = 60.0
@@ -29,6 +30,15 @@ _WANTED: Final = (
     *("all workers are paused", "all its queues are paused"),
 )
 
+#: All codes of reasons, for those who count them.
+REASONS: Final = (
+    *("redis-down", "redis-cluster", "redis-replica", "redis-version", "redis-proxy"),
+    *("redis-unusable", "redis-sentinel", "redis-login", "redis-permission", "redis-refused"),
+    *("redis-memory", "redis-eviction", "redis-saving", "wrong-type", "node-stale", "loop-stale"),
+    *("no-worker", "old-message", "paused", "workers-paused", "held-limit", "crash-loop"),
+    *("pool-resting", "dead-letters"),
+)
+
 _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
 
 
@@ -36,6 +46,7 @@ def judge(
     *,
     redis: Redis,
     fault: BrokerError | None,
+    storage: Storage,
     wrong_types: Iterable[WrongType],
     nodes: Iterable[NodeStatus],
     queues: Iterable[QueueStatus],
@@ -49,6 +60,7 @@ def judge(
     """
     reasons = [
         *_redis(redis, fault),
+        *(_warn(code, redis.address, text) for code, text in _complaints(redis, storage)),
         *map(_wrong_type, wrong_types),
         *(reason for node in nodes for reason in _node(node)),
         *(reason for queue in queues for reason in _queue(queue)),
@@ -87,6 +99,10 @@ def _redis(redis: Redis, fault: BrokerError | None) -> Iterable[Reason]:
             yield _warn(
                 "redis-memory", redis.address, f"Redis has {share:.0%} of its memory in use"
             )
+
+
+def _complaints(redis: Redis, storage: Storage) -> list[tuple[str, str]]:
+    return storage.complaints() if redis.up else []
 
 
 def _wrong_type(wrong: WrongType) -> Reason:

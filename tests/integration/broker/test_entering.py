@@ -9,6 +9,7 @@ from queuerelay.broker.redis import connection
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.errors import Refused
 from queuerelay.wire import url
+from queuerelay.wire.storage import Storage
 from tests.helpers.acl import users
 from tests.helpers.certificates import Authority
 from tests.integration.broker.doubles import Proxy
@@ -143,7 +144,7 @@ async def test_a_user_who_may_ask_neither_info_nor_role(own_valkey, broker_at):
     survey = await broker.nodes.survey()
     assert survey.version is not None
     assert survey.version.startswith(("Valkey", "Redis"))
-    assert (survey.memory_used, survey.queues) == (None, ["q"])
+    assert (survey.storage, survey.queues) == (Storage(), ["q"])
     await broker.nodes.beat("n", b"{}", inbox_life=60.0)
     await broker.nodes.leave("n")
     assert await broker.leases.reap("q", lease=60.0) == []

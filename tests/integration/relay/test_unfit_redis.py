@@ -120,3 +120,43 @@ def test_a_replica_is_named_with_its_master(own_valkey, daemon, worker_at):
     eventually(lambda: ask(status, "/readyz")[0] == 200)
     one.ready()
     assert one.get("/now").response().body == b"/now"
+
+
+def test_a_redis_that_may_drop_queues_is_warned_of_until_it_is_mended(own_valkey, daemon):
+    server = own_valkey("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    status = free_port()
+    one = daemon("--redis", server.tcp_url, "--status", f"tcp:{status}:interface=127.0.0.1")
+    text = "maxmemory-policy is allkeys-lru: when its memory is full Redis drops whole queues"
+    eventually(lambda: ask(status, "/readyz")[0] == 200)
+    eventually(lambda: text in reasons(status).get("redis-eviction", ""))
+    one.ready()
+    (line,) = lines_with(one.log, "maxmemory-policy")
+    assert text in line
+    assert "CONFIG SET maxmemory-policy noeviction" in line
+    assert len(lines_with(one.log, "keeps nothing over a restart")) == 1
+    assert text in command_line(status)
+    _, found = ask(status, "/status.json")
+    assert found["health"]["severity"] == "warning"
+    assert (found["redis"]["eviction"], found["redis"]["persistence"]) == ("allkeys-lru", "none")
+    with urllib.request.urlopen(f"http://127.0.0.1:{status}/metrics", timeout=30) as answer:
+        metrics = answer.read().decode()
+    assert 'queuerelay_health_reasons{code="redis-eviction"} 1.0' in metrics
+    assert 'queuerelay_health_reasons{code="redis-cluster"} 0.0' in metrics
+    # Also after another connection it is told once.
+    server.client().client_kill_filter(_type="normal", skipme=True)
+    server.client().config_set("maxmemory-policy", "noeviction")
+    eventually(lambda: "redis-eviction" not in reasons(status))
+    assert len(lines_with(one.log, "maxmemory-policy")) == 1
+
+
+def test_who_only_looks_leaves_a_master_that_was_demoted(own_valkey, daemon):
+    other, server = own_valkey(), own_valkey()
+    status = free_port()
+    daemon(
+        *("--redis", server.tcp_url, "--role", "status"),
+        *("--status", f"tcp:{status}:interface=127.0.0.1"),
+        listen=False,
+    )
+    eventually(lambda: ask(status, "/readyz")[0] == 200)
+    server.client().replicaof("127.0.0.1", other.port)
+    eventually(lambda: ask(status, "/readyz")[1]["reasons"] == ["redis-replica"])
