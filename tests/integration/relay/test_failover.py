@@ -172,6 +172,25 @@ def link_at(address):
     return Link(master, role="test", outage=Outage(), timeout=5.0)
 
 
+def test_the_links_of_a_worker_are_at_one_server(group):
+    """When one finds the master elsewhere, the others follow, though theirs still works."""
+    servers = group()
+    first, (second,) = servers.master, servers.replicas
+    master = MasterFinder(url.parse(servers.list_url), keys=Keys())
+    links = [Link(master, role="test", outage=Outage(), timeout=5.0) for _ in range(2)]
+    for link in links:
+        link.send(("PING",))
+    # The first goes on as a master for whoever is there already, and lets nobody in any more.
+    second.client().replicaof("NO", "ONE")
+    first.client().config_set("requirepass", "secret")
+    links[0].close()
+    for link in links:
+        link.send(("INCR", "count"))
+    assert second.client().get("count") == b"2"
+    for link in links:
+        link.close()
+
+
 def test_sentinels_have_a_password_of_their_own(group):
     servers = group(replicas=0)
     servers.master.client().config_set("requirepass", "data")
