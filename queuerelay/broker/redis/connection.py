@@ -11,7 +11,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError,
+    fail,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -90,7 +97,8 @@ class RedisConnection:
         self._name = name
         self._reactor = reactor
         self._outages = outages
-        #: Called each time that the connection is ready.
+        #: Called each time that the connection is ready; `when_up` waits for the Deferred that it
+        #: may give.
         self.on_up: Callable[[], object] = lambda: None
         self._protocol: RedisProtocol | None = None
         self._loop: Deferred[None] | None = None
@@ -252,11 +260,13 @@ class RedisConnection:
             return protocol.reason
         self._protocol = protocol
         self._outages.up(self._name, version)
-        try:
-            self.on_up()
-        except Exception:
-            self._log.failure("a callback of the connection {name} failed", name=self._name)
-        self._waiters.fire(None)
+        told = maybeDeferred(self.on_up)
+        told.addErrback(
+            lambda failure: self._log.failure(
+                "a callback of the connection {name} failed", failure, name=self._name
+            )
+        )
+        told.addCallback(lambda _: self._waiters.fire(None) if self.is_up else None)
         await protocol.lost
         self._protocol = None
         return protocol.reason
