@@ -11,7 +11,7 @@ Invariants:
 import itertools
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from queuerelay.broker.records import QueueDepth
@@ -49,8 +49,11 @@ class RedisQueues:
         could not be found out. The other side may be another Redis now, or one that was flushed.
         """
         self._known.clear()
+        if not self._fence.token:
+            # Who never pushes needs none.
+            return succeed(None)
         # First of all that is sent: what comes behind it has the new token.
-        return self._fence.up().addCallbacks(self._learned, self._not_learned)
+        return self._raise()
 
     def stop(self) -> None:
         """There will be no other connection."""
@@ -60,6 +63,8 @@ class RedisQueues:
     def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int | None]:
         """Append `messages` in order."""
         key = self._keys.queue(queue)
+        if not self._fence.token:
+            self._raise()
         if queue in self._known:
             return self._push(key, messages)
         # On a new connection, tell ``QUEUE=*`` workers and resque-web of the queue as well.
@@ -85,7 +90,7 @@ class RedisQueues:
                 return waiting
             if fenced(failure.value) and not again:
                 # Redis does not know the fence any more. Nothing was pushed.
-                self._fence.up().addCallbacks(self._learned, self._not_learned)
+                self._raise()
                 return self._push(key, messages, again=True)
             return failure
 
@@ -96,6 +101,9 @@ class RedisQueues:
         self, key: str, number: int, notes: Sequence[int], messages: Sequence[bytes]
     ) -> Call[int]:
         return push(key, self._fence.key, self._fence.token, number, notes, messages)
+
+    def _raise(self) -> Deferred[None]:
+        return self._fence.up().addCallbacks(self._learned, self._not_learned)
 
     def _learned(self, noted: frozenset[int] | None) -> None:
         """The fence stands; `noted` are the pushes that were executed."""

@@ -54,6 +54,9 @@ class FakeServer(Factory):
 
     def _usual(self, name: str, command: list[bytes]) -> bytes | None:
         name = name.partition(" ")[0]
+        if name == "HELLO":
+            # So that INFO and ROLE are asked, as of servers that do not know it.
+            return b"-ERR unknown command 'HELLO'\r\n"
         if name == "INFO":
             text = f"# Server\r\nredis_version:{self.version}\r\n".encode()
             return b"$%d\r\n%s\r\n" % (len(text), text)
@@ -62,7 +65,7 @@ class FakeServer(Factory):
         if name == "SCRIPT":
             return b"$40\r\n%s\r\n" % hashlib.sha1(command[2]).hexdigest().encode()
         if name == "BLMOVE":
-            return None
+            return None if len(command) > 2 else b"-ERR wrong number of arguments\r\n"
         if name == "fence":
             return b"*2\r\n:0\r\n$5\r\ntoken\r\n"
         return b":1\r\n" if name in ("push", "RPUSH", "SADD") else b"+OK\r\n"

@@ -78,8 +78,8 @@ def test_promise_3_redis_stops_answering_with_a_push_under_way(own_valkey, daemo
     client = one.connect().send(method, "/unknown")
     eventually(lambda: "no answer in time" in one.log or "no connection" in one.log)
     server.thaw()
-    # The frozen server had it in its buffers and takes it up now, or refuses it as late and it comes
-    # again: in any case once.
+    # The frozen server had it in its buffers and takes it up now, or it is late and comes again: in
+    # any case once.
     taken = worker.take()
     assert taken["url"] == "/unknown"
     worker.reply(taken, body=b"once")
