@@ -140,7 +140,7 @@ def _embedded(directory: str, option: str) -> RedisUrl:
 
 
 def _check_socket(path: str, option: str, shown: str) -> None:
-    if len(path.encode()) > SOCKET_PATH_BOUND:
+    if len(os.fsencode(path)) > SOCKET_PATH_BOUND:
         raise ConfigError.of(
             option, shown, f"a path short enough for a Unix socket ({SOCKET_PATH_BOUND} bytes)"
         )
