@@ -74,7 +74,14 @@ class Refused(BrokerError):
 
 
 class Unusable(BrokerError):
-    """this Redis cannot be used"""
+    """this Redis cannot be used
+
+    `code` is a short stable word for health.
+    """
+
+    def __init__(self, particulars: str, *, code: str = "redis-unusable") -> None:
+        super().__init__(particulars)
+        self.code = code
 
 
 class Refusal(QueuerelayError):

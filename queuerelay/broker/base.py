@@ -14,6 +14,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey, WrongType
+from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.keys import Keys
@@ -293,6 +294,10 @@ class Broker(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether commands can be sent now."""
+
+    @property
+    def fault(self) -> Unusable | None:
+        """Why what answers as Redis cannot be used; None where it can, or nobody answers."""
 
     def start(self) -> None:
         """Begin to connect, and never stop trying."""

@@ -98,6 +98,7 @@ OPTIONS: Final = (
         name="redis",
         table="",
         help="localhost, HOST:PORT, redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://..., "
+        "several as redis://A,B/DB or sentinel://A,B/NAME/DB, "
         "unix:///PATH, or embedded[:DIR] for a Valkey server of our own that keeps its data "
         "in DIR",
         check=values.redis,

@@ -25,6 +25,7 @@ from queuerelay.broker.memory.orders import MemoryOrders
 from queuerelay.broker.memory.queues import MemoryQueues
 from queuerelay.broker.memory.registry import MemoryRegistry
 from queuerelay.broker.memory.store import MemoryStore
+from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
 
@@ -46,6 +47,8 @@ class MemoryBroker:
         store: MemoryStore | None = None,
     ) -> None:
         self._clock = clock
+        #: Why what answers cannot be used, as a test says.
+        self.fault: Unusable | None = None
         self.store = store = store or MemoryStore(clock=clock, wall_clock=wall_clock)
         self.keys = store.keys
         self._connection = connection = MemoryConnection(clock)
@@ -67,13 +70,18 @@ class MemoryBroker:
 
     # Controls
 
-    def disconnect(self) -> None:
-        """Lose the connection now, and do not find another until `reconnect`."""
+    def disconnect(self, fault: Unusable | None = None) -> None:
+        """Lose the connection now, and do not find another until `reconnect`.
+
+        `fault` says that a server answers, and why it cannot be used.
+        """
+        self.fault = fault
         self._connection.reach(False)
         self._connection.lose("disconnected by the test")
 
     def reconnect(self) -> None:
         """Find the way again, in the next turn."""
+        self.fault = None
         self._connection.reach(True)
 
     def drop_next_push(self, *, applied: bool) -> None:

@@ -48,6 +48,9 @@ class FakeServer(Factory):
         return said(command) if callable(said) else said
 
     def _usual(self, name: str, command: list[bytes]) -> bytes | None:
+        if name == "HELLO":
+            # So that INFO and ROLE are asked, as of servers that do not know it.
+            return b"-ERR unknown command 'HELLO'\r\n"
         if name == "INFO":
             text = f"# Server\r\nredis_version:{self.version}\r\n".encode()
             return b"$%d\r\n%s\r\n" % (len(text), text)
@@ -56,7 +59,7 @@ class FakeServer(Factory):
         if name == "SCRIPT":
             return b"$40\r\n%s\r\n" % hashlib.sha1(command[2]).hexdigest().encode()
         if name == "BLMOVE":
-            return None
+            return None if len(command) > 2 else b"-ERR wrong number of arguments\r\n"
         return b":1\r\n" if name in ("RPUSH", "SADD") else b"+OK\r\n"
 
     def stop(self) -> Any:

@@ -9,6 +9,7 @@ import pytest_twisted
 from queuerelay.broker.redis import connection
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.master import Master
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.wire import url
@@ -438,7 +439,8 @@ def connection_to():
     def make(address):
         where = url.parse(address)
         outages = OutageLog(where.redacted, reactor)
-        return RedisConnection(where, name="test", reactor=reactor, outages=outages)
+        master = Master(where, keys=KEYS, reactor=reactor)
+        return RedisConnection(master, name="test", reactor=reactor, outages=outages)
 
     return make
 
@@ -493,7 +495,7 @@ async def test_stop_while_connecting(connection_to):
         await stops_clean(link, before)
 
 
-@pytest.mark.parametrize("key", ["CLIENT", "INFO", "ROLE", "SCRIPT"])
+@pytest.mark.parametrize("key", ["CLIENT", "HELLO", "INFO", "ROLE", "EVAL", "SCRIPT"])
 async def test_stop_while_entering(connection_to, fake, key):
     fake.answers[key] = None
     before = left()
