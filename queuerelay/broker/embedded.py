@@ -192,9 +192,7 @@ class EmbeddedServer:
     def answered(self) -> None:
         """The server is ready."""
         self._attempt = 0
-        self._log.info(
-            "embedded server {pid}: {address}", pid=self.pid, address=self.url.for_redis_py()
-        )
+        self._log.info("embedded server {pid}: {address}", pid=self.pid, address=self.url.whole)
         self._ready()
 
     def _ready(self) -> None:
