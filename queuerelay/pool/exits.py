@@ -10,7 +10,7 @@ transient     again after a back-off, until its tries are used up
 crash         like transient where the message may run twice (RFC 9110 9.2.2), else failed
 critical      failed, no second try
 misconfigured back, without using a try: the script is at fault, not the message
-interrupted   (we ended it to shut down) back without using a try where it may run twice
+interrupted   (the daemon stops) back without using a try where it may run twice
 abandoned     (we ended it: its client left, or another pool has the message) acknowledged,
               which does nothing where the lease is lost
 ============= ======================================================================
@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Final
 
 from queuerelay.backoff import back_off
+from queuerelay.pool.stopping import DOUBT
 from queuerelay.wire.message import Message
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import TRIES
@@ -163,6 +164,35 @@ def _by_code(code: int, rules: ExitRules, stdout: bytes | None) -> Outcome:
     return outcome
 
 
+#: Signals that a service manager ends a group of processes with, and what a shell makes of them.
+_TOLD: Final = (signal.SIGTERM, signal.SIGINT)
+#: Seconds in which an end that does not look like one by them may still be of the stop, where
+#: somebody waits for the answer: the group is told at once, within milliseconds.
+MOMENT: Final = 0.1
+
+
+def doubt(exit: ProcessEnd, outcome: Outcome, message: Message, *, waited_for: bool) -> float:
+    """Seconds for which it may still turn out that the stop of the daemon made this end; 0 for one
+    that stands.
+
+    `waited_for` says whether somebody waits for a reply.
+    """
+    if exit.ended_by_us is EndReason.SHUTDOWN:
+        # It says "later", and so do we.
+        return DOUBT if outcome is Outcome.TRANSIENT and may_repeat(message) else 0.0
+    if exit.ended_by_us is not None or not may_repeat(message):
+        return 0.0
+    if outcome not in (Outcome.CRASH, Outcome.CRITICAL, Outcome.TRANSIENT):
+        return 0.0
+    told = exit.signal in _TOLD or exit.code in [128 + number for number in _TOLD]
+    return DOUBT if told or not waited_for else MOMENT
+
+
+def may_repeat(message: Message) -> bool:
+    """Whether the message may run twice (RFC 9110 9.2.2)."""
+    return message.request is None or message.request.idempotent
+
+
 # --- From the outcome to the message -------------------------------------------------------------
 
 
@@ -210,7 +240,6 @@ def next_step(
     `now` is in Unix seconds, as the message's deadline is; `jitter` is drawn from [0, 1).
     """
     request = message.request
-    may_repeat = request is None or request.idempotent
     match outcome:
         case Outcome.SUCCESS | Outcome.ABANDONED:
             return Acknowledge()
@@ -218,7 +247,7 @@ def next_step(
             return Dead(reason="critical, so not tried again")
         case Outcome.MISCONFIGURED:
             return PutBack()
-        case Outcome.CRASH | Outcome.INTERRUPTED if not may_repeat:
+        case Outcome.CRASH | Outcome.INTERRUPTED if not may_repeat(message):
             return Dead(reason="not idempotent, so not tried again")
         case Outcome.INTERRUPTED:
             return PutBack()

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from queuerelay.config import PoolConfig
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.testing import MemoryBroker
 from tests.unit.pool.stage import EPOCH, PROGRAM, FakeProcess, FakeProcesses
 
@@ -22,6 +23,7 @@ class Posts:
         self.processes = FakeProcesses(self.clock)
         #: Bytes of memory by process id.
         self.memory = {}
+        self.stopping = Stopping(self.clock)
         config = PoolConfig(**{"name": "r", "queues": (), "command": (PROGRAM,), **options})
         self.pool = Residents(
             config,
@@ -31,6 +33,7 @@ class Posts:
                 clock=self.clock,
                 wall_clock=lambda: EPOCH + self.clock.seconds(),
                 holder="host:1",
+                stopping=self.stopping,
             ),
             memory=lambda pid: self.memory.get(pid, 0),
         )
@@ -174,6 +177,7 @@ def test_a_crash_loop_is_visible(make):
         if pause < 4:
             posts.advance(pause)
     assert posts.resting == "crash loop: 1 of 2 processes do not stay up"
+    posts.advance(1)
     snapshot = posts.pool.snapshot()
     assert [(one.code, one.stderr) for one in snapshot.exits] == [(3, "no database\n")] * 3
     assert snapshot.counters == {"crash": 3}
@@ -208,6 +212,7 @@ def test_what_it_prints_is_bounded_and_its_last_line_is_kept(make):
     posts.alive[0].print(b"x" * 10_000_000)
     posts.alive[0].complain(b"bye" * 10_000)
     posts.alive[0].exit(1)
+    posts.advance(1)
     assert len(posts.pool.snapshot().exits[0].stderr) == 2048
 
 
@@ -623,3 +628,38 @@ def test_a_stop_in_any_phase_leaves_nothing(make, phase, hurried):
     # At once.
     posts.is_over()
     assert posts.started == started
+
+
+# The stop of the whole daemon
+
+
+@pytest.mark.parametrize("before", [0.9, 0.0, -0.5])
+def test_an_end_around_the_stop_is_no_crash(make, lines, before):
+    posts = make(size=2).start()
+    posts.advance(5)
+    if before < 0:
+        # The relay of the same daemon still drains.
+        posts.stopping.announce()
+        posts.advance(-before)
+    for process in posts.alive:
+        process.exit(143)
+    posts.advance(max(0.0, before))
+    stopped = posts.stop()
+    if before < 0:
+        # Held requests may still need them, so they were started again.
+        assert posts.started == 4
+        posts.advance(1)
+    assert stopped == [None]
+    assert {one.outcome for one in posts.pool.snapshot().exits} == {"interrupted"}
+    assert not [line for line in lines if "ended" in line]
+
+
+def test_what_ends_again_and_again_during_the_stop_is_not_started_without_end(make):
+    posts = make().start()
+    posts.advance(1)
+    posts.stopping.announce()
+    for _ in range(3):
+        if posts.alive:
+            posts.alive[0].exit(1)
+        posts.advance(0.25)
+    assert posts.started == 2
