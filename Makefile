@@ -7,7 +7,7 @@
 #
 # All of them set up .venv first; Python 3.11 or newer and a package index is all that is needed.
 # Variables: PYTHON, VENV, LISTEN (make run LISTEN=tcp:8001), STATUS (its status page, or off),
-# WORKERS, PYTEST (its arguments).
+# WORKERS, PYTEST (its arguments), JOBS (processes that tests run in; 0 for this one alone).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,9 +15,12 @@ LISTEN ?= tcp:8000
 STATUS ?= tcp:8080:interface=127.0.0.1
 WORKERS ?= 1
 PYTEST ?=
+JOBS ?= auto
 BENCH ?=
 
 bin := $(VENV)/bin
+# A file's tests stay together: they share what their fixtures have started.
+pytest := $(bin)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: run unit test lint bench clean
@@ -26,10 +29,10 @@ run: $(VENV)/run-stamp
 	@$(bin)/python etc/run_sample.py --listen $(LISTEN) --status $(STATUS) --workers $(WORKERS)
 
 unit: $(VENV)/test-stamp
-	$(bin)/python -m pytest -m 'not heavy' tests/unit $(PYTEST)
+	$(pytest) -m 'not heavy' tests/unit $(PYTEST)
 
 test: lint
-	$(bin)/python -m pytest $(PYTEST)
+	$(pytest) $(PYTEST)
 
 lint: $(VENV)/test-stamp
 	$(bin)/ruff check .

@@ -3,6 +3,7 @@
 import hypothesis
 
 pytest_plugins = [
+    "tests.helpers.directories",
     "tests.helpers.janitor",
     "tests.helpers.logs",
     "tests.helpers.redis",

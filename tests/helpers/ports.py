@@ -1,7 +1,13 @@
 """Loopback ports: one that is free, and whether somebody listens on one."""
 
+import os
 import random
 import socket
+
+#: Each process of a test run has ports of its own: between the look and the use of one, another
+#: process would find it free too.
+_SHARE = 12000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_FIRST = 20000 + _SHARE * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def free_port() -> int:
@@ -11,7 +17,7 @@ def free_port() -> int:
     connect to itself.
     """
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(_FIRST, _FIRST + _SHARE)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -43,7 +43,7 @@ def command(port, *options):
 
 
 @pytest.fixture
-def sample(tmp_path):
+def sample(short_dir):
     """Starts it with options, and kills what is left of it at the end; gives process and port."""
     processes = []
 
@@ -51,7 +51,7 @@ def sample(tmp_path):
         port = free_port()
         process = subprocess.Popen(
             command(port, *options),
-            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "TMPDIR": str(short_dir), "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -90,7 +90,7 @@ def stop(process, number=signal.SIGTERM):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_answers_and_leaves_nothing_behind(sample, tmp_path, number):
+def test_answers_and_leaves_nothing_behind(sample, short_dir, number):
     process, port = sample()
     assert "It works" in wait_for_page(process, port)
     assert get(port, "/nowhere")[0] == 404
@@ -98,7 +98,7 @@ def test_answers_and_leaves_nothing_behind(sample, tmp_path, number):
     # A server and a worker at least.
     assert len(started) >= 2
     stop(process, number)
-    assert not list(tmp_path.iterdir())
+    assert not list(short_dir.iterdir())
     assert not [pid for pid in started if alive(pid)]
 
 
@@ -140,12 +140,12 @@ def test_hangup_replaces_the_worker_while_the_site_stays_up(sample):
     stop(process)
 
 
-def test_says_why_it_cannot_start(sample, tmp_path):
+def test_says_why_it_cannot_start(sample, short_dir):
     process, port = sample()
     wait_for_page(process, port)
     second = subprocess.run(
         command(port),
-        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "TMPDIR": str(short_dir), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -155,4 +155,4 @@ def test_says_why_it_cannot_start(sample, tmp_path):
     assert "Traceback" not in second.stdout + second.stderr
     assert str(port) in second.stdout + second.stderr
     stop(process)
-    assert not list(tmp_path.iterdir())
+    assert not list(short_dir.iterdir())

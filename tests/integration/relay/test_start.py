@@ -181,29 +181,29 @@ def test_a_wrong_file_is_one_line(text, said, tmp_path):
         assert all(word in line for word in said), line
 
 
-def test_what_only_shows_at_the_start_is_one_line_as_well(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_what_only_shows_at_the_start_is_one_line_as_well(short_dir, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(short_dir))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-        line = refused("--redis", "embedded", "--listen", endpoint, cwd=tmp_path)
+        line = refused("--redis", "embedded", "--listen", endpoint, cwd=short_dir)
         assert f"--listen {endpoint}" in line
         assert "in use" in line
     free = f"tcp:{free_port()}:interface=127.0.0.1"
-    line = refused("--listen", free, "--access-log", "/no/such/dir/log", cwd=tmp_path)
+    line = refused("--listen", free, "--access-log", "/no/such/dir/log", cwd=short_dir)
     assert "--access-log" in line
     assert "/no/such/dir/log" in line
-    (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "502.html").write_bytes(b"")
+    (short_dir / "pages").mkdir()
+    (short_dir / "pages" / "502.html").write_bytes(b"")
     for more in ([], ["--check"]):
-        line = refused("--listen", free, "--error-pages", "pages", *more, cwd=tmp_path)
+        line = refused("--listen", free, "--error-pages", "pages", *more, cwd=short_dir)
         assert "--error-pages" in line
         assert "pages/502.html: empty" in line
-    line = refused("--listen", free, "--redis", "embedded:/proc/no", cwd=tmp_path)
+    line = refused("--listen", free, "--redis", "embedded:/proc/no", cwd=short_dir)
     assert "--redis" in line
     # Nothing of the embedded server that was never started is left.
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("queuerelay")] == []
+    assert [path.name for path in short_dir.iterdir() if path.name.startswith("queuerelay")] == []
 
 
 def test_check_says_that_all_is_well_and_starts_nothing(tmp_path):

@@ -144,12 +144,12 @@ def test_redis_is_away_at_the_stop(own_valkey, daemon):
     server.thaw()
 
 
-def test_the_embedded_server_goes_with_its_daemon(daemon, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_the_embedded_server_goes_with_its_daemon(daemon, short_dir, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(short_dir))
     one = daemon("--redis", "embedded").ready()
     eventually(lambda: "embedded server" in one.log)
     (server,) = children(one.process.pid)
     one.signal(signal.SIGTERM)
     assert one.exit() == 0
     assert not alive(server)
-    assert [path for path in tmp_path.iterdir() if path.name.startswith("queuerelay-")] == []
+    assert [path for path in short_dir.iterdir() if path.name.startswith("queuerelay-")] == []

@@ -13,7 +13,7 @@ import h11
 import httptools
 
 from queuerelay.http.connections import ClientLimits
-from tests.unit.relay.corpus import CASES, NEXT
+from tests.hostile.corpus import CASES, NEXT
 from tests.unit.relay.recorder import feed, recording_front
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.unit.relay.corpus import CASES, NEXT
+from tests.hostile.corpus import CASES, NEXT
 from tests.unit.relay.differential import (
     Reading,
     by_us,

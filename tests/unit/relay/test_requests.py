@@ -7,7 +7,7 @@ import pytest
 from queuerelay.http.connections import ClientLimits
 from queuerelay.http.head import HeadLimits
 from tests.helpers.strict import CONTINUE, parse
-from tests.unit.relay.corpus import CASES, NEXT
+from tests.hostile.corpus import CASES, NEXT
 from tests.unit.relay.recorder import feed, recording_front, recording_site
 
 CASES_BY_NAME = [pytest.param(case, id=case.name) for case in CASES]
