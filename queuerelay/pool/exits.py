@@ -25,8 +25,10 @@ from typing import Final
 from queuerelay.backoff import back_off
 from queuerelay.pool.stopping import DOUBT
 from queuerelay.wire.message import Message
-from queuerelay.wire.outcome import Outcome
+from queuerelay.wire.outcome import TIMED_OUT, Outcome
 from queuerelay.wire.recovery import TRIES
+
+_SIGNALS: Final = signal.valid_signals()
 
 #: Seconds before the second try, the factor for each further one, and the longest: 1, 4, 16, then
 #: 60, before jitter.
@@ -71,20 +73,36 @@ class ProcessEnd:
 
     @property
     def signal_name(self) -> str | None:
-        """``SIGKILL`` and the like, None where no signal ended it."""
-        return None if self.signal is None else signal_name(self.signal)
+        """``SIGKILL`` and the like, None where no signal ended it, nor what it stood for."""
+        number = self.signal or died_of(self.code)
+        return None if number is None else signal_name(number)
 
     @property
     def reply_status(self) -> int:
         """The HTTP status for a client whose message failed with this exit."""
-        return 504 if self.ended_by_us is EndReason.TIMEOUT else 502
+        timed_out = self.ended_by_us is EndReason.TIMEOUT or self.code == TIMED_OUT
+        return 504 if timed_out else 502
 
     def __str__(self) -> str:
         """In words: ``exit status 1``, ``SIGKILL, ended by us: time-out``."""
         if self.not_started is not None:
             return f"not started: {self.not_started}"
-        how = f"exit status {self.code}" if self.signal is None else signal_name(self.signal)
+        how = self.signal_name or ""
+        if self.signal is None:
+            meant = "time-out" if self.code == TIMED_OUT else how
+            how = f"exit status {self.code}: {meant}" if meant else f"exit status {self.code}"
         return how if self.ended_by_us is None else f"{how}, ended by us: {self.ended_by_us}"
+
+
+#: What a shell adds to the number of the signal that ended its command (POSIX XCU 2.8.2).
+_BY_SIGNAL: Final = 128
+
+
+def died_of(code: int | None) -> int | None:
+    """The signal that an exit status of a shell stands for: 9 for 137; None where it is none."""
+    if code is not None and code - _BY_SIGNAL in _SIGNALS:
+        return code - _BY_SIGNAL
+    return None
 
 
 def signal_name(number: int) -> str:
@@ -101,7 +119,8 @@ def signal_name(number: int) -> str:
 # --- From the exit to the outcome ----------------------------------------------------------------
 
 #: 75 is EX_TEMPFAIL of sysexits; 126 and 127 are the shell's "cannot execute" and "not found"
-#: (POSIX XCU 2.8.2). Every other status is critical.
+#: (POSIX XCU 2.8.2). Those that stand for a signal, and for the end of a time, are crashes like
+#: those; every other status is critical.
 DEFAULT_EXITS: Final[Mapping[int, Outcome]] = {
     0: Outcome.SUCCESS,
     75: Outcome.TRANSIENT,
@@ -155,6 +174,8 @@ def _by_code(code: int, rules: ExitRules, stdout: bytes | None) -> Outcome:
     by_stdout = rules.stdout and stdout is not None
     if code in rules.exits:
         outcome = rules.exits[code]
+    elif code == TIMED_OUT or died_of(code) is not None:
+        outcome = Outcome.CRASH
     elif by_stdout:
         outcome = Outcome.SUCCESS if code == 0 else Outcome.CRITICAL
     else:
@@ -184,7 +205,7 @@ def doubt(exit: ProcessEnd, outcome: Outcome, message: Message, *, waited_for: b
         return 0.0
     if outcome not in (Outcome.CRASH, Outcome.CRITICAL, Outcome.TRANSIENT):
         return 0.0
-    told = exit.signal in _TOLD or exit.code in [128 + number for number in _TOLD]
+    told = (exit.signal or died_of(exit.code)) in _TOLD
     return DOUBT if told or not waited_for else MOMENT
 
 

@@ -3,12 +3,16 @@
 Invariants:
 
 1. A post has at most one process.
-2. A process that ends is started again: at once where we ended it to replace it or where it lived
-   for `STEADY` seconds, else after a pause that doubles up to `LONGEST_PAUSE`.
+2. A process that ends is started again: at once where we ended it to replace it, where it lived
+   for `STEADY` seconds, or where it said with exit status 0 that it was done, as workers do that
+   take so many jobs each; else after a pause that doubles up to `LONGEST_PAUSE`.
+3. Also with status 0 it is started at most once in `BRIEF` seconds; and after `BRIEF_LIVES` in a
+   row that were shorter than that, an end is one like any other.
 """
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -34,6 +38,9 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 #: Seconds after which a process counts as working: its end is then no sign of a crash loop.
 STEADY: Final = 10.0
+#: A life of less than so many seconds is no work, and how many of them may have been.
+BRIEF: Final = 0.1
+BRIEF_LIVES: Final = 100
 
 
 class Post:
@@ -49,6 +56,8 @@ class Post:
         self.ending = False
         #: Starts in a row that came to nothing.
         self.failures = 0
+        #: Brief lives in a row that ended with status 0.
+        self.brief = 0
         #: Whether it is to be filled; once it is not, it never is again.
         self.wanted = True
         #: Pauses of it, to be cut short by cancelling.
@@ -105,18 +114,20 @@ class Keeper:
             word.addCallback(self._count, exit, outcome, stderr)
             if not self._wants(post):
                 return
-            planned = exit.ended_by_us is not None
-            post.failures = 0 if planned or exit.run >= STEADY else post.failures + 1
-            if post.failures:
+            if _failed(post, exit):
+                post.failures += 1
                 await self._rest(post, exit, word)
+            else:
+                post.failures = 0
+                if post.brief:
+                    await self._pause(post, BRIEF - exit.run)
 
     async def _rest(self, post: Post, exit: ProcessEnd, word: Deferred[bool]) -> None:
         """The pause before the next start, unless the process ended because of our `stopping`."""
         seconds = back_off(post.failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         until = self._clock.seconds() + seconds
         try:
-            waited = copied(word)
-            post.pause = waited
+            waited = post.pause = copied(word)
             # What was started since our stop began, and ends, is no victim of it.
             if await waited and post.since < (self._stopping.since or 0.0):
                 post.failures = 0
@@ -130,15 +141,20 @@ class Keeper:
                 run=exit.run,
                 seconds=seconds,
             )
-            left = until - self._clock.seconds()
-            if left > 0:
-                post.pause = deferLater(self._clock, left)
-                await post.pause
         except CancelledError:
             # We are woken.
-            pass
+            return
         finally:
             post.pause = None
+        await self._pause(post, until - self._clock.seconds())
+
+    async def _pause(self, post: Post, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        post.pause = deferLater(self._clock, seconds)
+        with suppress(CancelledError):
+            await post.pause
+        post.pause = None
 
     @staticmethod
     def _wants(post: Post) -> bool:
@@ -197,6 +213,17 @@ class Keeper:
             self._log.info(
                 "{pool} {number}: {line}", pool=self._config.name, number=post.number, line=line
             )
+
+
+def _failed(post: Post, exit: ProcessEnd) -> bool:
+    """Whether a process came to nothing; counts its brief lives."""
+    if exit.ended_by_us is not None or exit.run >= STEADY:
+        post.brief = 0
+        return False
+    if exit.code != 0:
+        return True
+    post.brief = post.brief + 1 if exit.run < BRIEF else 0
+    return post.brief > BRIEF_LIVES
 
 
 def _outcome(exit: ProcessEnd) -> Outcome:

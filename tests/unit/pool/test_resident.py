@@ -129,8 +129,8 @@ def test_the_pause_doubles_to_a_minute(make):
         assert len(posts.alive) == 1, pause
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_an_early_end_is_followed_by_a_pause_whatever_its_status(make, code):
+@pytest.mark.parametrize("code", [1, 137])
+def test_an_early_end_is_followed_by_a_pause(make, code):
     posts = make().start()
     posts.alive[0].exit(code)
     posts.advance(0.75)
@@ -152,6 +152,44 @@ def test_the_end_of_a_steady_life_is_followed_by_a_start_at_once(make):
     posts.alive[0].exit(1)
     posts.advance(1)
     assert len(posts.alive) == 1
+
+
+def test_one_that_has_done_its_share_is_started_again_at_once(make, lines):
+    posts = make().start()
+    for _ in range(300):
+        posts.advance(0.25)
+        posts.alive[0].exit(0)
+        assert len(posts.alive) == 1
+    assert posts.resting == ""
+    assert not [line for line in lines if "ended" in line]
+    # What fails after it has its pause.
+    posts.alive[0].exit(1)
+    posts.advance(0.75)
+    assert not posts.alive
+
+
+def test_one_that_ends_well_and_at_once_again_and_again_is_bounded(make):
+    posts = make().start()
+    for _ in range(100):
+        posts.alive[0].exit(0)
+        posts.advance(0.05, step=0.05)
+        assert not posts.alive
+        posts.advance(0.06, step=0.06)
+        assert len(posts.alive) == 1
+    assert posts.resting == ""
+    for pause in (1, 2, 4):
+        posts.alive[0].exit(0)
+        posts.advance(pause - 0.25)
+        assert not posts.alive
+        posts.advance(0.25)
+    posts.alive[0].exit(0)
+    assert posts.resting.startswith("crash loop")
+    # One that works is no part of it.
+    posts.advance(8)
+    posts.advance(1)
+    posts.alive[0].exit(0)
+    assert len(posts.alive) == 1
+    assert posts.resting == ""
 
 
 def test_one_post_does_not_wait_for_another(make):
