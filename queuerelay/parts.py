@@ -50,6 +50,9 @@ class Part:
     def start(self) -> None:
         """Begin to work; Redis may come later."""
 
+    def stopping(self) -> None:
+        """The service begins to stop; `stop` comes when those after this part have stopped."""
+
     async def stop(self, until: float) -> None:
         """End the part; returns when nothing is left running. The drain time is over at `until`, in
         the reactor's seconds.
@@ -112,6 +115,8 @@ class ServiceOfParts(Service):
     def stopService(self) -> Deferred[None]:
         """Let what is under way end within the drain time; fires when nothing is left running."""
         super().stopService()
+        for part in self._parts:
+            part.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -255,6 +260,10 @@ class PoolsPart(Part):
                 queues=",".join(pool.queues) or "its own",
                 redis=url.parse(self._config.redis).redacted,
             )
+
+    def stopping(self) -> None:
+        """Take the end of a script for the stop's doing from now on: the relay drains before."""
+        self.pools.stopping()
 
     async def stop(self, until: float) -> None:
         """Let scripts end within the rest of the drain time."""

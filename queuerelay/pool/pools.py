@@ -21,6 +21,7 @@ from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.pool.task import Workshop
 from queuerelay.processes.interfaces import IProcesses
 from queuerelay.processes.spawner import Spawner
@@ -89,6 +90,7 @@ class Pools:
             Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
         ]
         self._hurried = self._stopping = False
+        self._stop_sign = Stopping(reactor)
         self._born = reactor.seconds()
 
     def __getitem__(self, name: str) -> Pool | Residents:
@@ -111,6 +113,7 @@ class Pools:
             wall_clock=self._wall_clock,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             address=self._address,
+            stopping=self._stop_sign,
         )
         for config in self._configs:
             made = Residents(config, runtime) if config.resident else Pool(config, runtime)
@@ -120,12 +123,17 @@ class Pools:
         for loop in self._loops:
             loop.start()
 
+    def stopping(self) -> None:
+        """The daemon begins to stop, and `stop` comes later: what ends meanwhile is interrupted."""
+        self._stop_sign.announce()
+
     def stop(self, drain: float) -> Deferred[None]:
         """Take no more work, give what runs `drain` seconds, end it, and leave the list of nodes.
 
         Fires when no process of ours is left.
         """
         self._stopping = True
+        self._stop_sign.announce()
         return Deferred.fromCoroutine(self._stop(0.0 if self._hurried else drain))
 
     async def _stop(self, drain: float) -> None:
