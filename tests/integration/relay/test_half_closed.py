@@ -2,9 +2,17 @@
 told by the kernel alone.
 """
 
-import pytest
+import contextlib
+import select
+import socket
 
-from queuerelay.http.half_closed import OPENING
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from queuerelay.http.half_closed import OPENING, HalfClosedWatch
 from queuerelay.wire.reply import encode_frame
 from tests.helpers.daemon import Client
 from tests.helpers.ports import free_port, listens
@@ -130,3 +138,77 @@ def test_a_half_closed_client_behind_the_proxy_protocol(relay, worker):
     assert worker.serve()["remote_addr"] == "203.0.113.5"
     assert client.response().body == b"/"
     assert client.at_end()
+
+
+@implementer(IReactorFDSet)
+class Descriptors:
+    """A reactor's readers, of which the test calls what is ready."""
+
+    def __init__(self):
+        self.readers = []
+
+    def addReader(self, reader):
+        self.readers.append(reader)
+
+    def removeReader(self, reader):
+        self.readers.remove(reader)
+
+    def turn(self):
+        for reader in select.select(self.readers, [], [], 0)[0]:
+            reader.doRead()
+
+
+class Waiting:
+    """A half-closed connection as its watch knows it."""
+
+    def __init__(self, end):
+        self.transport = self
+        self.end = end
+        self.aborted = 0
+
+    def getHandle(self):
+        return self.end
+
+    def abort(self):
+        self.aborted += 1
+
+
+@pytest.fixture(params=[socket.AF_INET, socket.AF_UNIX])
+def ends(request):
+    """Makes connections: our end, and that of a client that has closed its side."""
+    with contextlib.ExitStack() as stack, socket.socket(request.param) as port:
+        port.bind(("127.0.0.1", 0) if request.param is socket.AF_INET else "")
+        port.listen()
+
+        def make():
+            client = stack.enter_context(socket.socket(request.param))
+            client.connect(port.getsockname())
+            ours = stack.enter_context(port.accept()[0])
+            client.shutdown(socket.SHUT_WR)
+            return ours, client
+
+        yield make
+
+
+def test_a_reset_is_seen_without_reading_or_writing(ends):
+    reactor = Descriptors()
+    watch = HalfClosedWatch(reactor)
+    first, second = [(Waiting(ours), client) for ours, client in (ends(), ends())]
+    for waiting, _ in (first, second):
+        watch.add(waiting)
+    reactor.turn()
+    # To close one side is not to leave.
+    assert (first[0].aborted, second[0].aborted) == (0, 0)
+    # What the client has not read makes a reset of its leaving.
+    first[0].end.send(b"H")
+    first[1].close()
+    eventually(lambda: reactor.turn() or first[0].aborted == 1)
+    reactor.turn()
+    assert (first[0].aborted, second[0].aborted, len(watch)) == (1, 0, 1)
+    watch.discard(second[0])
+    watch.discard(second[0])
+    assert (reactor.readers, len(watch), watch.fileno()) == ([], 0, -1)
+    watch.add(second[0])
+    assert (reactor.readers, len(watch)) == ([watch], 1)
+    watch.connectionLost(Failure(ConnectionDone()))
+    assert len(watch) == 0
