@@ -293,7 +293,7 @@ class WSGIRun(BaseHandler):
 
 
 def _checked(status: object, headers: object) -> list[tuple[str, str]]:
-    """The header fields; `NotWSGI` unless the relay can send them and the status: it is better here,
+    """The header fields; `NotWSGI` unless the relay can send these and the status; better here,
     where the application's log is.
     """
     if not isinstance(status, str) or _STATUS.fullmatch(status) is None:
