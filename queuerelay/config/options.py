@@ -155,6 +155,12 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="half-close",
+        help="What becomes of a client that closes its side of the connection: wait, it gets its "
+        "answer, or leave, its request is given up",
+        check=values.one_of("wait", "leave"),
+    ),
+    Option(
         name="drain",
         help="How long a shutdown waits for answers",
         type=float,

@@ -78,6 +78,8 @@ class RelayConfig:
     body_time: float = 30.0
     #: Seconds between two requests of a connection.
     idle: float = 60.0
+    #: What becomes of a client that closes its side of the connection: "wait" or "leave".
+    half_close: str = "wait"
     #: Seconds that held requests get at shutdown.
     drain: float = 25.0
     #: Seconds between two frames of a streamed reply.
