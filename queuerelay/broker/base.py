@@ -27,8 +27,13 @@ InboxHandler = Callable[[Sequence[bytes]], object]
 class QueuesPart(Protocol):
     """The queues: lists of messages that wait."""
 
-    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
-        """Append `messages`, at least one, in order; fires with the length of the queue."""
+    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int | None]:
+        """Append `messages`, at least one, in order; fires with the length of the queue.
+
+        Where the connection is lost over it, it fires on the next one: with None where the push was
+        executed, with `NotConnected` where it was not and never will be. `ConnectionDropped` means
+        that nobody knows: Redis has lost data, or there will be no other connection.
+        """
 
     def take_off(
         self, queue: str, messages: Sequence[bytes], *, newest: bool = False

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Final, Literal, NamedTuple
 from urllib.parse import parse_qs, quote, unquote
@@ -60,10 +60,10 @@ class RedisUrl:
     #: Path of the Unix socket; for ``embedded`` the directory, "" for a temporary one.
     path: str = ""
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     #: User and password of the Sentinels, where they have some.
     sentinel_username: str | None = None
-    sentinel_password: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
     db: int = 0
     #: PEM file with the certificates to trust instead of the system's, TLS only.
     ca_file: str | None = None
@@ -115,6 +115,11 @@ class RedisUrl:
         if self.sentinel_password is not None:
             hidden = replace(hidden, sentinel_password=_HIDDEN)
         return hidden._text()
+
+    @property
+    def whole(self) -> str:
+        """The address with its passwords, as `parse` takes it: for processes of ours, no log."""
+        return self._text()
 
     def for_redis_py(self) -> str:
         """A URL that `redis.Redis.from_url` takes, of a single server that is there already."""
@@ -276,7 +281,7 @@ def _embedded(directory: str, option: str) -> RedisUrl:
 
 
 def _check_socket(path: str, option: str, shown: str) -> None:
-    if len(path.encode()) > SOCKET_PATH_BOUND:
+    if len(os.fsencode(path)) > SOCKET_PATH_BOUND:
         raise ConfigError.of(
             option, shown, f"a path short enough for a Unix socket ({SOCKET_PATH_BOUND} bytes)"
         )

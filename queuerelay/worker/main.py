@@ -15,6 +15,8 @@ from wsgiref.types import WSGIApplication
 
 from queuerelay import __version__
 from queuerelay.errors import ConfigError
+from queuerelay.redact import redact
+from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
@@ -39,19 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log_to_stderr(options.log_level)
         if importlib.util.find_spec("redis") is None:
             raise ConfigError("redis-py is not installed: pip install 'queuerelay[worker]'")
-        url = parse(options.redis)
+        url = _redis(options)
         where = _address(url)
         keys = _keys(options.prefix, options.reply_prefix)
         if options.chdir is not None:
             _chdir(options.chdir)
         application = load_application(options.application)
     except ConfigError as error:
-        sys.stderr.write(f"queuerelay-worker: {error}\n")
+        sys.stderr.write(f"queuerelay-worker: {redact(str(error))}\n")
         return 1
     # Again: the application may have set up logging, and that may have silenced us.
     _log_to_stderr(options.log_level)
     _assemble(options, application, keys, where)
     return 0
+
+
+def _redis(options: argparse.Namespace) -> RedisUrl:
+    said = None if isinstance(options.redis, _Unsaid) else options.redis
+    given = Source(name="--redis", file_name="--redis-file", address=said, file=options.redis_file)
+    address, name = first([given, of_environment(os.environ)]) or (options.redis, "--redis")
+    return parse(address, option=name)
 
 
 def load_application(named: str) -> WSGIApplication:
@@ -185,6 +194,12 @@ def _log_to_stderr(level: str) -> None:
     logger.setLevel(level.upper())
 
 
+class _Unsaid(str):
+    """A default, as nobody gave the option."""
+
+    __slots__ = ()
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.removeprefix("argument "))
@@ -202,9 +217,16 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--redis",
         metavar="URL",
-        default="localhost",
+        default=_Unsaid("localhost"),
         help="localhost, HOST:PORT, redis://, rediss://, unix:///PATH, several as "
         "redis://A,B/0 or sentinel://A,B/NAME, or embedded:DIR for a relay's embedded server",
+    )
+    add(
+        "--redis-file",
+        metavar="FILE",
+        help="a file with that URL as its one line: a password does not show in the list of "
+        "processes then. QUEUERELAY_REDIS and QUEUERELAY_REDIS_FILE in the environment say the "
+        "same, where no option does",
     )
     add(
         "--queues",

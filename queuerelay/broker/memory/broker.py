@@ -84,12 +84,13 @@ class MemoryBroker:
         self.fault = None
         self._connection.reach(True)
 
-    def drop_next_push(self, *, applied: bool) -> None:
+    def drop_next_push(self, *, applied: bool, forgotten: bool = False) -> None:
         """Lose the connection over the next push, before its answer; it is made anew at once.
 
-        `applied` says whether the push took effect, which the one who pushed cannot know.
+        `applied` says whether the push took effect, which the one who pushed hears from the next
+        connection; not where it is `forgotten`, as by a Redis that has lost data.
         """
-        self.queues.drop_next_push(applied=applied)
+        self.queues.drop_next_push(applied=applied, forgotten=forgotten)
 
     def refuse(self, reason: str | None) -> None:
         """Let commands fail with `Refused` from now on; None ends it.
@@ -122,6 +123,7 @@ class MemoryBroker:
     def stop(self) -> Deferred[None]:
         """Fires when nothing is left running."""
         self._connection.stop()
+        self.queues.stop()
         for bell in self._bells:
             bell.stop()
         if self._grown in self.store.watchers:
@@ -158,6 +160,7 @@ class MemoryBroker:
         return self.inbox.loops()
 
     def _up(self) -> None:
+        self.queues.connected()
         for callback in self._on_up:
             try:
                 callback()

@@ -96,6 +96,7 @@ class RedisBroker:
         stopping = [*self.inbox.stop(), *(bell.stop() for bell in self._bells)]
         self.registry.flush()
         stopping.append(self._commands.stop())
+        self.queues.stop()
         return gatherResults(stopping).addCallback(lambda _: None)
 
     def when_up(self) -> Deferred[None]:
@@ -106,10 +107,15 @@ class RedisBroker:
         """Call `callback` each time that a connection has been made."""
         self._on_up.append(callback)
 
-    def _up(self) -> None:
-        self.queues.connected()
+    def _up(self) -> Deferred[None]:
         self.nodes.connected()
         self._keeping.connected()
+        # What of the pushes did not arrive has to wait again before others look at what waits.
+        return self.queues.connected().addCallback(self._tell)
+
+    def _tell(self, _: None) -> None:
+        if not self.is_up:
+            return
         for callback in self._on_up:
             try:
                 callback()

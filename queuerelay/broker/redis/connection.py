@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -62,7 +62,8 @@ class RedisConnection:
         self._name = name
         self._reactor = reactor
         self._outages = outages
-        #: Called each time that the connection is ready.
+        #: Called each time that the connection is ready; `when_up` waits for the Deferred that it
+        #: may give.
         self.on_up: Callable[[], object] = lambda: None
         #: Why what answers there cannot be used; None where it can, or nobody answers.
         self.fault: Unusable | None = None
@@ -227,11 +228,13 @@ class RedisConnection:
         self.fault = None
         self._master.up(self, place, protocol.drop)
         self._outages.up(self._name, version)
-        try:
-            self.on_up()
-        except Exception:
-            self._log.failure("a callback of the connection {name} failed", name=self._name)
-        self._waiters.fire(None)
+        told = maybeDeferred(self.on_up)
+        told.addErrback(
+            lambda failure: self._log.failure(
+                "a callback of the connection {name} failed", failure, name=self._name
+            )
+        )
+        told.addCallback(lambda _: self._waiters.fire(None) if self.is_up else None)
         await protocol.lost
         self._protocol = None
         self._master.down(self)
