@@ -649,10 +649,42 @@ async def test_all_connections_are_at_one_server(broker_at, own_valkey, said, so
     assert lines(said, f"the master is at 127.0.0.1:{second.port} now")
 
 
+def named(server):
+    """What a Sentinel says whose master is `server`."""
+    port = str(server.port).encode()
+    return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n" % (len(port), port)
+
+
+def sentinel_url(fake):
+    return fake.url.replace("redis://", "sentinel://").replace("/0", "/name")
+
+
+async def test_a_master_that_sentinels_have_replaced_is_left(broker_at, own_valkey, fake, said):
+    """It goes on without knowing it, as one that only the Sentinels have lost."""
+    first, second = own_valkey(), own_valkey()
+    fake.answers["SENTINEL"] = named(first)
+    broker = broker_at(sentinel_url(fake))
+    got = []
+    broker.inbox.open("n", got.extend)
+    broker.start()
+    await within(broker.when_up())
+    fake.answers["SENTINEL"] = named(second)
+    await eventually(lambda: lines(said, f"the master is at 127.0.0.1:{second.port}"))
+    await within(broker.when_up())
+    assert await broker.queues.push("q", [ONE]) == 1
+    assert (first.client().llen("resque:queue:q"), second.client().llen("resque:queue:q")) == (0, 1)
+    second.client().rpush(KEYS.inbox("n"), b"1")
+    await eventually(lambda: got == [b"1"])
+    # Without Sentinels it goes on, and says so.
+    fake.answers["SENTINEL"] = b"*-1\r\n"
+    await eventually(lambda: lines(said, "it knows none of that name"))
+    assert broker.is_up
+
+
 async def test_stop_while_sentinels_are_asked(connection_to, fake):
     fake.answers["SENTINEL"] = None
     before = left()
-    link = connection_to(fake.url.replace("redis://", "sentinel://").replace("/0", "/name"))
+    link = connection_to(sentinel_url(fake))
     link.start()
     await eventually(lambda: any(command[0] == b"SENTINEL" for command in fake.seen))
     await stops_clean(link, ({*before[0], *left()[0]} - ours(), before[1]))

@@ -191,6 +191,26 @@ def test_the_links_of_a_worker_are_at_one_server(group):
         link.close()
 
 
+def test_a_worker_leaves_a_master_that_sentinels_have_replaced(group, own_valkey):
+    """It goes on without knowing it, as one that only the Sentinels have lost."""
+    servers = group(replicas=0)
+    first, second = servers.master, own_valkey()
+    servers.watch(1)
+    master = MasterFinder(url.parse(servers.url), keys=Keys())
+    link = Link(master, role="test", outage=Outage(), timeout=5.0)
+    link.send(("INCR", "count"))
+    (sentinel,) = servers.sentinels
+    sentinel.client.execute_command("SENTINEL", "REMOVE", NAME)
+    master.look()
+    link.send(("INCR", "count"))
+    assert first.client().get("count") == b"2"
+    sentinel.client.execute_command("SENTINEL", "MONITOR", NAME, "127.0.0.1", second.port, 1)
+    master.look()
+    link.send(("INCR", "count"))
+    assert (first.client().get("count"), second.client().get("count")) == (b"2", b"1")
+    link.close()
+
+
 def test_sentinels_have_a_password_of_their_own(group):
     servers = group(replicas=0)
     servers.master.client().config_set("requirepass", "data")
