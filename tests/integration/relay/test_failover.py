@@ -102,6 +102,8 @@ def acknowledged(server):
     """Whether nothing of the jobs is left, here and on the replicas."""
     client = server.client()
     left = [client.llen("resque:queue:jobs"), client.hlen("queuerelay:inflight:jobs")]
+    # WAIT is for what this very client has written, and for all before it.
+    client.incr("marker")
     return not any(left) and client.wait(1, 1000) >= 1
 
 
