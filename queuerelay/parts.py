@@ -30,7 +30,7 @@ from queuerelay.relay.listeners import Listeners
 from queuerelay.relay.relay import Relay
 from queuerelay.status.listener import StatusListener
 from queuerelay.status.resource import StatusResource
-from queuerelay.status.status import Status, ThisProcess
+from queuerelay.status.status import Access, Status, ThisProcess
 from queuerelay.wire import url
 from queuerelay.wire.keys import Keys
 
@@ -301,7 +301,10 @@ class StatusPart(Part):
             address=url.parse(config.redis).place,
             clock=reactor,
             process=process or ThisProcess(),
-            credentials=config.status.credentials,
+            access=Access(
+                credentials=config.status.credentials,
+                private=config.status.readers == "credentials",
+            ),
         )
 
     def start(self) -> None:

@@ -173,6 +173,8 @@ class StatusConfig:
     listen: str | None = "tcp:8080:interface=127.0.0.1"
     #: File with the credentials that actions need; without one there are no actions.
     credentials: str | None = None
+    #: Who may read: ``anybody``, or those with ``credentials`` for it.
+    readers: str = "anybody"
     #: Names, without port, under which the listener may be asked beside addresses and localhost.
     hosts: tuple[str, ...] = ()
 
