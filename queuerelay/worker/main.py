@@ -148,6 +148,7 @@ def _assemble(
         doorbell,
     )
     loop.obey_signals()
+    master.watch()
     keeper.start()
     for queue in options.queues:
         link = Link(master, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
