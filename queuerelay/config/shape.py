@@ -145,6 +145,8 @@ class PoolConfig:
     pass_env: tuple[str, ...] = ()
     #: One weight for each queue, so that none starves; empty for strict order.
     weights: tuple[float, ...] = ()
+    #: File mode creation mask of the scripts, None for the one that the daemon was started with.
+    umask: int | None = None
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
     #: Seconds of processor time of one process.
