@@ -244,6 +244,13 @@ OPTIONS: Final = (
         otherwise="none, so that it only shows",
     ),
     Option(
+        name="status-readers",
+        table="status",
+        named="readers",
+        help="Who may read the status page, JSON and metrics: anybody, or those with credentials",
+        check=values.one_of("anybody", "credentials"),
+    ),
+    Option(
         name="status-host",
         table="status",
         named="hosts",
@@ -310,6 +317,7 @@ POOL_KEYS: Final[Mapping[str, Check]] = {
     "env": values.env,
     "pass_env": values.several(values.variable, "names of environment variables"),
     "weights": values.weights,
+    "umask": values.umask,
     "rlimit_as": values.whole("bytes", MiB, 2**50),
     "rlimit_cpu": values.whole("seconds", 1, 30 * 86400),
     # With fewer not even a shell starts.

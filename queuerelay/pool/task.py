@@ -136,7 +136,8 @@ class Workshop:
         program = self._program()
         argv[0] = os.fsencode(program)
         if self._prefix is None:
-            found = prefix(program, directory=self._config.cwd, limits=self._limits)
+            config = self._config
+            found = prefix(program, directory=config.cwd, limits=self._limits, umask=config.umask)
             self._prefix = [os.fsencode(part) for part in found]
         return [*self._prefix, *argv]
 

@@ -193,6 +193,9 @@ def _client(
     place: RedisUrl, *, timeout: float, connect_timeout: float, **options: Any
 ) -> redis.Redis:
     """A client that tries nothing twice, and leaves the database to `options`."""
+    if place.kind == "tls":
+        # redis-py 5 takes a certificate of any other host unless told.
+        options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     return redis.Redis.from_url(
         replace(place, db=0).for_redis_py(),
         # RESP2: nothing here needs more, and redis-py then leaves out its maintenance pushes.
