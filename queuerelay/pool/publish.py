@@ -32,6 +32,7 @@ def _published(pool: PoolState, exits: int, slots: int) -> PoolState:
         slots=sorted((_slot(one) for one in oldest), key=lambda slot: slot.number),
         exits=[_exit(one) for one in pool.exits[:exits]],
         resting=bounded(pool.resting, STDERR),
+        unstartable=bounded(pool.unstartable, STDERR),
     )
 
 

@@ -204,6 +204,8 @@ class PoolState:
     busy: int = 0
     #: Residents that do not stay up.
     looping: int = 0
+    #: Messages whose script could not be run more than once, and why; "" for none.
+    unstartable: str = ""
     #: Messages by queue that are over: acknowledged or failed.
     left: Mapping[str, int] = field(default_factory=dict)
     durations: Mapping[str, JobDurations] = field(default_factory=dict)
@@ -311,6 +313,7 @@ def _pool(value: Table) -> PoolState:
         resident=value.flag("resident"),
         busy=value.whole("busy"),
         looping=value.whole("looping"),
+        unstartable=value.text("unstartable", LONG_TEXT),
         left=value.counts("left"),
         durations={
             queue: JobDurations(wait=_durations(one, "wait"), run=_durations(one, "run"))

@@ -132,3 +132,5 @@ def _pool(pool: PoolStatus) -> Iterable[Reason]:
         yield _alarm("crash-loop", pool.name, text)
     elif pool.resting not in _WANTED:
         yield _warn("pool-resting", pool.name, f"pool {pool.name} takes no work: {pool.resting}")
+    elif pool.unstartable:
+        yield _warn("cannot-start", pool.name, f"pool {pool.name}: {pool.unstartable}")

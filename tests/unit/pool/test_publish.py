@@ -85,6 +85,7 @@ def test_all_of_a_small_pool_is_published():
         "resident": False,
         "busy": 1,
         "looping": 0,
+        "unstartable": "",
         "left": {"q": 3},
         "durations": {"q": {"wait": [0.0005, 1], "run": [0.0]}},
     }

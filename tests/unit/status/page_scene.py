@@ -87,6 +87,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
         busy=1,
         resting=t("command not found"),
         looping=0,
+        unstartable=t("1 message cannot be started: exit status 127"),
         slots=(
             SlotState(
                 number=1,

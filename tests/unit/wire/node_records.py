@@ -84,6 +84,7 @@ POOL = PoolNode(
             resident=True,
             busy=1,
             looping=1,
+            unstartable="1 message cannot be started: exit status 127",
             left={"mp3": 3},
             durations={"mp3": JobDurations(wait=durations(0.5), run=durations(1.5))},
         ),

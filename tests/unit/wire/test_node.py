@@ -60,7 +60,7 @@ def test_the_keys_are_those_of_the_first_release():
     (one,) = pool["pools"]
     assert set(one) == {
         *("name", "queues", "size", "min", "max", "resting", "slots", "exits", "counters"),
-        *("rates", "resident", "busy", "looping", "left", "durations"),
+        *("rates", "resident", "busy", "looping", "unstartable", "left", "durations"),
     }
     assert set(one["slots"][0]) == {
         *("number", "state", "pid", "message", "queue", "age", "attempt"),
