@@ -25,6 +25,7 @@ from queuerelay.broker.base import Broker
 from queuerelay.config import Config, describe, load
 from queuerelay.http.forwarded import Trust
 from queuerelay.pool.pools import Pools
+from queuerelay.redact import redact_command
 from queuerelay.relay.listeners import Listeners
 from queuerelay.relay.relay import Relay
 from queuerelay.status.listener import StatusListener
@@ -79,6 +80,8 @@ class ServiceOfParts(Service):
         #: Parts in the order in which they are started.
         self._parts: list[Part] = [backend]
         self._broker = backend.broker
+        #: URL of Redis for processes of ours, with its password; None where it is in memory.
+        self._address = backend.address
         self._drain = config.relay.drain
         self._reactor = reactor
         #: Whether the service has begun to stop.
@@ -139,6 +142,7 @@ class BackendPart(Part):
         else:
             self._backend = Given(broker)
         self.broker: Broker = self._backend.broker
+        self.address = self._backend.address
 
     def start(self) -> None:
         """Begin to connect."""
@@ -233,10 +237,12 @@ class PoolsPart(Part):
 
     _log = Logger()
 
-    def __init__(self, config: Config, broker: Broker, *, reactor: Any) -> None:
+    def __init__(
+        self, config: Config, broker: Broker, *, reactor: Any, address: str | None = None
+    ) -> None:
         self._config = config
         self._reactor = reactor
-        self.pools = Pools(config.pools, broker, reactor=reactor)
+        self.pools = Pools(config.pools, broker, reactor=reactor, address=address)
 
     def check(self) -> None:
         """Raise `ConfigError` where a pool's command is not there."""
@@ -250,7 +256,7 @@ class PoolsPart(Part):
                 "pool {pool}: {size} x {command}, queues {queues}, Redis {redis}",
                 pool=pool.name,
                 size=pool.size if pool.min == pool.max else f"{pool.min} to {pool.max}",
-                command=" ".join(pool.command),
+                command=redact_command(pool.command),
                 queues=",".join(pool.queues) or "its own",
                 redis=url.parse(self._config.redis).redacted,
             )

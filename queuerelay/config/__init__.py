@@ -2,12 +2,14 @@
 
 Data goes one way through the modules, and so do imports::
 
-    shape, command  <-  values  <-  options, tables  <-  reading, showing
+    shape, command  <-  values  <-  option  <-  options  <-  reading, showing
+                                   tables  <-
 
 - `shape`: the record, with units and defaults.
 - `command`: command lines of pools, with places for what a message says.
 - `values`: what a value may be.
-- `options`: the table of all settings that are options too. `tables`: keys of routes and pools.
+- `option`: the shape of an entry in the table of `options`, which are all settings but the keys of
+  routes and pools. `tables`: those.
 - `reading`: makes the record of file and command line.
 - `showing`: the limits in force, for the start log.
 
@@ -20,7 +22,8 @@ Invariants:
 3. No Twisted here: endpoint strings are checked where they are used.
 """
 
-from queuerelay.config.options import OPTIONS, Option
+from queuerelay.config.option import Option
+from queuerelay.config.options import OPTIONS
 from queuerelay.config.reading import load
 from queuerelay.config.shape import (
     DEFAULT_POOL,

@@ -55,7 +55,8 @@ def check_command(config: PoolConfig) -> None:
 class Pools:
     """The pools that `configs` describe; `start` and `stop` once each.
 
-    `processes` starts their processes; without it a `Spawner` of our own does. The pools
+    `processes` starts their processes; without it a `Spawner` of our own does. `address` is the
+    URL of Redis for resident ones. The pools
     themselves are there after `start`: twistd forks to become a daemon after everything is made,
     and they bear the process's id.
     """
@@ -70,6 +71,7 @@ class Pools:
         reactor: Any,
         wall_clock: Callable[[], float] = time.time,
         processes: IProcesses | None = None,
+        address: str | None = None,
     ) -> None:
         self._configs = configs
         self._broker = broker
@@ -79,6 +81,7 @@ class Pools:
         if processes is None:
             processes = self._spawner = Spawner(reactor=reactor, together=broker.together)
         self._processes = processes
+        self._address = address
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
@@ -109,6 +112,7 @@ class Pools:
             clock=self._reactor,
             wall_clock=self._wall_clock,
             holder=f"{socket.gethostname()}:{os.getpid()}",
+            address=self._address,
             stopping=self._stop_sign,
         )
         for config in self._configs:

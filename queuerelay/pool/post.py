@@ -23,6 +23,7 @@ from queuerelay.backoff import back_off
 from queuerelay.config import PoolConfig
 from queuerelay.errors import CannotStart
 from queuerelay.pool.child import Child
+from queuerelay.pool.environment import resident_environment
 from queuerelay.pool.exits import ProcessEnd
 from queuerelay.pool.output import Lines
 from queuerelay.pool.runtime import Runtime
@@ -92,6 +93,7 @@ class Keeper:
         self._clock = runtime.clock
         self._wall_clock = runtime.wall_clock
         self._workshop = Workshop(config, inherited=dict(os.environb))
+        self._environment = resident_environment(self._workshop.base, runtime.address)
         self._stopping = runtime.stopping
         self._doubts = runtime.stopping.doubts(config.size)
         self.tally = Tally()
@@ -173,8 +175,8 @@ class Keeper:
         )
         post.release = self.release
         try:
-            argv, environment = self._workshop.resident_argv(), self._workshop.base
-            child.start(self._processes.spawnProcess, argv, environment)
+            argv = self._workshop.resident_argv()
+            child.start(self._processes.spawnProcess, argv, self._environment)
         except (CannotStart, OSError, ValueError) as error:
             exit = ProcessEnd(not_started=str(error))
         else:

@@ -1,7 +1,7 @@
 """What all pools of one process run on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -24,6 +24,8 @@ class Runtime:
     holder: str
     #: The stop of this process.
     stopping: Stopping
+    #: URL of Redis for processes that talk to it themselves, None for none; may have a password.
+    address: str | None = field(default=None, repr=False)
 
     def worker_id(self, queues: Sequence[str]) -> str:
         """What Resque's tools call the pool that takes from `queues`."""
