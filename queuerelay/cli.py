@@ -310,6 +310,9 @@ def _show(client: Client, options: argparse.Namespace) -> int:
         print(f"\nattempt {number}: {safe(ended)} after {span(attempt['run'])}")
         for line in attempt["stderr"].splitlines():
             print(f"    {safe(line)}")
+        # A listener of an earlier release does not say it.
+        for line in attempt.get("stdout", "").splitlines():
+            print(f"    stdout: {safe(line)}")
     return DONE
 
 

@@ -119,7 +119,7 @@ class Disposition:
     async def not_started(self, work: Work, reason: str) -> None:
         """The script is at fault, not the message: it goes back without using a try."""
         self._take_a_rest(reason)
-        self._add(work, ProcessEnd(not_started=reason), Outcome.MISCONFIGURED, "")
+        self._add(work, ProcessEnd(not_started=reason), Outcome.MISCONFIGURED)
         await self._back_or_dead(work, reason)
 
     async def stumbled(self, claim: Claim) -> None:
@@ -144,7 +144,7 @@ class Disposition:
         """Count the attempt, how long it ran, and how long the message had waited for the first."""
         if outcome is not Outcome.MISCONFIGURED:
             self.misfits.forget(work.id)
-        self._add(work, exit, outcome, attempt.stderr)
+        self._add(work, exit, outcome, attempt)
         queue, pushed_at = work.claim.queue, work.message.pushed_at
         self._tally.runs[queue].observe(exit.run)
         if work.attempt == 1 and pushed_at is not None:
@@ -210,7 +210,8 @@ class Disposition:
                     return
                 await self._settler.delay(work.claim, message, max(0.0, when - self._wall_clock()))
             case PutBack() if outcome is Outcome.MISCONFIGURED:
-                reason = f"{exit}; {attempt.stderr[-200:].strip()}".rstrip("; ")
+                said = attempt.stderr or attempt.stdout
+                reason = f"{exit}; {said[-200:].strip()}".rstrip("; ")
                 await self._misfit(work, reason, attempt)
             case PutBack():
                 await self._settler.put_back(work.claim)
@@ -287,13 +288,16 @@ class Disposition:
     def _count(self, what: str) -> None:
         self._tally.count(what, self._clock.seconds())
 
-    def _add(self, work: Work, exit: ProcessEnd, outcome: Outcome, stderr: str) -> None:
+    def _add(
+        self, work: Work, exit: ProcessEnd, outcome: Outcome, attempt: Attempt | None = None
+    ) -> None:
         shown = exit_record(
             exit,
             at=self._wall_clock(),
             message=work.id,
             queue=work.claim.queue,
             outcome=outcome,
-            stderr=stderr,
+            stderr=attempt.stderr if attempt is not None else "",
+            stdout=attempt.stdout if attempt is not None else "",
         )
         self._tally.add(shown, self._clock.seconds())

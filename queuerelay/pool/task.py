@@ -267,6 +267,7 @@ def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: 
         exception="JobFailed",
         error=f"{last.error}; {reason}" if last is not None else reason,
         failed_at=now,
-        backtrace=last.stderr.splitlines() if last is not None else (),
+        # Other tools show this alone.
+        backtrace=(last.stderr or last.stdout).splitlines() if last is not None else (),
         attempts=attempts,
     )

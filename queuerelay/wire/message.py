@@ -42,8 +42,9 @@ class Attempt:
     exit: int | None = None
     #: Name of the signal that ended the script, or that its exit status stands for; "" for none.
     signal: str = ""
-    #: The last output on stderr.
+    #: The last output on stderr, and on stdout.
     stderr: str = ""
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +227,8 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
         written["signal"] = attempt.signal
     if attempt.stderr:
         written["stderr"] = attempt.stderr
+    if attempt.stdout:
+        written["stdout"] = attempt.stdout
     return written
 
 
@@ -254,6 +257,7 @@ def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
                 exit=_exit(one.get("exit")),
                 signal=_text(one.get("signal")),
                 stderr=_text(one.get("stderr")),
+                stdout=_text(one.get("stdout")),
             )
         )
     return tuple(attempts)

@@ -166,6 +166,8 @@ class ExitRecord:
     outcome: str
     #: The last output on stderr, bounded.
     stderr: str
+    #: The same on stdout, of a script that failed.
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +346,7 @@ def _exit(value: Table) -> ExitRecord:
         run=value.number("run"),
         outcome=value.text("outcome"),
         stderr=value.text("stderr", LONG_TEXT),
+        stdout=value.text("stdout", LONG_TEXT),
     )
 
 

@@ -28,6 +28,8 @@ class DeadLetterAttempt:
     error: str
     #: The last output on stderr, bounded.
     stderr: str
+    #: The last output on stdout, bounded.
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,4 +103,5 @@ def _attempt(one: Table) -> DeadLetterAttempt:
         signal=one.text("signal"),
         error=one.text("error", LONG),
         stderr=one.text("stderr", LONG),
+        stdout=one.text("stdout", LONG),
     )

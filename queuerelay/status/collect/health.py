@@ -36,7 +36,7 @@ REASONS: Final = (
     *("redis-unusable", "redis-sentinel", "redis-login", "redis-permission", "redis-refused"),
     *("redis-memory", "redis-eviction", "redis-saving", "wrong-type", "node-stale", "loop-stale"),
     *("no-worker", "old-message", "paused", "workers-paused", "held-limit", "crash-loop"),
-    *("pool-resting", "dead-letters"),
+    *("pool-resting", "cannot-start", "dead-letters"),
 )
 
 _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)

@@ -77,6 +77,7 @@ POOL = PoolNode(
                     run=1.5,
                     outcome="crash",
                     stderr="it broke",
+                    stdout="it said so",
                 ),
             ),
             counters={"crash": 1},

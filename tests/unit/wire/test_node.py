@@ -66,7 +66,7 @@ def test_the_keys_are_those_of_the_first_release():
         *("number", "state", "pid", "message", "queue", "age", "attempt"),
     }
     assert set(one["exits"][0]) == {
-        *("at", "message", "queue", "code", "signal", "run", "outcome", "stderr"),
+        *("at", "message", "queue", "code", "signal", "run", "outcome", "stderr", "stdout"),
     }
     assert one["durations"] == {"mp3": {"wait": [0.5, *[0] * 8, 1], "run": [1.5, *[0] * 10, 1]}}
 
