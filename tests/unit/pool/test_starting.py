@@ -3,6 +3,8 @@
 import errno
 import gc
 import json
+import os
+import shutil
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -307,3 +309,64 @@ def test_it_is_told_while_others_are_well(make):
     stage.turns()
     assert stage.pool.snapshot().unstartable == ""
     assert not stage.failed
+
+
+# Its directory
+
+
+def release(app, number):
+    folder = app / f"release{number}"
+    folder.mkdir()
+    (folder / "job.sh").write_text("#!/bin/sh\n")
+    (folder / "job.sh").chmod(0o755)
+    (app / "new").symlink_to(folder)
+    (app / "new").rename(app / "current")
+    return folder
+
+
+@pytest.mark.parametrize("cwd", ["absolute", "relative", None])
+def test_a_directory_that_is_removed_is_said_so_and_comes_back(make, tmp_path, monkeypatch, cwd):
+    first = release(tmp_path, 1)
+    current = tmp_path / "current"
+    # As a shell enters it, and tells the daemon.
+    monkeypatch.chdir(tmp_path if cwd == "relative" else current)
+    monkeypatch.setenv("PWD", str(tmp_path if cwd == "relative" else current))
+    given = {"absolute": str(current), "relative": "current"}
+    options = {"cwd": given[cwd]} if cwd else {}
+    stage = make(command=("./job.sh",), **options)
+    stage.job("1")
+    stage.processes.started[0].exit(0)
+    shutil.rmtree(first)
+    stage.job("2")
+    assert len(stage.processes.started) == 1
+    told = stage.pool.snapshot().resting
+    assert str(current) in told
+    assert "Errno" not in told
+    assert "make it" in told
+    release(tmp_path, 2)
+    stage.advance(8.0)
+    assert len(stage.processes.started) == 2
+    stage.processes.started[1].exit(0)
+    stage.advance(1.0)
+    assert stage.pool.snapshot().resting == ""
+    assert not stage.failed
+
+
+def test_a_program_elsewhere_is_not_run_in_a_directory_that_is_gone(make, tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PWD", str(folder))
+    stage = make()
+    stage.job("1")
+    stage.processes.started[0].exit(0)
+    folder.rmdir()
+    stage.job("2")
+    assert len(stage.processes.started) == 1
+    assert "own directory" in stage.pool.snapshot().resting
+    folder.mkdir()
+    stage.advance(8.0)
+    # It is started there, not where we are.
+    argv = stage.processes.started[1].argv
+    assert os.fsencode(folder) in argv
+    stage.processes.started[1].exit(0)
