@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
+from queuerelay.config.options import OPTIONS
 from queuerelay.config.shape import PoolConfig
+from queuerelay.config.tables import POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
 from queuerelay.tap import Options
 from queuerelay.worker.main import _parser
 

@@ -36,7 +36,7 @@ REASONS: Final = (
     *("redis-unusable", "redis-sentinel", "redis-login", "redis-permission", "redis-refused"),
     *("redis-memory", "redis-eviction", "redis-saving", "wrong-type", "node-stale", "loop-stale"),
     *("no-worker", "old-message", "paused", "workers-paused", "held-limit", "crash-loop"),
-    *("pool-resting", "dead-letters"),
+    *("pool-resting", "cannot-start", "dead-letters"),
 )
 
 _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
@@ -157,3 +157,5 @@ def _pool(pool: PoolStatus) -> Iterable[Reason]:
         yield _alarm("crash-loop", pool.name, text)
     elif pool.resting not in _WANTED:
         yield _warn("pool-resting", pool.name, f"pool {pool.name} takes no work: {pool.resting}")
+    elif pool.unstartable:
+        yield _warn("cannot-start", pool.name, f"pool {pool.name}: {pool.unstartable}")
