@@ -182,7 +182,9 @@ class Config:
     """The whole configuration of a process."""
 
     #: URL of Redis; see `queuerelay.wire.url.parse`. May contain a password.
-    redis: str = "redis://localhost:6379/0"
+    redis: str = field(default="redis://localhost:6379/0", repr=False)
+    #: File that the URL was read from, None for none.
+    redis_file: str | None = None
     #: Prefix of our own keys in Redis.
     prefix: str = "queuerelay:"
     #: Of the lists that take replies to jobs.

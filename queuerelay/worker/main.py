@@ -15,6 +15,8 @@ from wsgiref.types import WSGIApplication
 
 from queuerelay import __version__
 from queuerelay.errors import ConfigError
+from queuerelay.redact import redact
+from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
@@ -43,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log_to_stderr(options.log_level)
         if importlib.util.find_spec("redis") is None:
             raise ConfigError("redis-py is not installed: pip install 'queuerelay[worker]'")
-        url = parse(options.redis)
-        address = _address(url)
+        url = _redis(options)
+        where = _address(url)
         keys = _keys(options.prefix, options.reply_prefix)
         if options.chdir is not None:
             _chdir(options.chdir)
@@ -60,15 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         requests=options.requests,
         timeout=options.timeout,
     )
-    process = _Process(options, settings, address, url.redacted)
+    process = _Process(options, settings, where)
     if options.timeout == 0:
         return process.run(InHand(), None)
     return Supervisor(process.run, process.end_message).serve()
 
 
 def _refused(error: ConfigError) -> int:
-    sys.stderr.write(f"queuerelay-worker: {error}\n")
+    sys.stderr.write(f"queuerelay-worker: {redact(str(error))}\n")
     return 1
+
+
+def _redis(options: argparse.Namespace) -> RedisUrl:
+    said = None if isinstance(options.redis, _Unsaid) else options.redis
+    given = Source(name="--redis", file_name="--redis-file", address=said, file=options.redis_file)
+    address, name = first([given, of_environment(os.environ)]) or (options.redis, "--redis")
+    return parse(address, option=name)
 
 
 def load_application(named: str) -> WSGIApplication:
@@ -116,13 +125,12 @@ class _Process:
     """What a worker process does, and what is done about one that hung."""
 
     def __init__(
-        self, options: argparse.Namespace, settings: WorkerSettings, address: str, shown: str
+        self, options: argparse.Namespace, settings: WorkerSettings, where: RedisUrl
     ) -> None:
-        """`address` is where Redis is, as redis-py takes it; `shown` is the same for the log."""
+        """`where` is Redis."""
         self._options = options
         self._settings = settings
-        self._address = address
-        self._shown = shown
+        self._where = where
 
     def run(self, in_hand: InHand, orders: Orders | None) -> int:
         """Import the application, and serve; gives the exit status."""
@@ -139,31 +147,32 @@ class _Process:
         from queuerelay.worker.lease import LeaseKeeper
         from queuerelay.worker.link import Link, Outage
         from queuerelay.worker.loop import WorkerLoop
+        from queuerelay.worker.master import MasterFinder
 
-        outage = Outage()
-        address, lease = self._address, settings.lease
+        outage, master = Outage(), MasterFinder(self._where, keys=settings.keys)
+        lease = settings.lease
         log.info(
             "worker %s %s: queues %s at %s, lease %g s, %s",
             __version__,
             settings.holder,
             ",".join(settings.queues),
-            self._shown,
+            self._where.redacted,
             lease,
             options.application,
         )
         # A renewal must fail early enough for another one within the lease.
-        lease_link = Link(address, role="lease", outage=outage, timeout=max(1.0, lease / 3))
+        lease_link = Link(master, role="lease", outage=outage, timeout=max(1.0, lease / 3))
         tokens = secrets.token_hex(8)
         keeper = LeaseKeeper(settings, lease_link, tokens=tokens, clock=time.monotonic)
         doorbell = Doorbell()
-        main_link = Link(address, role="main", outage=outage, timeout=ANSWER_TIMEOUT)
+        main_link = Link(master, role="main", outage=outage, timeout=ANSWER_TIMEOUT)
         loop = WorkerLoop(application, settings, main_link, keeper, doorbell, in_hand=in_hand)
         loop.obey_signals()
         if orders is not None:
             orders.heard_by(loop.stop)
         keeper.start()
         for queue in settings.queues:
-            link = Link(address, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
+            link = Link(master, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
             doorbell.watch(queue, settings.keys, link)
         loop.run()
         keeper.stop()
@@ -172,9 +181,11 @@ class _Process:
     def end_message(self, queue: str, token: str) -> None:
         """End the message that a killed process had in hand."""
         from queuerelay.worker.link import Link, Outage
+        from queuerelay.worker.master import MasterFinder
         from queuerelay.worker.timed_out import end_message
 
-        link = Link(self._address, role="end", outage=Outage(), timeout=ANSWER_TIMEOUT)
+        master = MasterFinder(self._where, keys=self._settings.keys)
+        link = Link(master, role="end", outage=Outage(), timeout=ANSWER_TIMEOUT)
         try:
             end_message(self._settings, link, queue, token)
         finally:
@@ -189,11 +200,13 @@ def _keys(prefix: str, results: str) -> Keys:
     return keys
 
 
-def _address(url: RedisUrl) -> str:
-    if url.kind == "embedded" and url.path:
-        # Before --chdir, and because a relative path has no place in a URL.
-        url = parse(f"embedded:{os.path.abspath(url.path)}")
-    return url.for_redis_py()
+def _address(url: RedisUrl) -> RedisUrl:
+    """The server to connect to: of an embedded one its socket, by its directory."""
+    if url.kind == "embedded":
+        if not url.path:
+            raise ConfigError.of("--redis", "embedded", "embedded:DIR, the relay's directory")
+        return url.embedded_socket()
+    return url
 
 
 def _chdir(directory: str) -> None:
@@ -217,6 +230,12 @@ def _log_to_stderr(level: str) -> None:
     logger.setLevel(level.upper())
 
 
+class _Unsaid(str):
+    """A default, as nobody gave the option."""
+
+    __slots__ = ()
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.removeprefix("argument "))
@@ -234,9 +253,16 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--redis",
         metavar="URL",
-        default="localhost",
-        help="localhost, HOST:PORT, redis://, rediss://, unix:///PATH, or embedded:DIR "
-        "for a relay's embedded server",
+        default=_Unsaid("localhost"),
+        help="localhost, HOST:PORT, redis://, rediss://, unix:///PATH, several as "
+        "redis://A,B/0 or sentinel://A,B/NAME, or embedded:DIR for a relay's embedded server",
+    )
+    add(
+        "--redis-file",
+        metavar="FILE",
+        help="a file with that URL as its one line: a password does not show in the list of "
+        "processes then. QUEUERELAY_REDIS and QUEUERELAY_REDIS_FILE in the environment say the "
+        "same, where no option does",
     )
     add(
         "--queues",
