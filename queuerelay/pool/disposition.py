@@ -23,7 +23,7 @@ from queuerelay.pool.slot import PoolSlot
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.message import Attempt, with_attempt
+from queuerelay.wire.message import Attempt, waited, with_attempt
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import unreadable
 
@@ -136,10 +136,10 @@ class Disposition:
     def count(self, work: Work, exit: ProcessEnd, outcome: Outcome, attempt: Attempt) -> None:
         """Count the attempt, how long it ran, and how long the message had waited for the first."""
         self._add(work, exit, outcome, attempt.stderr)
-        queue, pushed_at = work.claim.queue, work.message.pushed_at
+        queue, wait = work.claim.queue, waited(work.message.pushed_at, attempt.started_at)
         self._tally.runs[queue].observe(exit.run)
-        if work.attempt == 1 and pushed_at is not None:
-            self._tally.waits[queue].observe(attempt.started_at - pushed_at)
+        if work.attempt == 1 and wait is not None:
+            self._tally.waits[queue].observe(wait)
 
     async def succeed(self, slot: PoolSlot, work: Work, output: Capture, attempt: Attempt) -> None:
         """Acknowledge the message, and send what its script printed to whoever waits for it."""

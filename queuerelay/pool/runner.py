@@ -42,7 +42,7 @@ class Runner:
         self, config: PoolConfig, runtime: Runtime, disposition: Disposition, rest: Cooldown
     ) -> None:
         self._config = config
-        self._keys = runtime.broker.keys
+        self._broker = runtime.broker
         self._launch = runtime.processes.launch
         self._clock = runtime.clock
         self._wall_clock = runtime.wall_clock
@@ -80,7 +80,7 @@ class Runner:
     async def _work_on(self, slot: PoolSlot) -> None:
         claim, now = slot.claim, self._wall_clock()
         try:
-            work = task.read(claim, self._keys)
+            work = task.read(claim, self._broker.keys)
         except MessageError as error:
             await self._disposition.unreadable(claim, error)
             return
@@ -91,7 +91,7 @@ class Runner:
             await self._disposition.expired(claim)
             return
         try:
-            environment = self._workshop.environment(work)
+            environment = self._workshop.environment(work, skew=self._broker.skew or 0.0)
             argv = self._workshop.argv(work)
             stdin = work.stdin()
         except BadRequest as error:

@@ -3,7 +3,6 @@ of its own, the inbox and the bells.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -14,6 +13,7 @@ from twisted.logger import Logger
 from queuerelay.broker.base import Bell
 from queuerelay.broker.redis.bell import RedisBell
 from queuerelay.broker.redis.clients import RedisClients
+from queuerelay.broker.redis.clock import RedisClock
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.dead_letters import RedisDeadLetters
 from queuerelay.broker.redis.delayed import RedisDelayed
@@ -25,6 +25,7 @@ from queuerelay.broker.redis.orders import RedisOrders
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.broker.redis.queues import RedisQueues
 from queuerelay.broker.redis.registry import RedisRegistry
+from queuerelay.errors import BrokerError
 from queuerelay.loop import Watched
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl
@@ -41,11 +42,12 @@ class RedisBroker:
         *,
         reactor: IReactorTime,
         keys: Keys | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        clock: RedisClock | None = None,
     ) -> None:
         self._url = url
         self._reactor = reactor
         self.keys = keys = keys or Keys()
+        self._clock = clock = clock or RedisClock()
         self._outages = OutageLog(url.redacted, reactor)
         self._commands = commands = self._connection("commands")
         commands.on_up = self._up
@@ -59,10 +61,19 @@ class RedisBroker:
         self.dead_letters = RedisDeadLetters(commands, keys)
         self.gate = RedisGate(commands, keys)
         self.inbox = RedisInbox(commands, keys, connect=self._connection, clock=reactor)
-        self.nodes = RedisNodes(commands, keys, self.inbox, clock=reactor)
+        self.nodes = RedisNodes(commands, keys, self.inbox, clock=clock)
         self.orders = RedisOrders(commands, keys)
         self.clients = RedisClients(commands, keys)
-        self.registry = RedisRegistry(commands, keys, clock=reactor, wall_clock=wall_clock)
+        self.registry = RedisRegistry(commands, keys, clock=reactor, unix_time=self.time)
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of Redis."""
+        return self._clock.time()
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds that our wall clock is ahead of that of Redis."""
+        return self._clock.skew
 
     def _connection(self, name: str) -> RedisConnection:
         return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
@@ -94,6 +105,9 @@ class RedisBroker:
         self._on_up.append(callback)
 
     def _up(self) -> None:
+        # Before all else: what is stamped, or compared with a stamp, comes after an answer to what
+        # is asked later.
+        self._clock.measure(self._commands).addErrback(lambda failure: failure.trap(BrokerError))
         self.queues.connected()
         self.nodes.connected()
         for callback in self._on_up:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from queuerelay.broker.records import (
@@ -22,8 +21,10 @@ from queuerelay.broker.records import (
     Survey,
     WrongType,
 )
+from queuerelay.broker.redis.clock import RedisClock, steady
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.inbox import RedisInbox
+from queuerelay.broker.redis.protocol import checked
 from queuerelay.errors import BrokerError
 from queuerelay.wire.commands import REPLY_LIFE, beat, bury
 from queuerelay.wire.keys import Keys
@@ -38,7 +39,7 @@ class RedisNodes:
     _log = Logger()
 
     def __init__(
-        self, commands: RedisConnection, keys: Keys, inbox: RedisInbox, *, clock: IReactorTime
+        self, commands: RedisConnection, keys: Keys, inbox: RedisInbox, *, clock: RedisClock
     ) -> None:
         self._commands = commands
         self._keys = keys
@@ -55,6 +56,8 @@ class RedisNodes:
         return Deferred.fromCoroutine(self._beat(node_id, snapshot, inbox_life))
 
     async def _beat(self, node_id: str, snapshot: bytes, inbox_life: float) -> None:
+        # Without it, as where TIME is not allowed, the last offset holds.
+        self._clock.measure(self._commands).addErrback(lambda failure: failure.trap(BrokerError))
         dead = await self._commands.run(
             beat(
                 self._keys,
@@ -81,14 +84,21 @@ class RedisNodes:
         """One step of a walk over all keys, for what nodes that are not listed have left.
 
         An inbox without a term was written by a worker that answered a dead relay: it gets a last
-        one, so that none stays. Old replies that a relay took and did not sort go back.
+        one, so that none stays. Old replies that a relay took and did not sort go back. A queue
+        with messages in flight or delayed is listed, for `unsettled`.
         """
         keys, inbox, taken = self._keys, self._keys.inbox(""), self._keys.legacy_inbox("")
+        held = keys.inflight(""), keys.delayed("")
         self._scan_cursor, found = await self._commands.call(
             "SCAN", self._scan_cursor, "MATCH", _glob(keys.prefix) + "*", "COUNT", 250
         )
         for key in found:
             text = key.decode("utf-8", "replace")
+            if text.startswith(held):
+                # Others may claim from queues that are not listed: then nobody would look after
+                # what they leave.
+                queue = text.removeprefix(held[0]).removeprefix(held[1])
+                await self._commands.call("SADD", keys.queues, queue)
             prefix = next((one for one in (inbox, taken) if text.startswith(one)), None)
             if prefix is None or (prefix == taken and self._inbox.legacy is None):
                 continue
@@ -112,7 +122,7 @@ class RedisNodes:
         return Deferred.fromCoroutine(self._survey())
 
     async def _survey(self) -> Survey:
-        keys, began = self._keys, self._clock.seconds()
+        keys, began = self._keys, steady()
         answers = await self._commands.pipeline(
             ("TIME",),
             ("INFO", "server", "memory"),
@@ -125,7 +135,7 @@ class RedisNodes:
             ("LLEN", keys.failed),
             ("GET", keys.pause_all),
         )
-        latency = self._clock.seconds() - began
+        latency = steady() - began
         time, info, nodes, queues, workers, total, processed, failed, dead_letters, paused = (
             None if isinstance(answer, BrokerError) else answer for answer in answers
         )
@@ -152,6 +162,23 @@ class RedisNodes:
             dead_letters=dead_letters or 0,
             paused=paused == b"true",
         )
+
+    def unsettled(self) -> Deferred[list[str]]:
+        """The queues that have messages in flight or delayed, of those that are listed."""
+        return Deferred.fromCoroutine(self._unsettled())
+
+    async def _unsettled(self) -> list[str]:
+        keys = self._keys
+        listed = await self._commands.call("SRANDMEMBER", keys.queues, MOST)
+        queues = sorted(map(_text, listed))
+        looks = [("EXISTS", keys.inflight(queue), keys.delayed(queue)) for queue in queues]
+        # In one command first: mostly there are none.
+        if not queues or not await self._commands.call(
+            "EXISTS", *(key for look in looks for key in look[1:])
+        ):
+            return []
+        found = await self._commands.pipeline(*looks)
+        return [queue for queue, keys in zip(queues, found, strict=True) if checked(keys)]
 
     def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
         """The keys of `queues`, and those that all need, that are of the wrong type."""

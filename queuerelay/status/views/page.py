@@ -159,7 +159,7 @@ class _Pages:
             self._plots = snapshot.history, plots(snapshot.history)
         return view(
             snapshot,
-            now=status.wall_clock(),
+            now=status.time(),
             plots_=self._plots[1],
             failures=failures,
             page=PAGE,

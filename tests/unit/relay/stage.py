@@ -184,7 +184,6 @@ class Stage:
             self.broker,
             prefix="queuerelay:",
             clock=self.clock,
-            wall_clock=self.clock.seconds,
         )
         self.front = Front(
             self.relay,

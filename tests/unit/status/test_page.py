@@ -30,7 +30,7 @@ class Room:
         self.collector = SimpleNamespace(failures=self._failures)
         self.routes = page.routes(self)  # type: ignore[arg-type]
 
-    def wall_clock(self) -> float:
+    def time(self) -> float:
         return NOW
 
     def _failures(self, start: int, count: int) -> Deferred[DeadLetters]:
