@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).resolve().parent / "examples"
 BIN = Path(sys.executable).parent
 
 CONFIG = """\
-redis = {redis}
+redis = "embedded"
 
 [relay]
 listen = [{listen}]
@@ -35,7 +35,7 @@ name = "site"
 queues = ["requests"]
 resident = true
 size = {workers}
-command = [{worker}, "--redis", {redis}, "--chdir", {examples}, "sample_site:app"]
+command = [{worker}, "--chdir", {examples}, "sample_site:app"]
 
 [[pool]]
 name = "cgi"
@@ -55,10 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="how many (default: 1)")
     options = parser.parse_args(arguments)
-    # Short: the path of the server's Unix socket in it has 103 bytes at most.
     with tempfile.TemporaryDirectory(prefix="queuerelay-") as directory:
         texts = {
-            "redis": f"embedded:{directory}/valkey",
             "listen": options.listen,
             "status": options.status,
             "worker": str(BIN / "queuerelay-worker"),

@@ -305,7 +305,8 @@ def _show(client: Client, options: argparse.Namespace) -> int:
     for name in ("id", "message", "queue", "class", "failed_at", "worker", "exception", "error"):
         print(f"{name + ':':<11}{safe(str(one[name]))}")
     for number, attempt in enumerate(one["attempts"], 1):
-        ended = attempt["signal"] or f"exit status {attempt['code']}"
+        # In words, as "exit status 137: SIGKILL"; of a foreign worker what there is.
+        ended = attempt["error"] or attempt["signal"] or f"exit status {attempt['code']}"
         print(f"\nattempt {number}: {safe(ended)} after {span(attempt['run'])}")
         for line in attempt["stderr"].splitlines():
             print(f"    {safe(line)}")

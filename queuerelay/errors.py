@@ -5,6 +5,8 @@ The docstring of a class is its message to people; `str(error)` adds the particu
 
 from typing import Final
 
+from queuerelay.redact import redact
+
 #: How much of a wrong value an error shows, in characters.
 _SHOWN: Final = 200
 
@@ -27,9 +29,12 @@ class ConfigError(QueuerelayError):
 
     @classmethod
     def of(cls, option: str, value: object, expected: str) -> "ConfigError":
-        """The error for `option`, which had `value` where `expected` was expected."""
+        """The error for `option`, which had `value` where `expected` was expected; a password in
+        it is hidden.
+        """
         try:
-            shown = repr(value)
+            # First: the end of a URL, cut off, would be what tells that there is a password.
+            shown = redact(repr(value))
         except ValueError:  # Python writes no integer of thousands of digits
             shown = "a number that is much too large"
         if len(shown) > _SHOWN:
@@ -74,7 +79,14 @@ class Refused(BrokerError):
 
 
 class Unusable(BrokerError):
-    """this Redis cannot be used"""
+    """this Redis cannot be used
+
+    `code` is a short stable word for health.
+    """
+
+    def __init__(self, particulars: str, *, code: str = "redis-unusable") -> None:
+        super().__init__(particulars)
+        self.code = code
 
 
 class Refusal(QueuerelayError):

@@ -26,6 +26,7 @@ from queuerelay.clocks import on_wall_clock
 from queuerelay.config import Config, describe, load
 from queuerelay.http.forwarded import Trust
 from queuerelay.pool.pools import Pools
+from queuerelay.redact import redact_command
 from queuerelay.relay.listeners import Listeners
 from queuerelay.relay.relay import Relay
 from queuerelay.status.listener import StatusListener
@@ -49,6 +50,9 @@ class Part:
 
     def start(self) -> None:
         """Begin to work; Redis may come later."""
+
+    def stopping(self) -> None:
+        """The service begins to stop; `stop` comes when those after this part have stopped."""
 
     async def stop(self, until: float) -> None:
         """End the part; returns when nothing is left running. The drain time is over at `until`, in
@@ -79,6 +83,8 @@ class ServiceOfParts(Service):
         #: Parts in the order in which they are started.
         self._parts: list[Part] = [backend]
         self._broker = backend.broker
+        #: URL of Redis for processes of ours, with its password; None where it is in memory.
+        self._address = backend.address
         self._drain = config.relay.drain
         self._reactor = reactor
         #: Whether the service has begun to stop.
@@ -117,6 +123,8 @@ class ServiceOfParts(Service):
     def stopService(self) -> Deferred[None]:
         """Let what is under way end within the drain time; fires when nothing is left running."""
         super().stopService()
+        for part in self._parts:
+            part.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -142,6 +150,7 @@ class BackendPart(Part):
         else:
             self._backend = Given(broker)
         self.broker: Broker = self._backend.broker
+        self.address = self._backend.address
 
     def start(self) -> None:
         """Begin to connect."""
@@ -236,10 +245,12 @@ class PoolsPart(Part):
 
     _log = Logger()
 
-    def __init__(self, config: Config, broker: Broker, *, reactor: Any) -> None:
+    def __init__(
+        self, config: Config, broker: Broker, *, reactor: Any, address: str | None = None
+    ) -> None:
         self._config = config
         self._reactor = reactor
-        self.pools = Pools(config.pools, broker, reactor=reactor)
+        self.pools = Pools(config.pools, broker, reactor=reactor, address=address)
 
     def check(self) -> None:
         """Raise `ConfigError` where a pool's command is not there."""
@@ -253,10 +264,14 @@ class PoolsPart(Part):
                 "pool {pool}: {size} x {command}, queues {queues}, Redis {redis}",
                 pool=pool.name,
                 size=pool.size if pool.min == pool.max else f"{pool.min} to {pool.max}",
-                command=" ".join(pool.command),
+                command=redact_command(pool.command),
                 queues=",".join(pool.queues) or "its own",
                 redis=url.parse(self._config.redis).redacted,
             )
+
+    def stopping(self) -> None:
+        """Take the end of a script for the stop's doing from now on: the relay drains before."""
+        self.pools.stopping()
 
     async def stop(self, until: float) -> None:
         """Let scripts end within the rest of the drain time."""

@@ -60,7 +60,7 @@ class Daemon(ServiceOfParts):
         if "relay" in config.role:
             relay = ListeningRelay(config, broker, reactor=reactor)
         if "pool" in config.role:
-            pools = PoolsPart(config, broker, reactor=reactor)
+            pools = PoolsPart(config, broker, reactor=reactor, address=self._address)
         if "status" in config.role and config.status.listen is not None:
             process = ThisProcess(
                 parts=[
@@ -129,7 +129,7 @@ class PoolService(ServiceOfParts):
 
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
         super().__init__(config, reactor=reactor, broker=broker)
-        part = PoolsPart(config, self._broker, reactor=reactor)
+        part = PoolsPart(config, self._broker, reactor=reactor, address=self._address)
         self._parts.append(part)
         self.pools = part.pools
 

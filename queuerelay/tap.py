@@ -3,6 +3,7 @@ the process's signals and its limits.
 """
 
 import gc
+import os
 import resource
 import signal
 import sys
@@ -19,6 +20,7 @@ from queuerelay import __version__
 from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
+from queuerelay.redact import redact
 
 _log = Logger()
 
@@ -26,11 +28,12 @@ _log = Logger()
 def _fail(error: Exception) -> NoReturn:
     """End with one line and exit status 1: a person reads what is wrong, without a traceback."""
     stderr = sys.__stderr__
+    said = redact(str(error))
     if stderr is None or sys.stderr is stderr:
-        raise SystemExit(f"queuerelay: {error}") from None
+        raise SystemExit(f"queuerelay: {said}") from None
     # twistd has made its log of stderr by now; whoever started us looks at the real one.
-    _log.critical("{error}", error=str(error))
-    stderr.write(f"queuerelay: {error}\n")
+    _log.critical("{error}", error=said)
+    stderr.write(f"queuerelay: {said}\n")
     stderr.flush()
     raise SystemExit(1) from None
 
@@ -72,7 +75,7 @@ class Options(usage.Options):
         """Read the file, and check everything together."""
         given = {one.name: self[one.name] for one in OPTIONS if one.name in self}
         try:
-            self.configuration = load(self["config"], given)
+            self.configuration = load(self["config"], given, os.environ)
             if self["check"]:
                 # Imported late: it installs the reactor, which twistd may still want to choose.
                 from twisted.internet import reactor

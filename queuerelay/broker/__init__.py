@@ -8,7 +8,8 @@ A broker is a connection and parts; relay, pool and status hold a `base.Broker` 
 
 `base` says what a broker and each of its parts does, `records` what they give. `insist` repeats
 what ends a claim until it is answered. `reaper` settles what dead workers left, with any broker.
-`embedded` is a server of our own as a child, `backend` the broker that the configuration names.
+`embedded` is a server of our own as a child, in a `private_directory`; `backend` is the broker that
+the configuration names.
 What is sent, and what answers mean, is in `wire.commands`, which workers share. Invariants:
 
 1. Commands are bounded in time, and refused at once while there is no connection.

@@ -24,6 +24,8 @@ class Backend:
             self._server = EmbeddedServer(where.path, reactor=reactor)
             where = self._server.url
         self.broker: Broker = RedisBroker(where, reactor=reactor, keys=keys)
+        #: URL of the server for other processes; may contain a password.
+        self.address: str | None = where.whole
         self._running = False
 
     def start(self) -> None:
@@ -55,6 +57,7 @@ class Given:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self.address: str | None = None
 
     def start(self) -> None:
         """Begin to connect."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey, WrongType
+from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.keys import Keys
@@ -26,8 +27,13 @@ InboxHandler = Callable[[Sequence[bytes]], object]
 class QueuesPart(Protocol):
     """The queues: lists of messages that wait."""
 
-    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
-        """Append `messages`, at least one, in order; fires with the length of the queue."""
+    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int | None]:
+        """Append `messages`, at least one, in order; fires with the length of the queue.
+
+        Where the connection is lost over it, it fires on the next one: with None where the push was
+        executed, with `NotConnected` where it was not and never will be. `ConnectionDropped` means
+        that nobody knows: Redis has lost data, or there will be no other connection.
+        """
 
     def take_off(
         self, queue: str, messages: Sequence[bytes], *, newest: bool = False
@@ -314,6 +320,10 @@ class Broker(Protocol):
         """Seconds that the wall clock of this host is ahead of that of Redis; None where nobody
         knows.
         """
+
+    @property
+    def fault(self) -> Unusable | None:
+        """Why what answers as Redis cannot be used; None where it can, or nobody answers."""
 
     def start(self) -> None:
         """Begin to connect, and never stop trying."""

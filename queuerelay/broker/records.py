@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from queuerelay.wire import dead_letter
+from queuerelay.wire.storage import Storage
 
 #: Seconds without a beat after which a node counts as dead.
 NODE_SILENCE = 30.0
@@ -112,10 +113,8 @@ class Survey:
     latency: float = 0.0
     #: ``Redis 7.0.15``, ``Valkey 9.1.0``; None where it does not say.
     version: str | None = None
-    #: Bytes, None where it does not say.
-    memory_used: int | None = None
-    #: Bytes, None where it has no limit.
-    memory_max: int | None = None
+    #: Its memory and its disk.
+    storage: Storage = field(default_factory=Storage)
     nodes: Mapping[str, NodeBeat] = field(default_factory=dict)
     #: Queues that somebody has ever pushed to, sorted.
     queues: Sequence[str] = ()

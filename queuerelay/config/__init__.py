@@ -2,12 +2,12 @@
 
 Data goes one way through the modules, and so do imports::
 
-    shape, command  <-  values  <-  options  <-  reading, showing
+    shape, command  <-  values  <-  option  <-  options  <-  reading, showing
 
 - `shape`: the record, with units and defaults.
 - `command`: command lines of pools, with places for what a message says.
 - `values`: what a value may be.
-- `options`: the tables of all settings.
+- `option`: the shape of an entry in them. `options`: the tables of all settings.
 - `reading`: makes the record of file and command line.
 - `showing`: the limits in force, for the start log.
 
@@ -20,7 +20,8 @@ Invariants:
 3. No Twisted here: endpoint strings are checked where they are used.
 """
 
-from queuerelay.config.options import OPTIONS, Option
+from queuerelay.config.option import Option
+from queuerelay.config.options import OPTIONS
 from queuerelay.config.reading import load
 from queuerelay.config.shape import (
     DEFAULT_POOL,

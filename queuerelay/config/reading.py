@@ -1,7 +1,7 @@
 """Reading: from the file and the command line to one `Config`, or one `ConfigError`. Invariants:
 
 1. Defaults, then the file, then options: the last one that says something wins. A list replaces
-   the list before it.
+   the list before it. Where Redis is, the environment may say before the file (`redis_source`).
 2. All of the file is checked, even where an option wins; what has no entry in `options` is refused,
    with the name that may have been meant.
 3. Each value is checked by itself first, then what must fit together: within a route, within a
@@ -13,7 +13,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from queuerelay.config.command import Template
@@ -29,16 +29,23 @@ from queuerelay.config.shape import (
     StatusConfig,
 )
 from queuerelay.config.values import COMMAND, Check
+from queuerelay.config.values import redis as check_redis
 from queuerelay.errors import ConfigError
+from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
 from queuerelay.wire.keys import Keys
 
 
-def load(path: str | None = None, options: Mapping[str, object] | None = None) -> Config:
-    """The configuration: the defaults, then the file at `path`, then `options`.
+def load(
+    path: str | None = None,
+    options: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration: the defaults, then `environment`, then the file at `path`, then `options`.
 
     `options` are the command line's: names as in `OPTIONS`, each with its text, with a list of
-    texts where it may be repeated, or with None or an empty list where it was not given.
+    texts where it may be repeated, or with None or an empty list where it was not given. Of
+    `environment` only what says where Redis is counts.
 
     Raises `ConfigError`, one line that names option, value and what was expected.
     """
@@ -50,6 +57,7 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
         values = _values(document)
         routes = _routes(document.get("relay", {}).get("route", []))
         pools = _pools(document.get("pool", []))
+    sources = [_source(values, "redis", "redis_file"), of_environment(environment or {})]
     names: dict[str, str] = {option.dotted: option.dotted for option in OPTIONS}
     known = {option.name: option for option in OPTIONS}
     _refuse_unknown(options or {}, known, "--")
@@ -58,9 +66,29 @@ def load(path: str | None = None, options: Mapping[str, object] | None = None) -
             option = known[name]
             names[option.dotted] = f"--{name}"
             values[option.dotted] = option.check(option.parse(given), f"--{name}")
+    _find_redis(values, [_source(values, "--redis", "--redis-file"), *sources])
     config = _made(values, routes, pools)
     _check_together(config, names)
     return config
+
+
+def _source(values: dict[str, Any], name: str, file_name: str) -> Source:
+    """What has been said so far about the address of Redis, taken out of `values`."""
+    return Source(
+        name=name,
+        file_name=file_name,
+        address=values.pop("redis", None),
+        file=values.pop("redis_file", None),
+    )
+
+
+def _find_redis(values: dict[str, Any], sources: Sequence[Source]) -> None:
+    """Put the address of Redis into `values`, and the file that it is from."""
+    found = first(sources)
+    if found is not None:
+        values["redis"] = check_redis(*found)
+        said = next(one for one in sources if one.address or one.file)
+        values["redis_file"] = said.file
 
 
 def _made(

@@ -78,6 +78,8 @@ class RelayConfig:
     body_time: float = 30.0
     #: Seconds between two requests of a connection.
     idle: float = 60.0
+    #: What becomes of a client that closes its side of the connection: "wait" or "leave".
+    half_close: str = "wait"
     #: Seconds that held requests get at shutdown.
     drain: float = 25.0
     #: Seconds between two frames of a streamed reply.
@@ -180,7 +182,9 @@ class Config:
     """The whole configuration of a process."""
 
     #: URL of Redis; see `queuerelay.wire.url.parse`. May contain a password.
-    redis: str = "redis://localhost:6379/0"
+    redis: str = field(default="redis://localhost:6379/0", repr=False)
+    #: File that the URL was read from, None for none.
+    redis_file: str | None = None
     #: Prefix of our own keys in Redis.
     prefix: str = "queuerelay:"
     #: Of the lists that take replies to jobs.

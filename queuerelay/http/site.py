@@ -131,6 +131,7 @@ class SiteChannel(StrictChannel):
     def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
         """The connection is a WebSocket from here on, and nobody tells us when it ends."""
         self._release()
+        self.deaf = True
         self.site.connections.left(self)
         super()._protocolUpgradeForWebsockets(protocol)
 

@@ -15,11 +15,21 @@ from queuerelay.config import PoolConfig
 from queuerelay.errors import MessageError, ReplyError
 from queuerelay.pool import task
 from queuerelay.pool.cooldown import FIRST_REST, LONGEST_REST, Cooldown
-from queuerelay.pool.exits import Acknowledge, Dead, ProcessEnd, PutBack, RetryAt, next_step
+from queuerelay.pool.exits import (
+    MOMENT,
+    Acknowledge,
+    Dead,
+    ProcessEnd,
+    PutBack,
+    RetryAt,
+    may_repeat,
+    next_step,
+)
 from queuerelay.pool.output import Capture
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.settle import Settler
 from queuerelay.pool.slot import PoolSlot
+from queuerelay.pool.stopping import Doubts
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work
 from queuerelay.wire.claim import Claim
@@ -62,7 +72,7 @@ class Disposition:
         self._tally = tally
         #: How often the script of each message has said that it cannot run, the latest last.
         self._misfits: dict[str, int] = {}
-        #: Called when the process of a slot is gone and its message is being acknowledged.
+        #: Called when the process of a slot is gone and its message is still to be settled.
         self.on_settling: Callable[[PoolSlot], object] = lambda slot: None
 
     # No script has seen it
@@ -141,27 +151,41 @@ class Disposition:
         if work.attempt == 1 and wait is not None:
             self._tally.waits[queue].observe(wait)
 
-    async def succeed(self, slot: PoolSlot, work: Work, output: Capture, attempt: Attempt) -> None:
-        """Acknowledge the message, and send what its script printed to whoever waits for it."""
+    async def succeed(
+        self, slot: PoolSlot, work: Work, output: Capture, attempt: Attempt, doubts: Doubts
+    ) -> None:
+        """Acknowledge the message, and send what its script printed to whoever waits for it.
+
+        What is no answer may be so because of our stop: then the message goes back.
+        """
         request = work.message.request
         # The seed's relay does not say when it took the request.
         wait = attempt.started_at - request.accepted_at if request and request.accepted_at else 0.0
         try:
             answer = task.success(work, output, wait=wait, run=attempt.run)
         except ReplyError as error:
+            if may_repeat(work.message):
+                self.freed(slot)
+                if await doubts.wait(MOMENT):
+                    await self._settler.put_back(work.claim)
+                    return
             await self.fail(work, reason=str(error), last=attempt)
             return
         with self._broker.together():
             acknowledged = self._settler.acknowledge(work.claim, answer)
             # The next message is asked for in the same write, without waiting for Redis in between.
-            slot.settling = True
-            self.on_settling(slot)
+            self.freed(slot)
         if not await acknowledged:
             self._log.warn(
                 "pool {pool}: {message} was no longer ours when its script had ended",
                 pool=self._config.name,
                 message=work.id,
             )
+
+    def freed(self, slot: PoolSlot) -> None:
+        """The process of the slot is gone: there is room for another, whatever is still to do."""
+        slot.settling = True
+        self.on_settling(slot)
 
     async def settle(
         self, work: Work, outcome: Outcome, exit: ProcessEnd, attempt: Attempt
@@ -172,7 +196,8 @@ class Disposition:
             work.message,
             attempt=work.attempt,
             tries=self._config.tries,
-            now=self._wall_clock(),
+            # Whatever was waited for since: the pause begins with the end.
+            now=attempt.started_at + attempt.run,
             jitter=random.random(),
         )
         match step:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from queuerelay.config.command import encode_text
+from queuerelay.redis_source import FILE_VARIABLE, VARIABLE
 
 #: Variables that every script gets, where the daemon has them; ``LC_*`` too.
 INHERITED: Final = ("PATH", "HOME", "LANG", "TZ")
@@ -28,6 +29,16 @@ def base_environment(
     environment.setdefault(b"PATH", DEFAULT_PATH.encode())
     environment.update((os.fsencode(name), os.fsencode(value)) for name, value in env.items())
     return environment
+
+
+def resident_environment(base: Mapping[bytes, bytes], address: str | None) -> dict[bytes, bytes]:
+    """What a resident process gets: `base`, and where Redis is, unless that says it already. Not on
+    its command line, which everybody on the machine can read.
+    """
+    variable = os.fsencode(VARIABLE)
+    if address is None or variable in base or os.fsencode(FILE_VARIABLE) in base:
+        return dict(base)
+    return {**base, variable: os.fsencode(address)}
 
 
 def message_environment(

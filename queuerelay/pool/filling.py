@@ -20,10 +20,11 @@ from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Bell
 from queuerelay.config import PoolConfig
-from queuerelay.errors import BrokerError, NotConnected
+from queuerelay.errors import BrokerError, NotConnected, Refused
 from queuerelay.loop import PATIENCE
 from queuerelay.pool.priority import prioritized
 from queuerelay.pool.runtime import Runtime
+from queuerelay.seldom import Seldom
 from queuerelay.wire.claim import Claim
 
 #: Most messages claimed in one step: while it answers that, Redis answers nobody else.
@@ -62,6 +63,7 @@ class Filling:
         self._clock = runtime.clock
         self._holder = runtime.holder
         self._slots = slots
+        self._seldom = Seldom(runtime.clock)
         self._bell: Bell | None = None
         self._running: Deferred[None] | None = None
         self._stopping = False
@@ -116,7 +118,15 @@ class Filling:
                     if not await self._wait(self._broker.when_up()):
                         # It is stopped, or we were woken; either way not again at once.
                         await self._wait(deferLater(self._clock, PAUSE))
-                except BrokerError:
+                except BrokerError as error:
+                    reason = str(error)
+                    # Of a lost connection whoever keeps it tells.
+                    if isinstance(error, Refused) and self._seldom.due(reason):
+                        self._log.warn(
+                            "pool {pool} cannot take messages: {reason}",
+                            pool=self._config.name,
+                            reason=reason,
+                        )
                     await self._wait(deferLater(self._clock, PAUSE))
             except Exception:
                 self._log.failure("pool {pool} cannot take messages", pool=self._config.name)

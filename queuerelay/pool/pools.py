@@ -21,6 +21,7 @@ from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.pool.task import Workshop
 from queuerelay.processes.interfaces import IProcesses
 from queuerelay.processes.spawner import Spawner
@@ -54,7 +55,8 @@ def check_command(config: PoolConfig) -> None:
 class Pools:
     """The pools that `configs` describe; `start` and `stop` once each.
 
-    `processes` starts their processes; without it a `Spawner` of our own does. The pools
+    `processes` starts their processes; without it a `Spawner` of our own does. `address` is the
+    URL of Redis for resident ones. The pools
     themselves are there after `start`: twistd forks to become a daemon after everything is made,
     and they bear the process's id.
     """
@@ -68,6 +70,7 @@ class Pools:
         *,
         reactor: Any,
         processes: IProcesses | None = None,
+        address: str | None = None,
     ) -> None:
         self._configs = configs
         self._broker = broker
@@ -76,6 +79,7 @@ class Pools:
         if processes is None:
             processes = self._spawner = Spawner(reactor=reactor, together=broker.together)
         self._processes = processes
+        self._address = address
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
@@ -87,6 +91,7 @@ class Pools:
             Loop("strays", STRAYS_INTERVAL, self._look_after_strays, clock=reactor),
         ]
         self._hurried = self._stopping = False
+        self._stop_sign = Stopping(reactor)
         self._born = reactor.seconds()
 
     def __getitem__(self, name: str) -> Pool | Residents:
@@ -108,6 +113,8 @@ class Pools:
             clock=self._reactor,
             wall_clock=self._broker.time,
             holder=f"{socket.gethostname()}:{os.getpid()}",
+            address=self._address,
+            stopping=self._stop_sign,
         )
         for config in self._configs:
             made = Residents(config, runtime) if config.resident else Pool(config, runtime)
@@ -117,12 +124,17 @@ class Pools:
         for loop in self._loops:
             loop.start()
 
+    def stopping(self) -> None:
+        """The daemon begins to stop, and `stop` comes later: what ends meanwhile is interrupted."""
+        self._stop_sign.announce()
+
     def stop(self, drain: float) -> Deferred[None]:
         """Take no more work, give what runs `drain` seconds, end it, and leave the list of nodes.
 
         Fires when no process of ours is left.
         """
         self._stopping = True
+        self._stop_sign.announce()
         return Deferred.fromCoroutine(self._stop(0.0 if self._hurried else drain))
 
     async def _stop(self, drain: float) -> None:

@@ -47,6 +47,7 @@ class Residents:
     ) -> None:
         self.config = config
         self._clock = runtime.clock
+        self._stop_sign = runtime.stopping
         self._keeper = Keeper(config, runtime)
         self._memory = memory or _resident_memory
         self._posts: list[Post] = []
@@ -71,6 +72,7 @@ class Residents:
         may take to finish its work where that is more than the grace.
         """
         self._stopping = True
+        self._stop_sign.announce()
         return Deferred.fromCoroutine(self._stop(drain))
 
     async def _stop(self, drain: float) -> None:

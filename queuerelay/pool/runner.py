@@ -23,11 +23,12 @@ from queuerelay.pool import task
 from queuerelay.pool.child import Child
 from queuerelay.pool.cooldown import PROOF, Cooldown
 from queuerelay.pool.disposition import Disposition
-from queuerelay.pool.exits import EndReason
+from queuerelay.pool.exits import EndReason, doubt
 from queuerelay.pool.output import Capture, Lines
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.slot import PoolSlot
+from queuerelay.pool.stopping import Doubts
 from queuerelay.pool.task import Work, Workshop
 from queuerelay.wire.message import Attempt
 from queuerelay.wire.outcome import Outcome
@@ -39,7 +40,12 @@ class Runner:
     _log = Logger()
 
     def __init__(
-        self, config: PoolConfig, runtime: Runtime, disposition: Disposition, rest: Cooldown
+        self,
+        config: PoolConfig,
+        runtime: Runtime,
+        disposition: Disposition,
+        rest: Cooldown,
+        doubts: Doubts,
     ) -> None:
         self._config = config
         self._broker = runtime.broker
@@ -50,6 +56,7 @@ class Runner:
         self._workshop = Workshop(config, inherited=dict(os.environb))
         self._disposition = disposition
         self._rest = rest
+        self._doubts = doubts
 
     async def run(self, slot: PoolSlot) -> None:
         """Work on the slot's message; never raises."""
@@ -165,6 +172,12 @@ class Runner:
         outcome = self._workshop.outcome(work, exit, output)
         if outcome is not Outcome.MISCONFIGURED:
             self._rest.proved(started)
+        seconds = doubt(exit, outcome, work.message, waited_for=work.reply_to is not None)
+        if seconds:
+            # Nothing of it runs any more: another message has the slot meanwhile.
+            self._disposition.freed(slot)
+            if await self._doubts.wait(seconds):
+                outcome = Outcome.INTERRUPTED
         attempt = Attempt(
             started_at=started_at,
             run=exit.run,
@@ -176,7 +189,7 @@ class Runner:
         )
         self._disposition.count(work, exit, outcome, attempt)
         if outcome is Outcome.SUCCESS:
-            await self._disposition.succeed(slot, work, output, attempt)
+            await self._disposition.succeed(slot, work, output, attempt, self._doubts)
         else:
             self._log.info(
                 "pool {pool}: {message} ended with {exit}: {outcome}",

@@ -1,11 +1,12 @@
 """What all pools of one process run on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
+from queuerelay.pool.stopping import Stopping
 from queuerelay.processes.interfaces import IProcesses
 
 
@@ -21,6 +22,10 @@ class Runtime:
     wall_clock: Callable[[], float]
     #: ``hostname:pid`` of this process: whose the claims are.
     holder: str
+    #: The stop of this process.
+    stopping: Stopping
+    #: URL of Redis for processes that talk to it themselves, None for none; may have a password.
+    address: str | None = field(default=None, repr=False)
 
     def worker_id(self, queues: Sequence[str]) -> str:
         """What Resque's tools call the pool that takes from `queues`."""

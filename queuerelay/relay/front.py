@@ -55,6 +55,10 @@ class FrontChannel(StrictChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive and not self.factory.draining
 
+    def send_ahead(self, request: FrontRequest) -> None:
+        """Send a byte of the answer to `request`."""
+        request.send_ahead()
+
     def make_request(self, head: Head) -> FrontRequest:
         """A request with the fields of `head`."""
         request = FrontRequest(self.factory, self)

@@ -3,8 +3,9 @@
 Invariants:
 
 1. Everything of one reactor turn goes out in one command for each queue.
-2. A request is pushed once. Only where a connection was lost with the push under way, and only if
-   its method is idempotent, is it pushed again (RFC 9110 9.2.2); others wait for what comes.
+2. A request is pushed once; where a connection is lost over the push, the next one tells whether it
+   was. Only where Redis itself has lost that, and only if its method is idempotent, is a request
+   pushed again (RFC 9110 9.2.2); others wait for what comes.
 3. How long a queue is, is what Redis said last, and what has come and gone since.
 4. What cannot be pushed for `PATIENCE` seconds is refused: the client hears of it while it waits.
 5. What is for a paused queue waits here until its own deadline, also while Redis is away. It goes
@@ -260,8 +261,9 @@ class Outbox:
         )
         return known.addErrback(lambda failure: self._log.failure("a push failed", failure))
 
-    def _pushed(self, queue: str, length: int) -> None:
-        self._lengths[queue] = length
+    def _pushed(self, queue: str, length: int | None) -> None:
+        if length is not None:
+            self._lengths[queue] = length
 
     def _failed(self, queue: str, batch: list[Held], failure: Failure) -> None:
         alive = [held for held in batch if held.state is HeldState.QUEUED]

@@ -22,6 +22,10 @@ REPLY_LIFE: Final = 3600
 #: Replies that are kept on a job's list; the oldest are dropped.
 MOST_RESULTS: Final = 1000
 
+#: Seconds that a fence is kept from its last raising on; a connection that lives longer raises it
+#: again when it is told so.
+FENCE_LIFE: Final = 86400
+
 Argument = str | bytes | int | float
 #: A command as a client takes it.
 Command = tuple[Argument, ...]
@@ -182,6 +186,40 @@ def find(keys: Keys, queues: Sequence[str], token: str) -> list[Command]:
     For a claim whose answer was lost with its connection.
     """
     return [*(("HGET", keys.inflight(queue), token) for queue in queues), ("TIME",)]
+
+
+# Fences: what a connection that was given up had sent may come late, and changes nothing then
+
+
+def fence(key: str, token: str) -> Call[frozenset[int] | None]:
+    """Let only the connection with `token` trim or push behind the fence `key`. Gives the numbers
+    of pushes that were executed and not heard of; None where the fence was not there.
+    """
+
+    def decode(answer: list[Any]) -> frozenset[int] | None:
+        was, *fields = answer
+        return frozenset(int(field) for field in fields if field != b"token") if was else None
+
+    return Call("fence", [key], [token, FENCE_LIFE], decode)
+
+
+def trim(key: str, fence_key: str, token: str, count: int) -> Call[None]:
+    """Drop `count` items from the head of the list, unless the fence was raised since."""
+    return Call("trim", [key, fence_key], [token, count], lambda _: None)
+
+
+def push(
+    key: str,
+    fence_key: str,
+    token: str,
+    number: int,
+    notes: Sequence[int],
+    messages: Sequence[bytes],
+) -> Call[int]:
+    """Append `messages` to the list and note `number`, unless the fence was raised since; drop
+    the `notes` of earlier pushes. Gives the length of the list.
+    """
+    return Call("push", [key, fence_key], [token, number, len(notes), *notes, *messages], int)
 
 
 # Queues

@@ -34,7 +34,7 @@ class Keys:
         several = (self.inbox, self.legacy_inbox, self.node, self.orders, self.reports)
         of_queues = (self.inflight, self.leases, self.meta, self.delayed)
         of_requests = (self.gone, self.taken)
-        named = [name("") for name in (*several, *of_queues, *of_requests)]
+        named = [name("") for name in (*several, *of_queues, *of_requests, self.fence)]
         return [self.nodes, self.gate, *named]
 
     def inbox(self, node_id: str) -> str:
@@ -44,6 +44,12 @@ class Keys:
     def legacy_inbox(self, node_id: str) -> str:
         """List: replies that this relay took from the legacy list and has not sorted yet."""
         return f"{self.prefix}legacy:{node_id}"
+
+    def fence(self, fence_id: str) -> str:
+        """Hash with a term: the token of the connection that may trim or push, and the numbers of
+        pushes that were executed and not heard of.
+        """
+        return f"{self.prefix}fence:{fence_id}"
 
     @property
     def nodes(self) -> str:

@@ -51,7 +51,7 @@ class Attempt:
     worker: str = ""
     #: Exit status of the script, None where it had none.
     exit: int | None = None
-    #: Name of the signal that ended the script, "" for none.
+    #: Name of the signal that ended the script, or that its exit status stands for; "" for none.
     signal: str = ""
     #: The last output on stderr.
     stderr: str = ""

@@ -161,7 +161,7 @@ class ExitRecord:
     queue: str
     #: Exit status, None where a signal ended it or it was not started.
     code: int | None
-    #: Name of the signal, such as ``SIGKILL``.
+    #: Name of the signal, such as ``SIGKILL``; beside a code where that stands for it (137).
     signal: str | None
     #: Seconds that the process ran.
     run: float

@@ -18,15 +18,18 @@ NAMES: Final = (
     "depth",
     "fail",
     "failures",
+    "fence",
     "frame",
     "move",
     "pause",
     "peek",
     "promote",
+    "push",
     "reap",
     "renew",
     "requeue",
     "retry",
+    "trim",
 )
 
 

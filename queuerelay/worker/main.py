@@ -15,6 +15,8 @@ from wsgiref.types import WSGIApplication
 
 from queuerelay import __version__
 from queuerelay.errors import ConfigError
+from queuerelay.redact import redact
+from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
@@ -39,19 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log_to_stderr(options.log_level)
         if importlib.util.find_spec("redis") is None:
             raise ConfigError("redis-py is not installed: pip install 'queuerelay[worker]'")
-        url = parse(options.redis)
-        address = _address(url)
+        url = _redis(options)
+        where = _address(url)
         keys = _keys(options.prefix, options.reply_prefix)
         if options.chdir is not None:
             _chdir(options.chdir)
         application = load_application(options.application)
     except ConfigError as error:
-        sys.stderr.write(f"queuerelay-worker: {error}\n")
+        sys.stderr.write(f"queuerelay-worker: {redact(str(error))}\n")
         return 1
     # Again: the application may have set up logging, and that may have silenced us.
     _log_to_stderr(options.log_level)
-    _assemble(options, application, keys, url, address)
+    _assemble(options, application, keys, where)
     return 0
+
+
+def _redis(options: argparse.Namespace) -> RedisUrl:
+    said = None if isinstance(options.redis, _Unsaid) else options.redis
+    given = Source(name="--redis", file_name="--redis-file", address=said, file=options.redis_file)
+    address, name = first([given, of_environment(os.environ)]) or (options.redis, "--redis")
+    return parse(address, option=name)
 
 
 def load_application(named: str) -> WSGIApplication:
@@ -99,14 +108,14 @@ def _assemble(
     options: argparse.Namespace,
     application: WSGIApplication,
     keys: Keys,
-    url: RedisUrl,
-    address: str,
+    where: RedisUrl,
 ) -> None:
     # Here, so that what is wrong is said in one line where redis-py is missing.
     from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
     from queuerelay.worker.lease import LeaseKeeper
     from queuerelay.worker.link import Link, Outage
     from queuerelay.worker.loop import WorkerLoop
+    from queuerelay.worker.master import MasterFinder
 
     holder = f"{socket.gethostname()}:{os.getpid()}"
     settings = WorkerSettings(
@@ -117,31 +126,31 @@ def _assemble(
         max_reply=options.max_reply,
         requests=options.requests,
     )
-    outage = Outage()
+    outage, master = Outage(), MasterFinder(where, keys=keys)
     log.info(
         "worker %s %s: queues %s at %s, lease %g s, %s",
         __version__,
         holder,
         ",".join(options.queues),
-        url.redacted,
+        where.redacted,
         options.lease,
         options.application,
     )
     # A renewal must fail early enough for another one within the lease.
-    lease_link = Link(address, role="lease", outage=outage, timeout=max(1.0, options.lease / 3))
+    lease_link = Link(master, role="lease", outage=outage, timeout=max(1.0, options.lease / 3))
     keeper = LeaseKeeper(settings, lease_link, tokens=secrets.token_hex(8), clock=time.monotonic)
     doorbell = Doorbell()
     loop = WorkerLoop(
         application,
         settings,
-        Link(address, role="main", outage=outage, timeout=ANSWER_TIMEOUT),
+        Link(master, role="main", outage=outage, timeout=ANSWER_TIMEOUT),
         keeper,
         doorbell,
     )
     loop.obey_signals()
     keeper.start()
     for queue in options.queues:
-        link = Link(address, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
+        link = Link(master, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
         doorbell.watch(queue, keys, link)
     loop.run()
     keeper.stop()
@@ -155,11 +164,13 @@ def _keys(prefix: str, results: str) -> Keys:
     return keys
 
 
-def _address(url: RedisUrl) -> str:
-    if url.kind == "embedded" and url.path:
-        # Before --chdir, and because a relative path has no place in a URL.
-        url = parse(f"embedded:{os.path.abspath(url.path)}")
-    return url.for_redis_py()
+def _address(url: RedisUrl) -> RedisUrl:
+    """The server to connect to: of an embedded one its socket, by its directory."""
+    if url.kind == "embedded":
+        if not url.path:
+            raise ConfigError.of("--redis", "embedded", "embedded:DIR, the relay's directory")
+        return url.embedded_socket()
+    return url
 
 
 def _chdir(directory: str) -> None:
@@ -183,6 +194,12 @@ def _log_to_stderr(level: str) -> None:
     logger.setLevel(level.upper())
 
 
+class _Unsaid(str):
+    """A default, as nobody gave the option."""
+
+    __slots__ = ()
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.removeprefix("argument "))
@@ -200,9 +217,16 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--redis",
         metavar="URL",
-        default="localhost",
-        help="localhost, HOST:PORT, redis://, rediss://, unix:///PATH, or embedded:DIR "
-        "for a relay's embedded server",
+        default=_Unsaid("localhost"),
+        help="localhost, HOST:PORT, redis://, rediss://, unix:///PATH, several as "
+        "redis://A,B/0 or sentinel://A,B/NAME, or embedded:DIR for a relay's embedded server",
+    )
+    add(
+        "--redis-file",
+        metavar="FILE",
+        help="a file with that URL as its one line: a password does not show in the list of "
+        "processes then. QUEUERELAY_REDIS and QUEUERELAY_REDIS_FILE in the environment say the "
+        "same, where no option does",
     )
     add(
         "--queues",

@@ -12,10 +12,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.reply import decode_reply
+from queuerelay.wire.url import parse
 from queuerelay.worker.doorbell import LONGEST_WAIT, Doorbell
 from queuerelay.worker.lease import LeaseKeeper
 from queuerelay.worker.link import Link, Outage
 from queuerelay.worker.loop import WorkerLoop
+from queuerelay.worker.master import MasterFinder
 from queuerelay.worker.settings import WorkerSettings
 from tests.helpers.waiting import PATIENCE, eventually
 from tests.helpers.worker import APP, INBOX, Stage, Worker, stage
@@ -357,10 +359,8 @@ def test_lost_answers_lose_and_double_nothing(fresh_valkey, tmp_path):
         max_reply=1,
         requests=60,
     )
-    links = [
-        kind(fresh_valkey.url, role="test", outage=Outage(), timeout=5.0)
-        for kind in (LossyLink, Link)
-    ]
+    master = MasterFinder(parse(fresh_valkey.url), keys=Keys())
+    links = [kind(master, role="test", outage=Outage(), timeout=5.0) for kind in (LossyLink, Link)]
     keeper = LeaseKeeper(settings, links[1], tokens="t", clock=time.monotonic)
     WorkerLoop(app, settings, links[0], keeper, RestlessBell()).run()
     for link in links:

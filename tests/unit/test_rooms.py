@@ -11,11 +11,13 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "queuerelay"
 
 #: Modules at the top that any room may use; workers only those without Twisted.
-BASE = ("errors", "seldom", "eager", "backoff", "durations", "waiters", "loop")
+BASE = ("redact", "errors", "seldom", "eager", "backoff", "durations", "waiters", "loop")
 #: Each room or module at the top, and the rooms that it may import from. A name ends at a dot: that
 #: of a room stands for all in it.
 MAY_USE = {
-    "errors": (),
+    "redact": (),
+    "errors": ("redact",),
+    "redis_source": ("errors",),
     "seldom": (),
     "eager": (),
     "backoff": (),
@@ -27,10 +29,10 @@ MAY_USE = {
     "http": (*BASE, "wire"),
     "processes": BASE,
     "broker": (*BASE, "wire"),
-    "config": ("errors", "wire"),
-    "worker": ("errors", "backoff", "wire"),
+    "config": ("errors", "redis_source", "wire"),
+    "worker": ("redact", "errors", "redis_source", "backoff", "wire"),
     "relay": (*BASE, "wire", "http", "broker", "config"),
-    "pool": (*BASE, "wire", "processes", "broker", "config"),
+    "pool": (*BASE, "redis_source", "wire", "processes", "broker", "config"),
     "status": (*BASE, "wire", "http", "broker", "config"),
     "testing": ("broker",),
     "parts": (*BASE, "clocks", "wire", "http", "broker", "config", "relay", "pool", "status"),
@@ -38,7 +40,7 @@ MAY_USE = {
         *BASE,
         *("wire", "http", "processes", "broker", "config", "relay", "pool", "status", "parts"),
     ),
-    "tap": ("errors", "clocks", "config", "service"),
+    "tap": ("redact", "errors", "clocks", "config", "service"),
     "terminal": ("durations",),
     "client": (),
     "overview": ("terminal",),

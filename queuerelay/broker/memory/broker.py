@@ -25,6 +25,7 @@ from queuerelay.broker.memory.orders import MemoryOrders
 from queuerelay.broker.memory.queues import MemoryQueues
 from queuerelay.broker.memory.registry import MemoryRegistry
 from queuerelay.broker.memory.store import MemoryStore
+from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
 
@@ -48,6 +49,8 @@ class MemoryBroker:
         self._clock = clock
         #: What the wall clock of this host is ahead by, as a test has it.
         self.skew: float | None = 0.0
+        #: Why what answers cannot be used, as a test says.
+        self.fault: Unusable | None = None
         self.store = store = store or MemoryStore(clock=clock, wall_clock=wall_clock)
         self.keys = store.keys
         self._connection = connection = MemoryConnection(clock)
@@ -73,21 +76,27 @@ class MemoryBroker:
 
     # Controls
 
-    def disconnect(self) -> None:
-        """Lose the connection now, and do not find another until `reconnect`."""
+    def disconnect(self, fault: Unusable | None = None) -> None:
+        """Lose the connection now, and do not find another until `reconnect`.
+
+        `fault` says that a server answers, and why it cannot be used.
+        """
+        self.fault = fault
         self._connection.reach(False)
         self._connection.lose("disconnected by the test")
 
     def reconnect(self) -> None:
         """Find the way again, in the next turn."""
+        self.fault = None
         self._connection.reach(True)
 
-    def drop_next_push(self, *, applied: bool) -> None:
+    def drop_next_push(self, *, applied: bool, forgotten: bool = False) -> None:
         """Lose the connection over the next push, before its answer; it is made anew at once.
 
-        `applied` says whether the push took effect, which the one who pushed cannot know.
+        `applied` says whether the push took effect, which the one who pushed hears from the next
+        connection; not where it is `forgotten`, as by a Redis that has lost data.
         """
-        self.queues.drop_next_push(applied=applied)
+        self.queues.drop_next_push(applied=applied, forgotten=forgotten)
 
     def refuse(self, reason: str | None) -> None:
         """Let commands fail with `Refused` from now on; None ends it.
@@ -120,6 +129,7 @@ class MemoryBroker:
     def stop(self) -> Deferred[None]:
         """Fires when nothing is left running."""
         self._connection.stop()
+        self.queues.stop()
         for bell in self._bells:
             bell.stop()
         if self._grown in self.store.watchers:
@@ -156,6 +166,7 @@ class MemoryBroker:
         return self.inbox.loops()
 
     def _up(self) -> None:
+        self.queues.connected()
         for callback in self._on_up:
             try:
                 callback()

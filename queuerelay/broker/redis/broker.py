@@ -19,14 +19,17 @@ from queuerelay.broker.redis.dead_letters import RedisDeadLetters
 from queuerelay.broker.redis.delayed import RedisDelayed
 from queuerelay.broker.redis.gate import RedisGate
 from queuerelay.broker.redis.inbox import RedisInbox
+from queuerelay.broker.redis.keeping import KeepingLog
 from queuerelay.broker.redis.leases import RedisLeases
+from queuerelay.broker.redis.master import Master
 from queuerelay.broker.redis.nodes import RedisNodes
 from queuerelay.broker.redis.orders import RedisOrders
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.broker.redis.queues import RedisQueues
 from queuerelay.broker.redis.registry import RedisRegistry
-from queuerelay.errors import BrokerError
+from queuerelay.errors import BrokerError, Unusable
 from queuerelay.loop import Watched
+from queuerelay.wire import storage
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl
 
@@ -44,10 +47,10 @@ class RedisBroker:
         keys: Keys | None = None,
         clock: RedisClock | None = None,
     ) -> None:
-        self._url = url
         self._reactor = reactor
         self.keys = keys = keys or Keys()
         self._clock = clock = clock or RedisClock()
+        self._master = Master(url, keys=keys, reactor=reactor)
         self._outages = OutageLog(url.redacted, reactor)
         self._commands = commands = self._connection("commands")
         commands.on_up = self._up
@@ -61,7 +64,9 @@ class RedisBroker:
         self.dead_letters = RedisDeadLetters(commands, keys)
         self.gate = RedisGate(commands, keys)
         self.inbox = RedisInbox(commands, keys, connect=self._connection, clock=reactor)
-        self.nodes = RedisNodes(commands, keys, self.inbox, clock=clock)
+        asked = storage.ask(url)
+        self._keeping = KeepingLog(commands, asked)
+        self.nodes = RedisNodes(commands, keys, self.inbox, asked=asked, clock=clock)
         self.orders = RedisOrders(commands, keys)
         self.clients = RedisClients(commands, keys)
         self.registry = RedisRegistry(commands, keys, clock=reactor, unix_time=self.time)
@@ -76,12 +81,19 @@ class RedisBroker:
         return self._clock.skew
 
     def _connection(self, name: str) -> RedisConnection:
-        return RedisConnection(self._url, name=name, reactor=self._reactor, outages=self._outages)
+        return RedisConnection(
+            self._master, name=name, reactor=self._reactor, outages=self._outages
+        )
 
     @property
     def is_up(self) -> bool:
         """Whether commands can be sent now."""
         return self._commands.is_up
+
+    @property
+    def fault(self) -> Unusable | None:
+        """Why what answers as Redis cannot be used."""
+        return self._commands.fault
 
     def start(self) -> None:
         """Begin to connect, and never stop trying."""
@@ -94,6 +106,7 @@ class RedisBroker:
         stopping = [*self.inbox.stop(), *(bell.stop() for bell in self._bells)]
         self.registry.flush()
         stopping.append(self._commands.stop())
+        self.queues.stop()
         return gatherResults(stopping).addCallback(lambda _: None)
 
     def when_up(self) -> Deferred[None]:
@@ -104,12 +117,18 @@ class RedisBroker:
         """Call `callback` each time that a connection has been made."""
         self._on_up.append(callback)
 
-    def _up(self) -> None:
+    def _up(self) -> Deferred[None]:
         # Before all else: what is stamped, or compared with a stamp, comes after an answer to what
         # is asked later.
         self._clock.measure(self._commands).addErrback(lambda failure: failure.trap(BrokerError))
-        self.queues.connected()
         self.nodes.connected()
+        self._keeping.connected()
+        # What of the pushes did not arrive has to wait again before others look at what waits.
+        return self.queues.connected().addCallback(self._tell)
+
+    def _tell(self, _: None) -> None:
+        if not self.is_up:
+            return
         for callback in self._on_up:
             try:
                 callback()

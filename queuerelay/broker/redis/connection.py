@@ -5,73 +5,45 @@ connection drops while it is still being prepared, and reports every single atte
 """
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.backoff import back_off
 from queuerelay.broker.insist import insist
+from queuerelay.broker.redis.entrance import connect, enter, reason_of
+from queuerelay.broker.redis.master import Master
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.broker.redis.protocol import COMMAND_BOUND, Answer, RedisProtocol, checked
-from queuerelay.errors import ConnectionDropped, NotConnected, Refused, Unusable
+from queuerelay.errors import BrokerError, NotConnected, Refused, Unusable
 from queuerelay.waiters import Waiters
-from queuerelay.wire.commands import Call, load
+from queuerelay.wire.commands import Call
+from queuerelay.wire.server import meaning
 from queuerelay.wire.url import RedisUrl
 
-#: Oldest server that has what we use: flags on scripts, EXPIRE NX. Valkey 7.2 says 7.2.
-OLDEST_VERSION: Final = (7, 0)
 #: First and longest pause between two attempts, in seconds, before jitter.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
-#: Seconds that making a connection may take, and preparing it again.
-CONNECT_BOUND: Final = 5.0
+#: Longest one where there are several servers: an election is soon over.
+LONGEST_PAUSE_OF_SEVERAL: Final = 1.0
 
 _T = TypeVar("_T")
 
 
-def pause(attempt: int) -> float:
+def pause(attempt: int, longest: float | None = None) -> float:
     """Seconds to wait after the failed `attempt`, from 1: doubled each time, half of it jitter."""
-    jitter = random.random() / 2
-    return back_off(attempt, first=FIRST_PAUSE, longest=LONGEST_PAUSE, jitter=jitter)
-
-
-def endpoint_for(url: RedisUrl, reactor: IReactorTime) -> IStreamClientEndpoint:
-    """How to reach `url`; certificates are verified, against ``ssl_ca_certs`` where given."""
-    if url.kind == "unix":
-        return UNIXClientEndpoint(reactor, url.path, timeout=int(CONNECT_BOUND))
-    endpoint = HostnameEndpoint(reactor, url.host, url.port, timeout=int(CONNECT_BOUND))
-    if url.kind != "tls":
-        return endpoint
-    trust = None
-    if url.ca_file is not None:
-        trust = trustRootFromCertificates(_certificates(url.ca_file))
-    return wrapClientTLS(optionsForClientTLS(url.host, trustRoot=trust), endpoint)
-
-
-def _certificates(path: str) -> list[Certificate]:
-    pem, end = Path(path).read_bytes(), b"-----END CERTIFICATE-----"
-    try:
-        found = [Certificate.loadPEM(part + end) for part in pem.split(end)[:-1]]
-    except Exception as error:
-        raise ValueError(f"{path} has a certificate that cannot be read: {error!r}") from error
-    if not found:
-        raise ValueError(f"{path} has no certificate in it")
-    return found
+    jitter, most = random.random() / 2, longest or LONGEST_PAUSE
+    return back_off(attempt, first=FIRST_PAUSE, longest=most, jitter=jitter)
 
 
 class RedisConnection:
-    """Keeps one prepared connection to a master of a known version, whatever happens to it.
+    """Keeps one prepared connection to the master, whatever happens to it.
 
     `name` shows in ``CLIENT LIST``.
     """
@@ -80,18 +52,21 @@ class RedisConnection:
 
     def __init__(
         self,
-        url: RedisUrl,
+        master: Master,
         *,
         name: str,
         reactor: IReactorTime,
         outages: OutageLog,
     ) -> None:
-        self._url = url
+        self._master = master
         self._name = name
         self._reactor = reactor
         self._outages = outages
-        #: Called each time that the connection is ready.
+        #: Called each time that the connection is ready; `when_up` waits for the Deferred that it
+        #: may give.
         self.on_up: Callable[[], object] = lambda: None
+        #: Why what answers there cannot be used; None where it can, or nobody answers.
+        self.fault: Unusable | None = None
         self._protocol: RedisProtocol | None = None
         self._loop: Deferred[None] | None = None
         #: What the loop waits for while there is no connection.
@@ -123,10 +98,10 @@ class RedisConnection:
             self._step.cancel()
         return ended
 
-    def drop(self) -> None:
+    def drop(self, reason: str = "dropped") -> None:
         """Abort the connection; it is made anew at once."""
         if self._protocol is not None:
-            self._protocol.drop("dropped")
+            self._protocol.drop(reason)
 
     def when_up(self) -> Deferred[None]:
         """Fires when commands can be sent; fails with `NotConnected` when stopped. May be
@@ -141,7 +116,7 @@ class RedisConnection:
     def call(self, *args: object, bound: float = COMMAND_BOUND) -> Deferred[Answer]:
         """One command, refused at once with `NotConnected` while there is no connection."""
         if self._protocol is None:
-            return fail(NotConnected(self._url.redacted))
+            return fail(NotConnected(self._master.url.redacted))
         return self._protocol.call(*args, bound=bound)
 
     def pipeline(
@@ -149,7 +124,7 @@ class RedisConnection:
     ) -> Deferred[list[Answer]]:
         """Several commands in one round trip; errors come as values among the answers."""
         if self._protocol is None:
-            return fail(NotConnected(self._url.redacted))
+            return fail(NotConnected(self._master.url.redacted))
         return self._protocol.pipeline(*commands, bound=bound)
 
     def together(self) -> AbstractContextManager[None]:
@@ -159,7 +134,7 @@ class RedisConnection:
     def run(self, call: Call[_T]) -> Deferred[_T]:
         """One run of a script; fires with what its answer means."""
         if self._protocol is None:
-            return fail(NotConnected(self._url.redacted))
+            return fail(NotConnected(self._master.url.redacted))
 
         def reload(failure: Failure) -> Failure | Deferred[Answer]:
             if "NOSCRIPT" not in str(failure.value) or not failure.check(Refused):
@@ -183,27 +158,30 @@ class RedisConnection:
         return insist(lambda: self.run(call), self.when_up)
 
     async def _keep(self) -> None:
-        attempt = 0
+        attempt, several = 0, self._master.url.several
         while True:
-            protocol: RedisProtocol | None = None
+            attempt += 1
+            failed: list[tuple[str, Exception]] = []
             try:
-                protocol = await self._until_stop(self._connect())
-                version = await self._until_stop(self._prepare(protocol))
+                places = await self._until_stop(Deferred.fromCoroutine(self._master.places()))
             except Exception as error:
-                reason = _reason(error)
-            else:
-                attempt = 0
-                reason = await self._serve(protocol, version)
-            if protocol is not None:
-                protocol.drop(reason)
-                # Not a moment later than the transport is anything of it left.
-                await protocol.lost
+                places, failed = [], [("", error)]
+            for place in places:
+                served, ended = await self._visit(place)
+                if self._stopping:
+                    return
+                # What the others said is over where one has served.
+                failed = [] if served else failed
+                failed.append((f"{place.server}: " if several else "", ended))
+                if served:
+                    attempt = 1
+                    break
             if self._stopping:
                 return
-            attempt += 1
-            self._outages.down(self._name, reason)
+            self._failed(failed)
+            wait = pause(attempt, LONGEST_PAUSE_OF_SEVERAL if several else None)
             try:
-                await self._until_stop(deferLater(self._reactor, pause(attempt)))
+                await self._until_stop(deferLater(self._reactor, wait))
             except CancelledError:
                 return
 
@@ -215,88 +193,69 @@ class RedisConnection:
         finally:
             self._step = None
 
-    def _connect(self) -> Deferred[RedisProtocol]:
-        factory = Factory.forProtocol(lambda: RedisProtocol(self._reactor))
-        factory.noisy = False
+    async def _visit(self, place: RedisUrl) -> tuple[bool, Exception]:
+        """Connect to the server at `place`, and offer the connection until it is lost.
+
+        Gives whether it was offered, and the reason of its end.
+        """
+        protocol: RedisProtocol | None = None
+        served, ended = False, Exception()
         try:
-            connecting = endpoint_for(self._url, self._reactor).connect(factory)
-        except Exception:
-            # A certificate file that cannot be read, for one.
-            return fail(Failure())
-        # The endpoint's own time-out says nothing of the name's resolution.
-        connecting.addTimeout(2 * CONNECT_BOUND, self._reactor)
-        return cast(Deferred[RedisProtocol], connecting)
+            connecting = connect(place, self._reactor, bound=self._master.bound)
+            protocol = await self._until_stop(connecting)
+            version = await self._until_stop(self._enter(protocol, place))
+        except Exception as error:
+            ended = error
+        else:
+            served = await self._serve(protocol, version, place)
+            ended = NotConnected(protocol.reason)
+        if protocol is not None:
+            protocol.drop(reason_of(ended, self._master.bound))
+            # Not a moment later than the transport is anything of it left.
+            await protocol.lost
+        return served, ended
 
-    def _prepare(self, protocol: RedisProtocol) -> Deferred[str]:
-        preparing = Deferred.fromCoroutine(self._prepared(protocol))
-        return preparing.addTimeout(CONNECT_BOUND, self._reactor)
+    def _enter(self, protocol: RedisProtocol, place: RedisUrl) -> Deferred[str]:
+        name = f"queuerelay-{self._name}"
+        entering = enter(protocol, place, name=name, keys=self._master.keys)
+        return Deferred.fromCoroutine(entering).addTimeout(self._master.bound, self._reactor)
 
-    async def _prepared(self, protocol: RedisProtocol) -> str:
-        """Enter, check that this server is fit, load the scripts; gives its version."""
-        url = self._url
-        if url.username or url.password is not None:
-            user = (url.username,) if url.username else ()
-            await protocol.call("AUTH", *user, url.password or "")
-        if url.db:
-            await protocol.call("SELECT", url.db)
-        await protocol.call("CLIENT", "SETNAME", f"queuerelay-{self._name}")
-        version = check_version(await protocol.call("INFO", "server"))
-        check_role(await protocol.call("ROLE"))
-        for answer in await protocol.pipeline(*load()):
-            _text(checked(answer), "SCRIPT LOAD")
-        return version
-
-    async def _serve(self, protocol: RedisProtocol, version: str) -> str:
-        """Offer the connection until it is lost; gives the reason."""
+    async def _serve(self, protocol: RedisProtocol, version: str, place: RedisUrl) -> bool:
+        """Offer the connection until it is lost; False where it was lost already."""
         if self._stopping or not protocol.usable:
-            return protocol.reason
+            return False
         self._protocol = protocol
+        self.fault = None
+        self._master.up(self, place, protocol.drop)
         self._outages.up(self._name, version)
-        try:
-            self.on_up()
-        except Exception:
-            self._log.failure("a callback of the connection {name} failed", name=self._name)
-        self._waiters.fire(None)
+        told = maybeDeferred(self.on_up)
+        told.addErrback(
+            lambda failure: self._log.failure(
+                "a callback of the connection {name} failed", failure, name=self._name
+            )
+        )
+        told.addCallback(lambda _: self._waiters.fire(None) if self.is_up else None)
         await protocol.lost
         self._protocol = None
-        return protocol.reason
+        self._master.down(self)
+        return True
+
+    def _failed(self, failed: Sequence[tuple[str, Exception]]) -> None:
+        """Say why there is no connection, by the place and the error of each server."""
+        said = [f"{place}{reason_of(error, self._master.bound)}" for place, error in failed]
+        reason = "; ".join(said)
+        faults = (_fault(error) for _, error in failed)
+        found = next((fault for fault in faults if fault is not None), None)
+        if found is not None:
+            several = len(failed) > 1
+            found = Unusable(reason if several else str(found.args[0]), code=found.code)
+            reason = str(found.args[0])
+        self.fault = found
+        self._outages.down(self._name, reason)
 
 
-def check_version(info: Answer) -> str:
-    """Name and version out of an ``INFO server``; `Unusable` where it is too old."""
-    fields = dict(re.findall(r"^(\w+):(\S*)", _text(info, "INFO"), re.MULTILINE))
-    # Valkey says its own version, and beside it the one of Redis that it stands for.
-    redis, valkey = fields.get("redis_version", ""), fields.get("valkey_version")
-    parts = re.match(r"(\d+)\.(\d+)", redis)
-    if parts is None:
-        raise Unusable("its INFO names no redis_version")
-    if (int(parts[1]), int(parts[2])) < OLDEST_VERSION:
-        raise Unusable(f"version {redis} is too old, at least Redis 7.0 or Valkey 7.2 is needed")
-    return f"Valkey {valkey}" if valkey else f"Redis {redis}"
-
-
-def check_role(role: Answer) -> None:
-    """`Unusable` where an answer to ``ROLE`` does not say that this is a master."""
-    name, *details = role if isinstance(role, list) and role else [role]
-    name = _text(name, "ROLE")
-    if name == "slave":
-        host, port = (*details, b"?", 0)[:2]
-        raise Unusable(f"it is a replica of {_text(host, 'ROLE')}:{port}, and the master is needed")
-    if name != "master":
-        raise Unusable(f"it is a {name}, and a master is needed")
-
-
-def _text(answer: Answer, command: str) -> str:
-    if not isinstance(answer, bytes):
-        raise Unusable(f"it answers {command} as no Redis does")
-    return answer.decode("utf-8", "replace")
-
-
-def _reason(error: Exception) -> str:
-    """What to tell of an attempt that failed."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_BOUND:.0f} s"
-    if isinstance(error, ConnectionDropped | NotConnected | Refused) and error.args:
-        # That nothing was done, or perhaps, is of no interest here.
-        return str(error.args[0])
-    return str(error) or type(error).__name__
+def _fault(error: Exception) -> Unusable | None:
+    """What an error says of the server as a whole; None where it does not answer."""
+    if isinstance(error, Unusable):
+        return error
+    return meaning(str(error.args[0])) if isinstance(error, BrokerError) and error.args else None

@@ -10,7 +10,9 @@ Invariants:
    where it is.
 4. A batch is bounded in count and in bytes.
 5. Nothing is cancelled: a run that is over finds out when it is answered.
-6. A reader whose handler does not come back, or whose turns fail by an error of ours, is `still`;
+6. What a connection that was given up had sent and comes late takes nothing from the list: each
+   raises the reader's `Fence` before it reads.
+7. A reader whose handler does not come back, or whose turns fail by an error of ours, is `still`;
    one that waits for a reply or for Redis is not.
 """
 
@@ -23,12 +25,13 @@ from twisted.logger import Logger
 
 from queuerelay.broker.base import InboxHandler
 from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.fence import Fence, fenced
 from queuerelay.broker.redis.nap import Nap
 from queuerelay.broker.redis.protocol import COMMAND_BOUND, checked
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 from queuerelay.loop import PATIENCE, Watched
 from queuerelay.seldom import Seldom
-from queuerelay.wire.commands import move, peek, wait_for
+from queuerelay.wire.commands import Call, move, peek, trim, wait_for
 from queuerelay.wire.keys import Keys
 
 #: Most items of a batch.
@@ -75,7 +78,14 @@ class RedisInbox:
 
     def _read(self, name: str, key: str, handler: InboxHandler, source: str | None) -> None:
         connection = self._connect(name)
-        reader = InboxReader(connection, key=key, handler=handler, clock=self._clock, source=source)
+        reader = InboxReader(
+            connection,
+            key=key,
+            fence=Fence(connection, self._keys),
+            handler=handler,
+            clock=self._clock,
+            source=source,
+        )
         connection.on_up = reader.connected
         self._readers.append((connection, reader))
 
@@ -112,11 +122,13 @@ class InboxReader:
         connection: RedisConnection,
         *,
         key: str,
+        fence: Fence,
         handler: InboxHandler,
         clock: IReactorTime,
         source: str | None = None,
     ) -> None:
         self._connection = connection
+        self._fence = fence
         self._key = key
         self._handler = handler
         self._clock = clock
@@ -125,6 +137,8 @@ class InboxReader:
         #: Counts the runs; one that is not the latest is over.
         self._run = 0
         self._nap = Nap(clock)
+        #: Whether the fence stands for this connection.
+        self._fenced = False
         #: Items at the head of the list that have been handed over.
         self._done = 0
         #: Whether the list was empty when last seen.
@@ -161,10 +175,13 @@ class InboxReader:
 
     async def _read(self, run: int) -> None:
         """Turn after turn, until the connection is lost."""
-        self._done, self._empty = 0, False
+        self._done, self._empty, self._fenced = 0, False, False
         refused = False
         while run == self._run:
             try:
+                if not self._fenced:
+                    await self._fence.up()
+                    self._fenced = True
                 items = await (self._look() if refused else self._wait())
                 refused = False
                 # Not where it was stopped while it waited.
@@ -176,6 +193,10 @@ class InboxReader:
                 return
             except Refused as error:
                 refused = True
+                if fenced(error):
+                    # Redis does not know the fence any more: the list may be another one, too.
+                    self._fenced, self._done = False, 0
+                    continue
                 self._went_on(run)
                 await self._refused(run, str(error.args[0]))
             except Exception:
@@ -193,7 +214,7 @@ class InboxReader:
         commands: list[Sequence[object]] = []
         done = self._done
         if done:
-            commands.append(("LTRIM", self._key, done, -1))
+            commands.append(self._trim(done).command())
         if self._source is None:
             # The item that BLMOVE gives is the head of the list: it need not come twice.
             commands.append(wait_for(self._key, BLOCK))
@@ -221,16 +242,21 @@ class InboxReader:
         """The same without blocking, and one by one: some of it is refused, at maxmemory BLMOVE."""
         call = self._connection
         if self._done:
-            (trimmed,) = await call.pipeline(("LTRIM", self._key, self._done, -1))
-            if not isinstance(trimmed, BrokerError):
+            try:
+                await call.run(self._trim(self._done))
+            except Refused as error:
+                if fenced(error):
+                    raise
+            else:
                 self._done = 0
-            elif not isinstance(trimmed, Refused):
-                raise trimmed
         if self._source is not None and self._empty:
             await call.run(move(self._source, self._key, BATCH))
         items = await call.run(peek(self._key, self._done, BATCH, BATCH_BYTES))
         self._empty = not items
         return items
+
+    def _trim(self, count: int) -> Call[None]:
+        return trim(self._key, self._fence.key, self._fence.token, count)
 
     async def _hand_over(self, run: int, items: Sequence[bytes]) -> None:
         try:

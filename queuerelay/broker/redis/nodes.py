@@ -8,7 +8,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -25,25 +25,36 @@ from queuerelay.broker.redis.clock import RedisClock, steady
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.inbox import RedisInbox
 from queuerelay.broker.redis.protocol import checked
-from queuerelay.errors import BrokerError
-from queuerelay.wire.commands import REPLY_LIFE, beat, bury
+from queuerelay.errors import BrokerError, NotConnected
+from queuerelay.wire import storage
+from queuerelay.wire.commands import REPLY_LIFE, Command, beat, bury
 from queuerelay.wire.keys import Keys
+from queuerelay.wire.server import of_hello
 
 #: How many nodes, queues and workers are looked at, each; where there are more, any of them.
 MOST: Final = 1000
 
 
 class RedisNodes:
-    """See `queuerelay.broker.base.NodesPart`; `inbox` knows whether there is a legacy list."""
+    """See `queuerelay.broker.base.NodesPart`. `inbox` knows whether there is a legacy list; `asked`
+    is what Redis is asked of its storage.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, commands: RedisConnection, keys: Keys, inbox: RedisInbox, *, clock: RedisClock
+        self,
+        commands: RedisConnection,
+        keys: Keys,
+        inbox: RedisInbox,
+        *,
+        asked: Sequence[Command],
+        clock: RedisClock,
     ) -> None:
         self._commands = commands
         self._keys = keys
         self._inbox = inbox
+        self._asked = asked
         self._clock = clock
         self._scan_cursor: bytes = b"0"
 
@@ -125,7 +136,7 @@ class RedisNodes:
         keys, began = self._keys, steady()
         answers = await self._commands.pipeline(
             ("TIME",),
-            ("INFO", "server", "memory"),
+            ("HELLO",),
             ("ZREVRANGE", keys.nodes, 0, MOST - 1, "WITHSCORES"),
             ("SRANDMEMBER", keys.queues, MOST),
             ("SRANDMEMBER", keys.workers, MOST),
@@ -134,21 +145,26 @@ class RedisNodes:
             ("GET", keys.stat("failed")),
             ("LLEN", keys.failed),
             ("GET", keys.pause_all),
+            *self._asked,
         )
         latency = steady() - began
-        time, info, nodes, queues, workers, total, processed, failed, dead_letters, paused = (
-            None if isinstance(answer, BrokerError) else answer for answer in answers
-        )
+        told: list[Any] = [None if isinstance(one, BrokerError) else one for one in answers]
+        time, hello, nodes, queues, workers, total = told[:6]
+        processed, failed, dead_letters, paused, *stored = told[6:]
+        server = of_hello(hello)
+        if server.role == "replica":
+            # It was demoted, and who only looks would never hear of it.
+            reason = "it is a replica now, and the master is needed"
+            self._commands.drop(reason)
+            raise NotConnected(reason)
         now = int(time[0]) + int(time[1]) / 1e6 if time else 0.0
         beats = list(zip(map(_text, nodes[::2]), nodes[1::2], strict=True)) if nodes else []
         ids = sorted(map(_text, workers or ()))
         snapshots, working = await self._second([name for name, _ in beats], ids)
-        fields = dict(re.findall(r"^(\w+):([^\r\n]*)", _text(info or b""), re.MULTILINE))
         return Survey(
             latency=latency,
-            version=_version(fields),
-            memory_used=_count(fields.get("used_memory")),
-            memory_max=_count(fields.get("maxmemory")) or None,
+            version=server.version or None,
+            storage=storage.of(stored),
             nodes={
                 name: NodeBeat(age=max(0.0, now - float(beat) / 1000), snapshot=snapshot)
                 for (name, beat), snapshot in zip(beats, snapshots, strict=True)
@@ -222,13 +238,6 @@ def _count(value: str | bytes | None) -> int | None:
         return None if value is None else int(value)
     except ValueError:
         return None
-
-
-def _version(fields: Mapping[str, str]) -> str | None:
-    # Valkey says its own version, and beside it the one of Redis that it stands for.
-    if "valkey_version" in fields:
-        return f"Valkey {fields['valkey_version']}"
-    return f"Redis {fields['redis_version']}" if "redis_version" in fields else None
 
 
 def _glob(text: str) -> str:

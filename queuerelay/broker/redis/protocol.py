@@ -6,9 +6,9 @@ Invariants:
    the oldest is not answered in time, and nothing is coming in, the connection is dropped.
 2. When the connection is lost, every command that waits fails with `ConnectionDropped`: whether it
    took effect is then unknown. Those that come later fail with `NotConnected`: they were not sent.
-3. An answer that says that this server or session is no longer fit (a replica, still loading, not
-   authenticated) drops the connection as well, and its command fails with `NotConnected`, because
-   nothing was done; any other error is the command's own, `Refused`.
+3. An answer that says that this server or session is no longer fit (a replica, a cluster, still
+   loading, not authenticated) drops the connection as well, and its command fails with
+   `NotConnected`, because nothing was done; any other error is the command's own, `Refused`.
 4. Nothing is ever cancelled: a blocking command that is forgotten halfway loses what it pops.
 """
 
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from queuerelay import eager
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.wire.server import explained
 
 #: Seconds that an ordinary command may take.
 COMMAND_BOUND: Final = 2.0
@@ -37,7 +38,11 @@ CLOSE_BOUND: Final = 1.0
 #: How often the oldest command's age is looked at, in seconds.
 _TICK: Final = 0.25
 #: Error prefixes after which the connection is of no use.
-_UNFIT: Final = ("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOAUTH", "WRONGPASS")
+_UNFIT: Final = (
+    *("READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "NOAUTH", "WRONGPASS"),
+    # What only a cluster says: the server may be one now, or hide one.
+    *("CROSSSLOT", "MOVED ", "ASK ", "CLUSTERDOWN", "TRYAGAIN"),
+)
 
 _NOTHING: Final = nullcontext()
 
@@ -95,7 +100,7 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
             # A failure where the answer is an error; nothing where the caller gave up.
             if not done.called:
                 if isinstance(answer, Exception):
-                    done.errback(answer)
+                    done.errback(_explained(answer, args))
                 else:
                     done.callback(answer)
 
@@ -114,6 +119,8 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         answers: list[Answer] = []
 
         def answered(answer: Answer) -> None:
+            if isinstance(answer, Refused):
+                answer = _explained(answer, commands[len(answers)])
             answers.append(answer)
             if len(answers) == len(commands) and not done.called:
                 done.callback(answers)
@@ -226,6 +233,11 @@ class _Cork(AbstractContextManager[None]):
 
     def __exit__(self, *raised: object) -> None:
         self._protocol.uncork()
+
+
+def _explained(error: Exception, command: Sequence[Any]) -> Exception:
+    """The error; where a right is missing, with what it was wanted for."""
+    return Refused(explained(str(error.args[0]), command)) if isinstance(error, Refused) else error
 
 
 def _why(failure: Failure) -> str:

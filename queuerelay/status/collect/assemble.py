@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from queuerelay.broker.records import Gate, QueueDepth, Survey, WrongType
+from queuerelay.errors import BrokerError
 from queuerelay.status.collect import health
 from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.history import (
@@ -44,6 +45,8 @@ class Seen:
     since: float
     ledger: Ledger
     up: bool = False
+    #: Why what answers as Redis cannot be used, None where it can, or nobody answers.
+    fault: BrokerError | None = None
     #: Seconds since Redis last answered, None where it never has.
     silent: float | None = None
     survey: Survey = field(default_factory=Survey)
@@ -87,8 +90,10 @@ def assemble(
         silent=seen.silent,
         version=survey.version,
         latency=survey.latency if seen.up else None,
-        memory_used=survey.memory_used,
-        memory_max=survey.memory_max,
+        memory_used=survey.storage.used,
+        memory_max=survey.storage.most,
+        eviction=survey.storage.eviction,
+        persistence=survey.storage.persistence,
         address=seen.address,
     )
     resque = Resque(
@@ -119,6 +124,8 @@ def assemble(
         window=WINDOW,
         health=health.judge(
             redis=redis,
+            fault=None if seen.up else seen.fault,
+            storage=survey.storage,
             wrong_types=seen.wrong_types if seen.up else (),
             nodes=nodes,
             queues=queues,

@@ -139,9 +139,10 @@ class Collector:
                 if not seen.wrong_types:
                     raise
                 depths, gates = await self._look_closely(survey)
-        except BrokerError:
+        except BrokerError as error:
             # The connection logs its outage.
-            seen.up = False
+            refused = error if isinstance(error, Refused) else None
+            seen.up, seen.fault = False, self._broker.fault or refused
         else:
             self._heard = self._clock.seconds()
             seen.up, seen.survey, seen.depths, seen.gates = True, survey, depths, gates

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from queuerelay.broker.records import WrongType
+from queuerelay.errors import BrokerError, Unusable
 from queuerelay.status.collect.snapshot import (
     Health,
     NodeStatus,
@@ -16,6 +17,8 @@ from queuerelay.status.collect.snapshot import (
     Resque,
     Severity,
 )
+from queuerelay.wire.server import meaning
+from queuerelay.wire.storage import Storage
 
 #: Seconds that a message may wait before somebody should look at it.
 OLD: Final = 60.0
@@ -29,6 +32,22 @@ _WANTED: Final = (
 
 #: Seconds by which the clock of a host may differ from that of Redis.
 SKEW: Final = 1.0
+#: All codes of reasons, for those who count them.
+REASONS: Final = (
+    *("redis-down", "redis-cluster", "redis-replica", "redis-version", "redis-proxy"),
+    *("redis-unusable", "redis-sentinel", "redis-login", "redis-permission", "redis-refused"),
+    *("redis-memory", "redis-eviction", "redis-saving", "wrong-type", "node-stale", "loop-stale"),
+    *(
+        "clock-skew",
+        "no-worker",
+        "old-message",
+        "paused",
+        "workers-paused",
+        "held-limit",
+        "crash-loop",
+    ),
+    *("pool-resting", "dead-letters"),
+)
 
 _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
 
@@ -36,6 +55,8 @@ _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
 def judge(
     *,
     redis: Redis,
+    fault: BrokerError | None,
+    storage: Storage,
     wrong_types: Iterable[WrongType],
     nodes: Sequence[NodeStatus],
     queues: Iterable[QueueStatus],
@@ -44,9 +65,12 @@ def judge(
     resque: Resque,
     new_failures: int,
 ) -> Health:
-    """The health; `new_failures` are the dead letters of the last minutes."""
+    """The health. `fault` is why Redis does not do what it is asked, though it answers;
+    `new_failures` are the dead letters of the last minutes.
+    """
     reasons = [
-        *_redis(redis),
+        *_redis(redis, fault),
+        *(_warn(code, redis.address, text) for code, text in _complaints(redis, storage)),
         *map(_wrong_type, wrong_types),
         *(reason for node in nodes for reason in _node(node)),
         *_skews(nodes),
@@ -73,8 +97,12 @@ def _alarm(code: str, subject: str, text: str) -> Reason:
     return Reason(severity=Severity.CRITICAL, code=code, subject=subject, text=text)
 
 
-def _redis(redis: Redis) -> Iterable[Reason]:
-    if not redis.up:
+def _redis(redis: Redis, fault: BrokerError | None) -> Iterable[Reason]:
+    if not redis.up and fault is not None:
+        unusable = fault if isinstance(fault, Unusable) else meaning(str((*fault.args, "")[0]))
+        code = "redis-refused" if unusable is None else unusable.code
+        yield _alarm(code, redis.address, str(fault))
+    elif not redis.up:
         yield _alarm("redis-down", redis.address, "Redis does not answer")
     elif redis.memory_max and redis.memory_used is not None:
         share = redis.memory_used / redis.memory_max
@@ -82,6 +110,10 @@ def _redis(redis: Redis) -> Iterable[Reason]:
             yield _warn(
                 "redis-memory", redis.address, f"Redis has {share:.0%} of its memory in use"
             )
+
+
+def _complaints(redis: Redis, storage: Storage) -> list[tuple[str, str]]:
+    return storage.complaints() if redis.up else []
 
 
 def _wrong_type(wrong: WrongType) -> Reason:

@@ -73,6 +73,10 @@ class Redis:
     memory_used: int | None = None
     #: Most bytes of memory that Redis may use; None where it has no limit.
     memory_max: int | None = None
+    #: What it does at that limit: its ``maxmemory-policy``.
+    eviction: str | None = None
+    #: How it keeps data over a restart: ``aof``, ``rdb`` or ``none``.
+    persistence: str | None = None
     #: Address of Redis, without user and password.
     address: str = ""
 

@@ -9,6 +9,7 @@ Invariants:
    so that it does not go down while this process lives.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
@@ -24,6 +25,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from queuerelay.errors import Refusal
+from queuerelay.status.collect.health import REASONS
 from queuerelay.status.collect.snapshot import Severity, StatusSnapshot
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
@@ -154,6 +156,13 @@ def _redis(snapshot: StatusSnapshot) -> Iterator[Metric]:
         "health",
         "How the whole is: 0 all is well, 1 somebody should look at it, 2 clients or jobs suffer.",
         _SEVERITIES.index(snapshot.health.severity),
+    )
+    found = Counter(reason.code for reason in snapshot.health.reasons)
+    yield _gauges(
+        "health_reasons",
+        "How many reasons of this code there are why not all is well.",
+        ["code"],
+        [((code,), found[code]) for code in sorted({*REASONS, *found})],
     )
 
 

@@ -14,6 +14,7 @@ from queuerelay.status.collect.snapshot import NodeStatus, PoolStatus, Severity,
 from queuerelay.status.views import page_text
 from queuerelay.status.views.page_plot import plots
 from queuerelay.wire.node import ExitRecord, SlotState
+from queuerelay.wire.outcome import TIMED_OUT
 
 #: Exits that are shown: the newest of all pools, and the newest ones that failed.
 EXITS: Final = 12
@@ -187,7 +188,10 @@ def _exits(snapshot: StatusSnapshot) -> tuple[Ended, ...]:
 
 def how(code: int | None, signal: str | None) -> str:
     """How a process ended."""
-    return signal or ("not started" if code is None else f"exit {code}")
+    if code is None:
+        return signal or "not started"
+    meant = signal or ("time-out" if code == TIMED_OUT else "")
+    return f"exit {code}: {meant}" if meant else f"exit {code}"
 
 
 def attempted(attempt: DeadLetterAttempt) -> str:

@@ -2,7 +2,7 @@
 
 - ``/healthz`` is red when one of the loops of this process turns no more: start it anew. That Redis
   is away is no reason to.
-- ``/readyz`` is red while Redis is away or the process drains: send it nobody.
+- ``/readyz`` is red while Redis is away or cannot be used, or the process drains: send it nobody.
 - ``/healthz/deep`` sends a request through a queue and a worker and waits for the answer: is
   anybody served?
 """
@@ -41,7 +41,8 @@ class _Probes:
     def ready(self, ask: StatusRequest) -> StatusResponse:
         why = []
         if not self._status.broker.is_up:
-            why.append("redis-down")
+            fault = self._status.broker.fault
+            why.append("redis-down" if fault is None else fault.code)
         if any(one.code == "wrong-type" for one in self._status.snapshot.health.reasons):
             why.append("wrong-type")
         if self._status.draining:

@@ -4,11 +4,10 @@ import contextlib
 import socket
 
 import pytest
-import pytest_twisted
 
-from queuerelay.broker.redis import connection
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.broker.redis.connection import RedisConnection
+from queuerelay.broker.redis.master import Master
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.wire import url
@@ -25,28 +24,6 @@ from tests.unit.broker.contract import (
     turns,
     within,
 )
-
-
-@pytest.fixture
-def broker_at():
-    """Brokers at an address: ``broker_at(address)``, started."""
-    brokers = []
-
-    def make(address):
-        from twisted.internet import reactor
-
-        brokers.append(RedisBroker(url.parse(address), reactor=reactor))
-        return brokers[-1]
-
-    yield make
-    for broker in brokers:
-        pytest_twisted.blockon(broker.stop())
-
-
-@pytest.fixture
-def soon(monkeypatch):
-    """Try again sooner than in life, so that tests need not wait."""
-    monkeypatch.setattr(connection, "LONGEST_PAUSE", 0.1)
 
 
 def lines(said, text):
@@ -115,10 +92,16 @@ async def test_what_was_under_way_is_unknown(broker_at, own_valkey, soon):
     await within(broker.when_up())
     server.freeze()
     pending = [broker.queues.push("q", [ONE]), broker.queues.depths(["q"])]
-    got = [fired(one) for one in pending]
+    pushed, looked = [fired(one) for one in pending]
     server.kill()
-    await eventually(lambda: all(got))
-    assert [one[0].type for one in got] == [ConnectionDropped] * 2
+    await eventually(lambda: looked)
+    assert looked[0].check(ConnectionDropped)
+    # What became of a push the next connection tells, unless Redis has lost what it knew.
+    assert pushed == []
+    server.start()
+    await eventually(lambda: pushed)
+    assert pushed[0].check(ConnectionDropped)
+    assert server.client().llen(KEYS.queue("q")) == 0
 
 
 async def test_an_acknowledgement_under_way_outlives_its_connection(broker_at, own_valkey, soon):
@@ -162,8 +145,8 @@ async def test_an_acknowledgement_whose_answer_is_lost_is_done_once(
     await eventually(lambda: client.llen(KEYS.queue("q")) == 2)
     proxy.cut_all()
     proxy.mute = False
-    # Nothing says what became of a push; of the others the second try does.
-    await raises(ConnectionDropped, pushed)
+    # The next connection says what became of a push; of the others the second try does.
+    assert await within(pushed) is None
     assert [await within(end) for end in ends] == [True, True]
     assert client.lrange("r", 0, -1) == [b"R"]
     assert client.lrange(KEYS.queue("q"), 0, -1) == [TWO, ONE]
@@ -256,10 +239,10 @@ async def test_a_server_that_becomes_unfit_is_left(broker_at, fake, said, soon, 
     broker = broker_at(fake.url)
     broker.start()
     await within(broker.when_up())
-    fake.answers["RPUSH"] = f"-{prefix} no more\r\n".encode()
+    fake.answers["push"] = f"-{prefix} no more\r\n".encode()
     # It was not done, which the relay may rely on.
     await raises(NotConnected, broker.queues.push("q", [ONE]), match=prefix)
-    del fake.answers["RPUSH"]
+    del fake.answers["push"]
     await within(broker.when_up())
     assert await broker.queues.push("q", [ONE]) == 1
     assert lines(said, f"{prefix} no more")
@@ -270,10 +253,10 @@ async def test_what_is_only_refused_costs_no_connection(broker_at, fake, prefix)
     broker = broker_at(fake.url)
     broker.start()
     await within(broker.when_up())
-    fake.answers["RPUSH"] = f"-{prefix} no\r\n".encode()
+    fake.answers["push"] = f"-{prefix} no\r\n".encode()
     await raises(Refused, broker.queues.push("q", [ONE]), match=f"{prefix} no")
     assert broker.is_up
-    del fake.answers["RPUSH"]
+    del fake.answers["push"]
     assert await broker.queues.push("q", [ONE]) == 1
 
 
@@ -289,8 +272,9 @@ async def test_the_inbox_goes_on_when_it_is_refused_no_more(broker_at, fake, sai
     fake.answers["EVALSHA"] = b"*1\r\n$1\r\nx\r\n"
     await eventually(lambda: got)
     assert lines(said, "no connection") == []
-    # Once told is enough.
-    assert len(lines(said, f"{prefix} no")) == 1
+    # Once told is enough, of each command.
+    told = lines(said, f"{prefix} no")
+    assert len(told) == len(set(told)) <= 2
 
 
 async def test_a_real_replica_is_refused_until_it_is_a_master(broker_at, own_valkey, said, soon):
@@ -367,9 +351,10 @@ async def test_flushall_under_the_inbox(bench):
     await bench.up("n", got.extend)
     for i in range(5):
         bench.put(KEYS.inbox("n"), b"%d" % i)
-        await eventually(lambda: len(got) == i + 1)  # noqa: B023
+        await eventually(lambda: b"%d" % i in got)  # noqa: B023
         bench.client.flushall()
-    assert got == [b"%d" % i for i in range(5)]
+    # The fence went with it: then what has been read may come again, but nothing is left out.
+    assert [*dict.fromkeys(got)] == [b"%d" % i for i in range(5)]
 
 
 async def test_a_message_in_flight_without_a_lease_gets_one(bench):
@@ -438,7 +423,8 @@ def connection_to():
     def make(address):
         where = url.parse(address)
         outages = OutageLog(where.redacted, reactor)
-        return RedisConnection(where, name="test", reactor=reactor, outages=outages)
+        master = Master(where, keys=KEYS, reactor=reactor)
+        return RedisConnection(master, name="test", reactor=reactor, outages=outages)
 
     return make
 
@@ -493,7 +479,7 @@ async def test_stop_while_connecting(connection_to):
         await stops_clean(link, before)
 
 
-@pytest.mark.parametrize("key", ["CLIENT", "INFO", "ROLE", "SCRIPT"])
+@pytest.mark.parametrize("key", ["CLIENT", "HELLO", "INFO", "ROLE", "EVAL", "SCRIPT"])
 async def test_stop_while_entering(connection_to, fake, key):
     fake.answers[key] = None
     before = left()

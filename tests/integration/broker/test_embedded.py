@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,7 @@ async def test_it_starts_answers_and_leaves_nothing(new, broker_on, said):
     (line,) = lines(said, "embedded server")
     assert f"unix://{server.url.path}" in line
     # The address that it tells works for others too.
-    address = line.rpartition(", ")[2]
+    address = line.rpartition(" ")[2]
     with redis.Redis.from_url(url.parse(address).for_redis_py()) as client:
         assert client.llen("resque:queue:q") == 1
     await within(broker.stop())
@@ -158,6 +159,35 @@ async def test_it_does_not_outlive_us(short_dir, sig):
     await eventually(lambda: not alive(pid))
 
 
+async def test_nobody_else_on_the_machine_reaches_it(new, short_dir):
+    directory = short_dir / "data"
+    server = new(directory)
+    await ready(server)
+    assert tcp_ports(server.pid) == []
+    assert directory.stat().st_mode & 0o7777 == 0o700
+    for path in (path for path in directory.rglob("*") if path.is_file() or path.is_socket()):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def tcp_ports(pid):
+    """The ports at which a process listens on TCP, IPv4 and IPv6."""
+    sockets = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    return [
+        line.split()[1]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        if f"socket:[{line.split()[9]}]" in sockets
+    ]
+
+
+async def test_the_socket_of_one_that_was_killed_is_in_nobodys_way(new, broker_on, short_dir):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(short_dir / "valkey.sock"))
+    server = new(short_dir)
+    await ready(server)
+    await within(broker_on(server).when_up())
+
+
 async def test_ctrl_c_reaches_it_only_through_us(new):
     server = new()
     await ready(server)
@@ -182,6 +212,95 @@ async def test_a_directory_that_is_none(new, short_dir):
     path.touch()
     with pytest.raises(ConfigError, match=r"--redis: got 'embedded:.*file', expected a writable"):
         new(path).start(print)
+
+
+def is_refused(server, text):
+    with pytest.raises(ConfigError, match=rf"--redis: got 'embedded:/.*', expected {text}"):
+        server.start(print)
+    assert server.pid is None
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701, 0o1777, 0o2750])
+async def test_a_directory_that_others_may_enter_is_closed_to_them(new, short_dir, mode):
+    directory = short_dir / "data"
+    directory.mkdir()
+    directory.chmod(mode)
+    new(directory).start(print)
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+async def test_one_that_has_been_a_servers_is_closed_too(new, short_dir):
+    directory = short_dir / "data"
+    first = new(directory)
+    await ready(first)
+    await within(first.stop())
+    directory.chmod(0o755)
+    new(directory).start(print)
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_directory_with_other_things_in_it_is_not_closed(new, short_dir):
+    short_dir.chmod(0o755)
+    (short_dir / "index.html").touch()
+    is_refused(new(short_dir), "a directory for this alone, or one of mode 0700")
+    assert short_dir.stat().st_mode & 0o777 == 0o755
+
+
+async def test_a_directory_that_cannot_be_closed(new, short_dir, monkeypatch):
+    short_dir.chmod(0o755)
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    is_refused(new(short_dir), "a directory that can have mode 0700")
+
+
+async def test_a_directory_of_somebody_else(new, short_dir, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    is_refused(new(short_dir), f"a directory of our own: this one is user {os.getuid()}'s")
+
+
+async def test_a_link_in_its_place(new, short_dir):
+    (short_dir / "real").mkdir()
+    (short_dir / "link").symlink_to("real")
+    is_refused(new(short_dir / "link"), "a directory of our own, not a link")
+    (short_dir / "loose").symlink_to("nowhere")
+    is_refused(new(short_dir / "loose"), "a directory of our own, not a link")
+    assert not (short_dir / "nowhere").exists()
+    # Above it links are usual, as /var/run is one; but they lead where their owner wants.
+    new(short_dir / "link" / "data").start(print)
+    if os.geteuid() == 0:
+        os.lchown(short_dir / "link", 4711, 4711)
+        is_refused(new(short_dir / "link" / "more"), "a directory of our own: .*link is somebody")
+
+
+async def test_a_directory_where_anybody_could_put_another_in_its_place(new, short_dir):
+    (short_dir / "open").mkdir()
+    (short_dir / "open").chmod(0o777)
+    is_refused(new(short_dir / "open" / "data"), "a directory that nobody can replace")
+    (short_dir / "open").chmod(0o1777)
+    new(short_dir / "open" / "data").start(print)
+
+
+@pytest.mark.parametrize("name", [".lock", "valkey.sock", "appendonlydir", "x", "appendonlydir/x"])
+async def test_links_in_it(new, short_dir, name):
+    target = short_dir / "target"
+    target.write_text("precious")
+    directory = short_dir / "data"
+    (directory / name).parent.mkdir(parents=True)
+    directory.chmod(0o700)
+    (directory / name).symlink_to(target)
+    is_refused(new(directory), "a directory without links in it")
+    (directory / name).unlink()
+    os.link(target, directory / name)
+    is_refused(new(directory), "a directory without links in it")
+    assert target.read_text() == "precious"
+    target.unlink()
+    new(directory).start(print)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+async def test_files_of_others_in_it(new, short_dir):
+    (short_dir / "appendonlydir").mkdir()
+    os.chown(short_dir / "appendonlydir", 4711, -1)
+    is_refused(new(short_dir), "a directory with nothing of others in it, as 'appendonlydir'")
 
 
 def without_the_wheel(monkeypatch):

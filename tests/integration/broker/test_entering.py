@@ -7,7 +7,10 @@ from twisted.internet.ssl import DefaultOpenSSLContextFactory
 
 from queuerelay.broker.redis import connection
 from queuerelay.broker.redis.broker import RedisBroker
+from queuerelay.errors import Refused
 from queuerelay.wire import url
+from queuerelay.wire.storage import Storage
+from tests.helpers.acl import users
 from tests.helpers.certificates import Authority
 from tests.integration.broker.doubles import Proxy
 from tests.unit.broker.contract import KEYS, ONE, claim_one, eventually, turns, within
@@ -131,18 +134,35 @@ async def test_a_user(own_valkey, broker_at):
     await works(broker_at(f"unix://app:pw@{server.socket}"))
 
 
-async def test_a_user_with_no_more_than_the_documented_rights(own_valkey, broker_at):
+async def test_a_user_who_may_ask_neither_info_nor_role(own_valkey, broker_at):
+    """As of a managed Redis: HELLO says what has to be known."""
     server = own_valkey()
-    server.client().execute_command(
-        *("ACL", "SETUSER", "app", "on", ">pw", "resetchannels", "~resque:*", "~queuerelay:*"),
-        *("-@all", "+@read", "+@write", "+@connection", "+@scripting", "-@dangerous", "-@admin"),
-        *("-script|flush", "+info", "+role", "+time"),
-    )
-    broker = broker_at(f"redis://app:pw@127.0.0.1:{server.port}")
+    rules = [rule for rule in users()["daemon"] if rule != "+info"]
+    server.client().execute_command("ACL", "SETUSER", "daemon", *rules)
+    broker = broker_at(f"redis://daemon:PASSWORD@127.0.0.1:{server.port}")
     await works(broker)
+    survey = await broker.nodes.survey()
+    assert survey.version is not None
+    assert survey.version.startswith(("Valkey", "Redis"))
+    assert (survey.storage, survey.queues) == (Storage(), ["q"])
     await broker.nodes.beat("n", b"{}", inbox_life=60.0)
     await broker.nodes.leave("n")
     assert await broker.leases.reap("q", lease=60.0) == []
+
+
+@pytest.mark.parametrize("less", ["+rpush", "~resque:*"])
+async def test_a_missing_right_says_what_it_was_wanted_for(own_valkey, broker_at, less):
+    server = own_valkey()
+    rules = [rule for rule in users()["daemon"] if rule != less]
+    server.client().execute_command("ACL", "SETUSER", "daemon", *rules)
+    broker = broker_at(f"redis://daemon:PASSWORD@127.0.0.1:{server.port}")
+    await within(broker.when_up())
+    with pytest.raises(Refused, match=r"(NOPERM|ACL failure).*ACL line") as raised:
+        await broker.queues.push("q", [ONE])
+    assert "(script push resque:queue:q " in str(raised.value)
+    server.client().execute_command("ACL", "SETUSER", "daemon", "-hsetnx")
+    with pytest.raises(Refused, match=r"\(script pause queuerelay:gate\)"):
+        await broker.gate.pause("q", by="anna")
 
 
 async def test_a_user_without_rights_is_told_and_mended(own_valkey, broker_at, said):

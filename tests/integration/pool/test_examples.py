@@ -72,7 +72,7 @@ def server(path):
 def daemon(folder, server):
     """The daemon with pools.toml, and with those jobs already that are tried three times."""
     text = (folder / "pools.toml").read_text()
-    assert text.count(REDIS) == 2
+    assert text.count(REDIS) == 1
     text = text.replace(REDIS, server.url)
     if shutil.which("php-cgi") is None:
         # The daemon would refuse to start; those that need it are skipped.
@@ -205,7 +205,8 @@ def test_a_job_is_done_and_answers(server, daemon, folder, queue):
         f"{name}.sha256",
     }
     assert not (folder / "oops").exists()
-    assert server.client().hlen(f"queuerelay:inflight:{queue}") == 0
+    # Another one, that is to be tried again, may be in doubt for a second.
+    eventually(lambda: server.client().hlen(f"queuerelay:inflight:{queue}") == 0)
 
 
 @pytest.mark.parametrize("queue", JOBS)

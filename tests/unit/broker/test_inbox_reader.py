@@ -1,7 +1,7 @@
 """Whether the reader of an inbox goes on, with a connection and a time that are the test's."""
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from queuerelay.broker.redis.inbox import BLOCK, InboxReader
@@ -22,7 +22,7 @@ class Connection:
         self.asked.append(answer)
         items, self.items = self.items, []
         first = items[0] if items else None
-        answers = [first, items[1:]] if commands[0][0] != "LTRIM" else [b"OK", first, items[1:]]
+        answers = [first, items[1:]] if commands[0][0] != "EVALSHA" else [None, first, items[1:]]
 
         def fire():
             if not answer.called:
@@ -34,6 +34,15 @@ class Connection:
     def lose(self):
         self.is_up = False
         self.asked[-1].errback(ConnectionDropped("gone"))
+
+
+class Fence:
+    """Stands."""
+
+    key = token = "f"
+
+    def up(self):
+        return succeed(None)
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def connection(clock):
 @pytest.fixture
 def read(clock, connection):
     def start(handler):
-        reader = InboxReader(connection, key="inbox", handler=handler, clock=clock)
+        reader = InboxReader(connection, key="inbox", fence=Fence(), handler=handler, clock=clock)
         reader.connected()
         return reader
 

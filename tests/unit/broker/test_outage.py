@@ -4,9 +4,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from queuerelay.broker.redis import connection
-from queuerelay.broker.redis.connection import check_role, check_version, pause
+from queuerelay.broker.redis.connection import pause
 from queuerelay.broker.redis.outage import OutageLog
-from queuerelay.errors import Unusable
 from queuerelay.seldom import TELL_EVERY, Seldom
 
 
@@ -95,52 +94,3 @@ def test_seldom_forgets(clock):
     assert seldom.due("b")
     clock.advance(TELL_EVERY)
     assert seldom.due("a")
-
-
-@pytest.mark.parametrize(
-    ("info", "version"),
-    [
-        (b"# Server\r\nredis_version:7.0.15\r\nredis_git_sha1:0\r\n", "Redis 7.0.15"),
-        (b"redis_version:8.0-rc1\r\n", "Redis 8.0-rc1"),
-        (b"redis_version:10.2.3\r\n", "Redis 10.2.3"),
-        (b"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n", "Valkey 9.1.2"),
-        (b"redis_version:\xff\r\nredis_version:7.4.0\r\n", "Redis 7.4.0"),
-    ],
-)
-def test_versions(info, version):
-    assert check_version(info) == version
-
-
-@pytest.mark.parametrize(
-    ("info", "said"),
-    [
-        (b"redis_version:6.2.0\r\n", "version 6.2.0 is too old, at least Redis 7.0 or Valkey 7.2"),
-        (b"redis_version:2.8\r\n", "version 2.8 is too old"),
-        (b"redis_version:unknown\r\n", "names no redis_version"),
-        (b"", "names no redis_version"),
-        (5, "answers INFO as no Redis does"),
-    ],
-)
-def test_versions_that_will_not_do(info, said):
-    with pytest.raises(Unusable, match=said):
-        check_version(info)
-
-
-@pytest.mark.parametrize(
-    ("role", "said"),
-    [
-        ([b"slave", b"10.0.0.1", 6379, b"connected", 1], "a replica of 10.0.0.1:6379"),
-        ([b"slave"], "a replica of "),
-        ([b"sentinel", [b"mymaster"]], "it is a sentinel"),
-        ([], "as no Redis does"),
-        (5, "as no Redis does"),
-        ([5], "as no Redis does"),
-    ],
-)
-def test_roles_that_will_not_do(role, said):
-    with pytest.raises(Unusable, match=said):
-        check_role(role)
-
-
-def test_a_master_will_do():
-    check_role([b"master", 0, []])

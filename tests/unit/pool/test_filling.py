@@ -113,12 +113,14 @@ def test_a_pool_whose_redis_is_away_goes_on(make):
         assert not is_stuck(stage)
 
 
-def test_a_pool_whose_redis_says_no_goes_on(make):
+def test_a_pool_whose_redis_says_no_goes_on_and_says_so_now_and_then(make, log_lines):
     stage = make()
     stage.broker.refuse("BUSY")
     for _ in range(100):
         stage.advance(1.0)
         assert not is_stuck(stage)
+    told = [line for line in log_lines() if "cannot take messages: Redis refused" in line]
+    assert len(told) == 4
     stage.broker.refuse(None)
 
 

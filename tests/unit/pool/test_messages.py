@@ -224,7 +224,7 @@ def test_less_than_a_script_has_declared_is_no_answer(make, method, header, stat
     stage.request(method=method)
     stage.processes.started[0].print(f"Content-Type: a/b\n{header}\n\nbody".encode())
     stage.processes.started[0].exit(0)
-    stage.turns()
+    stage.advance(1.0)
     assert [reply["status"] for reply in stage.replies] == [status]
     assert len(stage.failed) == (status == 502)
 

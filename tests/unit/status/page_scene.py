@@ -184,6 +184,8 @@ def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
             latency=0.0004,
             memory_used=1_500_000,
             memory_max=None,
+            eviction=t("noeviction"),
+            persistence="aof",
             address=t("localhost:6379"),
         ),
         "nodes": (node,),

@@ -1,5 +1,6 @@
 """What Prometheus sees: well-formed in both formats, complete, bounded; and stats.txt."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from queuerelay import errors
 from queuerelay.config import Route
 from queuerelay.errors import Refusal
+from queuerelay.status.collect import health
+from queuerelay.wire import server
 from queuerelay.wire.histogram import BOUNDS
 from tests.unit.status.published import pool
 
@@ -172,3 +176,25 @@ def test_every_metric_is_in_the_documentation(stage):
         total = "_total" if family.type == "counter" else ""
         name = family.name.removeprefix("queuerelay")
         assert f"{name}{total}`" in documentation, family.name
+
+
+def test_reasons_are_counted_by_code(stage):
+    assert samples(stage)["queuerelay_health_reasons", ("code", "redis-down")] == 0
+    stage.broker.disconnect()
+    stage.turn(1.0)
+    assert samples(stage)["queuerelay_health_reasons", ("code", "redis-down")] == 1
+
+
+def test_every_reason_has_its_series():
+    """What health may say, by its own text, is counted from the start."""
+    modules = (health, server, errors)
+    said = set()
+    for module in modules:
+        text = inspect.getsource(module)
+        said |= set(
+            re.findall(
+                r'(?:_warn|_alarm|code=|code: str = )\(?\s*"([a-z]+(?:-[a-z]+)+|paused)"', text
+            )
+        )
+    assert {"redis-down", "redis-cluster", "redis-unusable", "paused"} <= said
+    assert said <= {*health.REASONS}

@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from queuerelay.broker.records import WrongType
+from queuerelay.errors import Unusable
 from queuerelay.relay.probe import BOUND
 from queuerelay.relay.replies import Replies
 from queuerelay.status.collect.snapshot import Severity
@@ -23,6 +24,38 @@ def test_redis_away_is_no_reason_to_be_started_anew(stage):
     response = stage.ask("/readyz")
     assert response.status == 503
     assert json.loads(response.body)["reasons"] == ["redis-down"]
+
+
+def test_a_redis_that_cannot_be_used_is_no_redis_that_is_away(stage):
+    stage.broker.disconnect(Unusable("it is a cluster", code="redis-cluster"))
+    stage.turn(1.0)
+    response = stage.ask("/readyz")
+    assert (response.status, json.loads(response.body)["reasons"]) == (503, ["redis-cluster"])
+    (reason,) = stage.snapshot.health.reasons
+    assert (reason.severity, reason.code) == (Severity.CRITICAL, "redis-cluster")
+    assert reason.text == "this Redis cannot be used: it is a cluster"
+    stage.broker.reconnect()
+    stage.turn(1.0)
+    assert stage.reasons == []
+    assert stage.ask("/readyz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        ("NOPERM No permissions to access a key (GET x)", "redis-permission"),
+        ("ERR no such thing", "redis-refused"),
+    ],
+)
+def test_a_redis_that_refuses_is_no_redis_that_is_away(stage, refusal, code):
+    stage.broker.refuse(refusal)
+    stage.turn(1.0)
+    (reason,) = stage.snapshot.health.reasons
+    assert reason.code == code
+    assert refusal in reason.text
+    stage.broker.refuse(None)
+    stage.turn(1.0)
+    assert stage.reasons == []
 
 
 def test_a_key_of_the_wrong_type_is_named_and_the_rest_is_shown(stage):

@@ -5,7 +5,10 @@ import logging
 import pytest
 from redis.exceptions import RedisError
 
+from queuerelay.wire.keys import Keys
+from queuerelay.wire.url import parse
 from queuerelay.worker.link import Link, Outage, delay_after
+from queuerelay.worker.master import MasterFinder
 
 
 def test_backoff_grows_to_its_bound():
@@ -27,10 +30,10 @@ def test_an_outage_is_said_once_and_every_30_s(lines):
     outage = Outage(clock=lambda: now[0])
     outage.up()
     for now[0] in (100.0, 110.0, 129.9):
-        outage.down(OSError("away"))
+        outage.down("away")
     assert lines() == ["Redis does not do what is asked, trying on: away"]
     now[0] = 130.0
-    outage.down(OSError("still away"))
+    outage.down("still away")
     assert len(lines()) == 2
     now[0] = 135.0
     outage.up()
@@ -43,7 +46,7 @@ def test_a_flapping_server_does_not_fill_the_log(lines):
     outage = Outage(clock=lambda: now[0])
     for second in range(30):
         now[0] = float(second)
-        outage.down(OSError("away"))
+        outage.down("away")
         outage.up()
     assert len(lines()) == 2
 
@@ -52,7 +55,8 @@ def test_a_flapping_server_does_not_fill_the_log(lines):
     "url", ["unix:///nonexistent/socket", "redis://127.0.0.1:1/0", "redis://a..b:1/0"]
 )
 def test_a_link_without_a_server_fails_and_counts(url, lines):
-    link = Link(url, role="test", outage=Outage(), timeout=1.0)
+    master = MasterFinder(parse(url), keys=Keys())
+    link = Link(master, role="test", outage=Outage(), timeout=1.0)
     assert link.delay() == 0
     for failures in (1, 2):
         with pytest.raises(RedisError):

@@ -150,7 +150,8 @@ def test_queues_keep_their_order_and_come_once():
 
 def test_an_embedded_directory_may_be_relative(tmp_path):
     expected = f"unix://{tmp_path}/var/valkey.sock"
-    assert _address(parse("embedded:var")) == expected
+    assert _address(parse("embedded:var")).redacted == expected
+    assert _address(parse("redis://a,b")) == parse("redis://a,b")
     with pytest.raises(ConfigError):
         _address(parse("embedded"))
 
