@@ -28,6 +28,10 @@ PRIVATE = {
         "_send100Continue": {"http/channel.py"},
         "_waitingForTransport": {"http/channel.py", "http/sender.py"},
     },
+    http.HTTPFactory: {
+        "_logDateTime": {"http/site.py"},
+        "_updateLogDateTime": {"http/site.py"},
+    },
     Connection: {
         "_tempDataBuffer": {"eager.py"},
         "_tempDataLen": {"http/sender.py"},

@@ -85,7 +85,7 @@ class Acts:
                 status=503, word="nothing", text=f"{MOST_QUEUED} messages are on it"
             )
         id = os.urandom(16).hex()
-        now = round(self._status.wall_clock(), 3)
+        now = round(self._status.time(), 3)
         try:
             message = exact.dump(
                 {"class": name, "args": args, "queue": queue, "id": id, "queue_time": now}
