@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from queuerelay.errors import MessageError
 from queuerelay.wire import exact
-from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.body import decode_body, dump, put_body
 from queuerelay.wire.headers import is_token
 from queuerelay.wire.json_object import load_object
 
@@ -162,8 +160,7 @@ def encode_request(
     }
     if headers:
         first["headers"] = headers
-    if body:
-        first["body"], first["body_encoding"] = encode_body(body)
+    text = put_body(first, body) if body else b""
     if remote_addr:
         first["remote_addr"] = remote_addr
     first["scheme"] = scheme
@@ -171,14 +168,15 @@ def encode_request(
     first["accepted_at"] = accepted_at
     first["deadline"] = deadline
     first["v"] = VERSION
-    return orjson.dumps(
+    return dump(
         {
             "class": REQUEST_CLASS,
             "args": [first],
             "queue": queue,
             "id": node_id,
             "queue_time": accepted_at,
-        }
+        },
+        text,
     )
 
 
