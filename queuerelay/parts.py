@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from queuerelay import __version__
 from queuerelay.broker.backend import Backend, Given
 from queuerelay.broker.base import Broker
+from queuerelay.clocks import on_wall_clock
 from queuerelay.config import Config, describe, load
 from queuerelay.http.forwarded import Trust
 from queuerelay.pool.pools import Pools
@@ -80,6 +81,8 @@ class ServiceOfParts(Service):
     is used; a test may give a `queuerelay.testing.MemoryBroker`.
     """
 
+    _log = Logger()
+
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
         backend = BackendPart(config, reactor=reactor, broker=broker)
         #: Parts in the order in which they are started.
@@ -113,6 +116,11 @@ class ServiceOfParts(Service):
         """
         for part in self._parts:
             part.check()
+        if on_wall_clock(self._reactor):
+            self._log.warn(
+                "the reactor's timers go by the wall clock: where that is set, requests and jobs "
+                "stand still or run into their time-outs; queuerelay.clocks.use_monotonic mends it"
+            )
         super().startService()
         for part in self._parts:
             part.start()

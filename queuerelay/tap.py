@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from queuerelay import __version__
+from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
 from queuerelay.processes.heritage import HERITAGE
@@ -113,6 +114,8 @@ def makeService(options: Options) -> IService:
     """The daemon for these options."""
     from twisted.internet import reactor
 
+    # Before anything has a timer.
+    use_monotonic(reactor)
     ending = _Ending(reactor)
     ending.install()
     # Imported late: it takes a while, and a signal meanwhile shall end us in order.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from queuerelay.config.command import Template
-from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
+from queuerelay.config.options import OPTIONS
 from queuerelay.config.shape import (
     DEFAULT_POOL,
     OFF,
@@ -28,6 +28,7 @@ from queuerelay.config.shape import (
     Route,
     StatusConfig,
 )
+from queuerelay.config.tables import POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
 from queuerelay.config.values import COMMAND, Check
 from queuerelay.config.values import redis as check_redis
 from queuerelay.errors import ConfigError

@@ -126,6 +126,10 @@ class PoolConfig:
     timeout: float = 300.0
     #: Tries of a message in all.
     tries: int = 3
+    #: Seconds after which a message fails whose script cannot be started.
+    start_patience: float = 3600.0
+    #: Starts that come to nothing after which it does; None for any number in that time.
+    start_tries: int | None = None
     #: Seconds for which a claim on a message holds without being renewed. The pool renews it each
     #: third of that; where its process is dead, others take the message over only so much later.
     lease: float = 15.0

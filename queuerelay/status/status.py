@@ -2,7 +2,6 @@
 answer questions about it.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,17 +77,14 @@ class Status:
         clock: IReactorTime,
         process: ThisProcess = ThisProcess(),
         access: Access = Access(),
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.broker = broker
         self.clock = clock
-        self.wall_clock = wall_clock
         self.collector = Collector(
             broker,
             local=[part.published for part in process.parts],
             address=address,
             clock=clock,
-            wall_clock=wall_clock,
         )
         self.probe = process.probe
         #: Decides who may act.
@@ -129,6 +125,10 @@ class Status:
     def snapshot(self) -> StatusSnapshot:
         """The last snapshot, at once."""
         return self.collector.snapshot
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of Redis, as everything in a snapshot is."""
+        return self.broker.time()
 
     @property
     def writable(self) -> bool:

@@ -19,6 +19,10 @@ Schema = Mapping[str, Any]
 
 _TEXT: Final = {"type": "string"}
 _NODE: Final = {"node": _TEXT}
+_JOB: Final[Mapping[str, Schema]] = {
+    "class": {"type": "string", "pattern": f"^{CLASS_NAME}$"},
+    "args": {"type": "array", "items": {}},
+}
 _WHICH: Final = {
     "id": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 1000},
     "all": {"type": "boolean", "const": True},
@@ -59,10 +63,7 @@ ACTIONS: Final = (
         summary="Put a job on a queue",
         act=Acts.submit,
         scope=SUBMIT,
-        fields={
-            "class": {"type": "string", "pattern": f"^{CLASS_NAME}$"},
-            "args": {"type": "array", "items": {}},
-        },
+        fields=_JOB,
         required=("class",),
     ),
     Action(
@@ -79,7 +80,12 @@ ACTIONS: Final = (
         fields=_WHICH,
         one_of=True,
     ),
-    Action(path="failed/{id}/retry", summary="Put a dead letter back on its queue", act=Acts.retry),
+    Action(
+        path="failed/{id}/retry",
+        summary="Put a dead letter back on its queue, as it was or mended",
+        act=Acts.retry,
+        fields=_JOB,
+    ),
     Action(path="failed/{id}/drop", summary="Take a dead letter out for good", act=Acts.drop),
     Action(
         path="pools/{pool}/size",

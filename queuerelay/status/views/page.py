@@ -136,7 +136,7 @@ class _Pages:
             self._plots = snapshot.history, plots(snapshot.history)
         made = view(
             snapshot,
-            now=self._status.wall_clock(),
+            now=self._status.time(),
             plots_=self._plots[1],
             failures=failures,
             page=PAGE,

@@ -34,7 +34,6 @@ class Stage(RelayStage):
             self.broker,
             address="redis://localhost:6379/0",
             clock=self.clock,
-            wall_clock=self.clock.seconds,
             process=ThisProcess(
                 parts=[] if alone else [self.relay],
                 draining=lambda: self.draining,

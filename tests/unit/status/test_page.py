@@ -30,7 +30,7 @@ class Room:
         self.guard = SimpleNamespace(trusts=lambda ask: False)
         self.routes = page.routes(self)  # type: ignore[arg-type]
 
-    def wall_clock(self) -> float:
+    def time(self) -> float:
         return NOW
 
     def shown(self, *, whole: bool) -> StatusSnapshot:
