@@ -18,6 +18,8 @@ from queuerelay.errors import ConfigError
 from queuerelay.redact import redact
 from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
+from queuerelay.wire.failure import Kept
+from queuerelay.wire.headers import is_token
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
 from queuerelay.worker.settings import MAX_REPLY, WorkerSettings
@@ -104,6 +106,14 @@ def _is_missing(error: BaseException, module_name: str) -> bool:
     return module_name == error.name or module_name.startswith(f"{error.name}.")
 
 
+def _fields(text: str) -> tuple[str, ...]:
+    """Names of header fields, with commas between them."""
+    names = tuple(name.strip().lower() for name in text.split(","))
+    if not all(map(is_token, names)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected names of header fields")
+    return names
+
+
 def _assemble(
     options: argparse.Namespace,
     application: WSGIApplication,
@@ -125,6 +135,7 @@ def _assemble(
         holder=holder,
         max_reply=options.max_reply,
         requests=options.requests,
+        kept=Kept(redact=options.failed_redact or ()),
     )
     outage, master = Outage(), MasterFinder(where, keys=keys)
     log.info(
@@ -255,6 +266,13 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="end with status 0 after so many requests; 0: never",
+    )
+    add(
+        "--failed-redact",
+        type=_fields,
+        metavar="NAMES",
+        help="header fields of requests that are no part of dead letters, beside those with "
+        "credentials, with commas",
     )
     add("--prefix", default=Keys().prefix, help="of queuerelay's own keys in Redis; the relay's")
     add(
