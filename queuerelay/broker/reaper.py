@@ -7,6 +7,7 @@ from twisted.logger import Logger
 from queuerelay.broker.base import Broker
 from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, recover
 
 #: Seconds between two looks at the leases.
@@ -35,11 +36,13 @@ class Reaper:
         *,
         tries: int = TRIES,
         overdue: float = 0.0,
+        kept: Kept = KEPT,
     ) -> None:
         self._broker = broker
         self._queues = queues
         self._tries = tries
         self._overdue = overdue
+        self._kept = kept
         self._resting = 0
         broker.on_up(self._rest)
 
@@ -81,6 +84,7 @@ class Reaper:
             since=claim.since or now,
             now=now,
             tries=self._tries,
+            kept=self._kept,
         )
         match verdict:
             case Retry(message=message):

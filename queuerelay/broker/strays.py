@@ -9,6 +9,7 @@ from typing import Final
 
 from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import Reaper
+from queuerelay.wire.failure import KEPT, Kept
 
 #: Seconds between two looks.
 STRAYS_INTERVAL: Final = 5.0
@@ -17,16 +18,16 @@ STRAYS_INTERVAL: Final = 5.0
 OVERDUE: Final = 30.0
 
 
-class Strays:
+class StrayQueues:
     """For a process whose own reapers see to the queues `own`; any number of them may run.
 
     `look` is to be called each `STRAYS_INTERVAL` seconds.
     """
 
-    def __init__(self, broker: Broker, own: Collection[str]) -> None:
+    def __init__(self, broker: Broker, own: Collection[str], *, kept: Kept = KEPT) -> None:
         self._broker = broker
         self._own = own
-        self._reaper = Reaper(broker, (), overdue=OVERDUE)
+        self._reaper = Reaper(broker, (), overdue=OVERDUE, kept=kept)
 
     async def look(self) -> None:
         """Look once at every queue that has messages in flight or delayed."""

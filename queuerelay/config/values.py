@@ -87,6 +87,35 @@ def whole(unit: str, lowest: int, highest: int) -> Check:
     return check
 
 
+def age(value: object, name: str) -> float:
+    """Seconds, as a number or as a text with a unit, such as ``180d``; a minute at least."""
+    expected = "seconds from 60 to 3155760000, or a text such as 180d, 12h or 30m"
+    number = value
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,10}(?:\.[0-9]{1,3})?)([smhd]?)", value)
+        if found is None:
+            raise ConfigError.of(name, value, expected)
+        number = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not (60 <= number <= 3_155_760_000)
+    ):
+        raise ConfigError.of(name, value, expected)
+    return float(number)
+
+
+def fields(value: object, name: str) -> tuple[str, ...]:
+    """Names of header fields, kept in lower case."""
+    expected = "names of header fields"
+    if not isinstance(value, list):
+        raise ConfigError.of(name, value, f"a list of {expected}")
+    for one in value:
+        if not isinstance(one, str) or not is_token(one):
+            raise ConfigError.of(name, one, expected)
+    return tuple(one.lower() for one in value)
+
+
 def redis(value: object, name: str) -> str:
     """A URL that `queuerelay.wire.url.parse` takes, kept as it is."""
     if not isinstance(value, str):

@@ -58,6 +58,8 @@ class DeadLetter:
     retried: bool
     #: Text of a message that could not be read, bounded; "" for others.
     text: str = ""
+    #: How many bytes the entry has.
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +68,18 @@ class DeadLetters:
 
     #: How many dead letters there are.
     total: int = 0
+    #: How many were dropped, ever, for being too many or too old.
+    dropped: int = 0
     #: How many `items` leave out before their first.
     start: int = 0
     #: Dead letters, the newest first; in a snapshot the first `collect.PAGE`.
     items: tuple[DeadLetter, ...] = ()
 
 
-def failures(page: DeadLetterPage, start: int) -> DeadLetters:
+def failures(page: DeadLetterPage, start: int, *, dropped: int = 0) -> DeadLetters:
     """A page as it is shown; `start` is how many it leaves out before its first."""
-    return DeadLetters(total=page.total, start=start, items=tuple(map(_letter, page.items)))
+    items = tuple(map(_letter, page.items))
+    return DeadLetters(total=page.total, dropped=dropped, start=start, items=items)
 
 
 def _letter(failure: DeadLetterEntry) -> DeadLetter:
@@ -97,6 +102,7 @@ def _letter(failure: DeadLetterEntry) -> DeadLetter:
         ),
         retried=bool(entry.get("retried_at")),
         text=bounded(text_of(failure.entry or {}), LONG),
+        size=failure.size,
     )
 
 
