@@ -42,7 +42,7 @@ CALLS = {
     "frame": [commands.frame(K, "q", "t", INBOX, "n", b"")],
     "move": [],
     "pause": [commands.pause(K, "q", b"")],
-    "peek": [commands.peek(INBOX, 0, 1, 1)],
+    "peek": [commands.peek(INBOX, 0, 1, 1, largest=1)],
     "promote": [commands.promote(K, ["q"], most=1)],
     "push": [commands.push(K.queue("q"), K.fence("x"), "t", 1, [], [b""])],
     "reap": [commands.reap(K, "q", "t", lease=1, most=1)],
