@@ -9,7 +9,7 @@ What ends a claim is repeated over lost connections, until Redis answers or `Bro
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -81,8 +81,12 @@ class LeasesPart(Protocol):
     ) -> Deferred[bool]:
         """End the claim, and append `entry` to the dead letters. Repeated until answered."""
 
-    def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
-        """Take over messages whose lease has expired, for `lease` seconds."""
+    def reap(
+        self, queue: str, *, lease: float, overdue: float = 0.0, most: int = 100
+    ) -> Deferred[list[Claim]]:
+        """Take over messages whose lease has expired, `overdue` seconds ago or more, for `lease`
+        seconds.
+        """
 
 
 class DelayedPart(Protocol):
@@ -110,8 +114,9 @@ class DeadLettersPart(Protocol):
     ) -> Deferred[DeadLetterPage]:
         """`count` dead letters from the `start`-th on, newest or oldest first."""
 
-    def retry(self, which: str | bytes) -> Deferred[bool]:
-        """Put the message of a dead letter back at the tail of its queue, as if never tried.
+    def retry(self, which: str | bytes, mended: Mapping[str, Any] | None = None) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, as if never tried; with
+        the ``class`` or ``args`` of `mended` in the place of its own.
 
         `which` is the entry's `DeadLetterEntry.id` or its `message_id` (then the newest of them),
         or its exact bytes, which is quickest. False where it is not there any more, or has no
@@ -184,6 +189,11 @@ class NodesPart(Protocol):
 
     def survey(self) -> Deferred[Survey]:
         """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+
+    def unsettled(self) -> Deferred[list[str]]:
+        """The queues that have messages in flight or delayed, whoever is configured for them; not
+        all where there are very many queues.
+        """
 
     def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
         """The keys of `queues`, and those that all need, that are of the wrong type."""
@@ -308,6 +318,18 @@ class Broker(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether commands can be sent now."""
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of Redis, which all nodes have in common: for whatever
+        goes into Redis, or is compared with what stands there. Our own clock's until Redis was
+        heard.
+        """
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds that the wall clock of this host is ahead of that of Redis; None where nobody
+        knows.
+        """
 
     @property
     def fault(self) -> Unusable | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from queuerelay.errors import MessageError
 from queuerelay.wire import exact
 from queuerelay.wire.failure import UNREADABLE_CLASS
+from queuerelay.wire.message import REQUEST_CLASS
 
 #: Bytes that may be the id of a message; decoding tells.
 _ID: Final = re.compile(rb'"id"\s*:\s*"([^"]*)')
@@ -74,8 +75,22 @@ def was_retried(raw: bytes) -> bool:
     return b'"retried_at"' in raw and bool((decode_entry(raw) or {}).get("retried_at"))
 
 
-def requeue(raw: bytes) -> Requeue | None:
+def text_of(entry: Mapping[str, Any]) -> str:
+    """The text of a message that could not be read, as far as it was kept; "" for others, and for
+    what may be a client's request.
+    """
+    payload = entry.get("payload")
+    if not isinstance(payload, dict) or payload.get("class") != UNREADABLE_CLASS:
+        return ""
+    args = payload.get("args")
+    found = args[0] if isinstance(args, list) and args else ""
+    return found if isinstance(found, str) and REQUEST_CLASS not in found else ""
+
+
+def requeue(raw: bytes, mended: Mapping[str, Any] | None = None) -> Requeue | None:
     """The message of an entry as it was before any attempt, and where it goes.
+
+    `mended` has the ``class`` or the ``args`` that are to be in the place of its own.
 
     None where there is nothing to run: no queue, no class and args, or a message that could not be
     read in the first place. What else a payload holds is kept; the attempts are not part of it, and
@@ -85,10 +100,12 @@ def requeue(raw: bytes) -> Requeue | None:
     queue, payload = entry.get("queue"), entry.get("payload")
     if not (isinstance(queue, str) and queue and isinstance(payload, dict)):
         return None
+    payload = {**payload, **(mended or {})}
     cls = payload.get("class")
     if not (isinstance(cls, str) and cls and isinstance(payload.get("args"), list)):
         return None
-    if cls == UNREADABLE_CLASS:
+    if cls == UNREADABLE_CLASS or (mended and cls == REQUEST_CLASS):
+        # Requests come from clients alone.
         return None
     left = ("queue", "id", "queue_time", "queuerelay")
     message = {key: value for key, value in payload.items() if key not in left}

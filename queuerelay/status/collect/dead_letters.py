@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
-from queuerelay.wire.untrusted import TEXT, Table
+from queuerelay.wire.dead_letter import text_of
+from queuerelay.wire.untrusted import TEXT, Table, bounded
 
 #: Most characters of an error, and of stderr.
 LONG: Final = 2048
@@ -28,11 +29,15 @@ class DeadLetterAttempt:
     error: str
     #: The last output on stderr, bounded.
     stderr: str
+    #: The last output on stdout, bounded.
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One entry of ``resque:failed``; its arguments and its backtrace are not shown."""
+    """One entry of ``resque:failed``; its arguments and its backtrace are not shown, but the text
+    of what could not be read is: else nobody could mend it.
+    """
 
     #: Id of the dead letter, in actions too: 40 hex digits.
     id: str
@@ -51,6 +56,8 @@ class DeadLetter:
     attempts: tuple[DeadLetterAttempt, ...]
     #: Whether resque-web has put it back already.
     retried: bool
+    #: Text of a message that could not be read, bounded; "" for others.
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,7 @@ def _letter(failure: DeadLetterEntry) -> DeadLetter:
             if isinstance(one, dict)
         ),
         retried=bool(entry.get("retried_at")),
+        text=bounded(text_of(failure.entry or {}), LONG),
     )
 
 
@@ -101,4 +109,5 @@ def _attempt(one: Table) -> DeadLetterAttempt:
         signal=one.text("signal"),
         error=one.text("error", LONG),
         stderr=one.text("stderr", LONG),
+        stdout=one.text("stdout", LONG),
     )

@@ -106,6 +106,8 @@ class NodeStatus:
     beat_age: float | None
     #: Whether `beat_age` is too long.
     stale: bool
+    #: Seconds that the wall clock of `host` is ahead of that of Redis; None where unknown.
+    skew: float | None
     #: Whether the node takes no more work.
     draining: bool
     loops: tuple[LoopStatus, ...]
@@ -196,6 +198,8 @@ class PoolStatus:
     resting: str
     #: Residents that do not stay up.
     looping: int
+    #: Messages whose script could not be run more than once, and why; "" for none.
+    unstartable: str
     #: Slots that have been busy for longest, by number, bounded: `busy` counts all.
     slots: tuple[SlotState, ...]
     #: The last exits, newest first, bounded.

@@ -173,6 +173,26 @@ class PoolContract:
         assert {one.since for one in taken} == {one.since for one in claims}
         assert {one.holder for one in taken} == {"host:1"}
 
+    async def test_leases_that_have_expired_just_now_may_be_left(self, bench):
+        broker = await bench.up()
+        await self.claimed(broker, ONE, lease=0.01)
+        await self.claimed(broker, TWO, lease=0.01, queue="r")
+        await eventually(lambda: broker.leases.reap("r", lease=LONG))
+        assert await broker.leases.reap("q", lease=LONG, overdue=LONG) == []
+        (claim,) = await eventually(lambda: broker.leases.reap("q", lease=LONG, overdue=0.02))
+        assert claim.message == ONE
+
+    async def test_queues_with_messages_in_flight_or_delayed(self, bench):
+        broker = await bench.up()
+        assert await broker.nodes.unsettled() == []
+        (one,) = await self.claimed(broker, ONE, queue="in flight")
+        (two,) = await self.claimed(broker, TWO, queue="later")
+        await broker.queues.push("waits", [THREE])
+        await broker.delayed.delay(two, TWO, seconds=LONG)
+        assert await broker.nodes.unsettled() == ["in flight", "later"]
+        await broker.leases.ack(one)
+        assert await broker.nodes.unsettled() == ["later"]
+
     async def test_two_pools_get_different_messages(self, bench):
         one, two = await bench.up(), await bench.up()
         await one.queues.push("q", [b"%d" % i for i in range(100)])
@@ -475,6 +495,15 @@ class PoolContract:
         assert page.items[1].entry["worker"] == "web1:99:mails"
         assert page.items[1].message_id == ""
         assert page.items[2].entry is page.items[3].entry is None
+
+    async def test_retry_a_failure_mended(self, bench):
+        broker = await bench.up()
+        entry = letter("x", "mails", message_id="n-1")
+        bench.put(KEYS.failed, entry)
+        assert await broker.dead_letters.retry("n-1", {"class": "Other", "args": [7]}) is True
+        assert bench.items(KEYS.failed) == []
+        (again,) = map(json.loads, bench.items(KEYS.queue("mails")))
+        assert (again["class"], again["args"], again["id"]) == ("Other", [7], "n-1")
 
     @pytest.mark.parametrize("how", ["id", "message", "bytes"])
     async def test_retry_a_failure(self, bench, how):
