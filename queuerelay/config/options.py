@@ -88,6 +88,14 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="max-reply",
+        help="How large a worker's reply may be, in Redis",
+        type=int,
+        check=values.whole("bytes", 1024, 512 * MiB),
+        unit="bytes",
+        limit=True,
+    ),
+    Option(
         name="max-queue",
         help="How long one queue may become",
         type=int,

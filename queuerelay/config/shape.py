@@ -63,6 +63,8 @@ class RelayConfig:
     max_held_bytes: int = 256 * MiB
     #: Bytes of one request's body.
     max_body: int = 16 * MiB
+    #: Bytes of one reply, as it comes from its worker.
+    max_reply: int = 96 * MiB
     #: Messages on one queue.
     max_queue: int = MOST_QUEUED
     #: Clients connected at a time, None for what the open files allow.

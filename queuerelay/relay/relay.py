@@ -49,6 +49,7 @@ from queuerelay.relay.replies import Replies
 from queuerelay.relay.report import RelayReport, RelaySnapshot
 from queuerelay.relay.routes import Routes
 from queuerelay.relay.stream import Break, Streams
+from queuerelay.wire.commands import TooLarge
 from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.node import RelayNode, encode
@@ -146,6 +147,7 @@ class Relay:
             self.id,
             self._replies.read,
             legacy=(legacy, self._read_legacy) if legacy else None,
+            largest=config.max_reply,
         )
 
     # Life
@@ -356,7 +358,7 @@ class Relay:
         if not self._stopped:
             self._beat().addErrback(command_failed)
 
-    def _read_legacy(self, batch: Sequence[bytes]) -> Deferred[None] | None:
+    def _read_legacy(self, batch: Sequence[bytes | TooLarge]) -> Deferred[None] | None:
         return self._replies.read_legacy(batch, self._broker)
 
 

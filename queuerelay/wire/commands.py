@@ -260,6 +260,17 @@ def is_paused(keys: Keys, queue: str) -> Command:
     return ("HEXISTS", keys.gate, queue)
 
 
+class Unanswered(tuple[Argument, ...]):
+    """A command that gets no answer."""
+
+    __slots__ = ()
+
+
+def unheard(command: Command) -> tuple[Command, Command]:
+    """Send `command` and have Redis keep its answer."""
+    return Unanswered(("CLIENT", "REPLY", "SKIP")), Unanswered(command)
+
+
 def wait_for(key: str, seconds: float) -> Command:
     """Wait until the list has something, `seconds` at most; gives its first item, or None.
 
@@ -271,9 +282,29 @@ def wait_for(key: str, seconds: float) -> Command:
 # Inboxes and nodes
 
 
-def peek(key: str, first: int, most: int, room: int) -> Call[list[bytes]]:
-    """`most` items of a list from place `first` on, fewer where they are more than `room` bytes."""
-    return Call("peek", [key], [first, most, room], list)
+class TooLarge(NamedTuple):
+    """In place of an item of a list that is too large to be fetched."""
+
+    #: Its bytes.
+    size: int
+    #: Whom the reply was for, "" where that is not to be seen.
+    node_id: str
+
+
+def peek(
+    key: str, first: int, most: int, room: int, *, largest: int
+) -> Call[list[bytes | TooLarge]]:
+    """`most` items of a list from place `first` on, fewer where they are more than `room` bytes;
+    none of more than `largest` bytes is fetched.
+    """
+    return Call("peek", [key], [first, most, room, largest], _peeked)
+
+
+def _peeked(answer: Any) -> list[bytes | TooLarge]:
+    return [
+        TooLarge(item[0], item[1].decode("ascii")) if type(item) is list else item
+        for item in answer
+    ]
 
 
 def move(source: str, key: str, most: int) -> Call[int]:

@@ -340,6 +340,7 @@ def test_described_limits():
         ("max-held", "10000 requests"),
         ("max-held-bytes", "3072 bytes (3 KiB)"),
         ("max-body", "1000 bytes"),
+        ("max-reply", "100663296 bytes (96 MiB)"),
         ("max-queue", "50000 messages"),
         ("max-connections", "what the open files allow"),
         ("max-line", "8192 bytes (8 KiB)"),

@@ -293,6 +293,7 @@ def _requests(snapshot: StatusSnapshot) -> Iterator[Metric]:
                 "replies_doubled",
                 "replies_late",
                 "replies_undecodable",
+                "replies_too_large",
                 "replies_unknown",
             )
         ],

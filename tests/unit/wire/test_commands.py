@@ -26,7 +26,7 @@ CALLS = [
     commands.frame(KEYS, "a", "t", "p:inbox:n", "n", b"f"),
     commands.move("l", "m", 1),
     commands.pause(KEYS, "a", b'"who"'),
-    commands.peek("l", 0, 1, 2),
+    commands.peek("l", 0, 1, 2, largest=3),
     commands.promote(KEYS, ["a"], most=1),
     commands.prune(KEYS, 1, 2, 3.0),
     commands.push("l", "f", "t", 2, [1], [b"m"]),

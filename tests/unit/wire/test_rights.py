@@ -45,7 +45,7 @@ CALLS = {
     "frame": [commands.frame(K, "q", "t", INBOX, "n", b"")],
     "move": [],
     "pause": [commands.pause(K, "q", b"")],
-    "peek": [commands.peek(INBOX, 0, 1, 1)],
+    "peek": [commands.peek(INBOX, 0, 1, 1, largest=1)],
     "promote": [commands.promote(K, ["q"], most=1)],
     "prune": [commands.prune(K, 1, 1, 0.0)],
     "push": [commands.push(K.queue("q"), K.fence("x"), "t", 1, [], [b""])],
