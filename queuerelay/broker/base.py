@@ -9,7 +9,7 @@ What ends a claim is repeated over lost connections, until Redis answers or `Bro
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -111,8 +111,9 @@ class DeadLettersPart(Protocol):
     ) -> Deferred[DeadLetterPage]:
         """`count` dead letters from the `start`-th on, newest or oldest first."""
 
-    def retry(self, which: str | bytes) -> Deferred[bool]:
-        """Put the message of a dead letter back at the tail of its queue, as if never tried.
+    def retry(self, which: str | bytes, mended: Mapping[str, Any] | None = None) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, as if never tried; with
+        the ``class`` or ``args`` of `mended` in the place of its own.
 
         `which` is the entry's `DeadLetterEntry.id` or its `message_id` (then the newest of them),
         or its exact bytes, which is quickest. False where it is not there any more, or has no

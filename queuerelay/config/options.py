@@ -4,16 +4,14 @@
    error message come from here; units and defaults of the records are those of `shape`.
 2. The start log keeps the order of `OPTIONS`: the top of the file, the relay's, the status
    listener's, and the pool that ``--worker`` makes. Twisted sorts ``--help`` by itself.
-3. `ROUTE_KEYS` and `POOL_KEYS` are what has no option: there may be many routes and pools.
+3. What has no option, as there may be many routes and pools, is in `tables`.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from queuerelay.config import values
 from queuerelay.config.option import Option
 from queuerelay.config.shape import MiB
-from queuerelay.config.values import Check
 
 OPTIONS: Final = (
     Option(
@@ -244,6 +242,13 @@ OPTIONS: Final = (
         otherwise="none, so that it only shows",
     ),
     Option(
+        name="status-readers",
+        table="status",
+        named="readers",
+        help="Who may read the status page, JSON and metrics: anybody, or those with credentials",
+        check=values.one_of("anybody", "credentials"),
+    ),
+    Option(
         name="status-host",
         table="status",
         named="hosts",
@@ -323,54 +328,4 @@ OPTIONS: Final = (
         separated=True,
         otherwise="that of --queue",
     ),
-)
-
-#: Keys of a ``[[relay.route]]``; they are in the file only.
-ROUTE_KEYS: Final[Mapping[str, Check]] = {
-    "queue": values.queue,
-    "path": values.path,
-    "method": values.method,
-    "host": values.host,
-    "header": values.header,
-    "deadline": values.deadline,
-}
-
-#: Keys of a ``[[pool]]``; those of its three options apart, they are in the file only.
-POOL_KEYS: Final[Mapping[str, Check]] = {
-    "name": values.pool_name,
-    "queues": values.queues,
-    "command": values.command,
-    "size": values.size,
-    "min": values.size,
-    "max": values.size,
-    "grow_after": values.seconds(0, 86400),
-    "shrink_after": values.seconds(0, 86400),
-    "timeout": values.seconds(0.1, 30 * 86400),
-    "tries": values.whole("tries", 1, 100),
-    "lease": values.seconds(1, 3600),
-    "grace": values.seconds(0, 86400),
-    "resident": values.flag,
-    "status": values.one_of("exit", "stdout"),
-    "client_gone": values.one_of("finish", "kill"),
-    "cwd": values.directory,
-    "env": values.env,
-    "pass_env": values.several(values.variable, "names of environment variables"),
-    "weights": values.weights,
-    "rlimit_as": values.whole("bytes", MiB, 2**50),
-    "rlimit_cpu": values.whole("seconds", 1, 30 * 86400),
-    # With fewer not even a shell starts.
-    "rlimit_nofile": values.whole("files", 8, 2**20),
-    "exits": values.exits,
-    # As base64 it must stay below the 512 MiB that Redis takes for one value.
-    "max_output": values.whole("bytes", 1, 256 * MiB),
-    "recycle_after": values.seconds(1, 365 * 86400),
-    "recycle_memory": values.whole("bytes", MiB, 2**50),
-    "script_name": values.path,
-    "script_filename": values.file,
-}
-#: Keys of resident pools alone, whose processes talk to Redis themselves; and of pools of scripts.
-RESIDENT_ONLY: Final = ("recycle_after", "recycle_memory")
-SCRIPT_ONLY: Final = (
-    *("min", "max", "grow_after", "shrink_after", "timeout", "tries", "lease", "status"),
-    *("client_gone", "weights", "exits", "max_output", "script_name", "script_filename"),
 )

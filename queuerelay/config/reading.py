@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from queuerelay.config.command import Template
-from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
+from queuerelay.config.options import OPTIONS
 from queuerelay.config.shape import (
     DEFAULT_POOL,
     OFF,
@@ -28,6 +28,7 @@ from queuerelay.config.shape import (
     Route,
     StatusConfig,
 )
+from queuerelay.config.tables import POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
 from queuerelay.config.values import COMMAND, Check
 from queuerelay.config.values import redis as check_redis
 from queuerelay.errors import ConfigError
@@ -129,6 +130,12 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
         raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
     if "status" in config.role and config.status.listen is None:
         raise ConfigError.of(names["status.listen"], OFF, "an endpoint for the role status")
+    if config.status.readers != "anybody" and config.status.credentials is None:
+        raise ConfigError.of(
+            names["status.readers"],
+            config.status.readers,
+            f"a file of {names['status.credentials']} for it",
+        )
 
 
 def _check_reply_prefix(config: Config, names: Mapping[str, str]) -> None:

@@ -127,6 +127,10 @@ class PoolConfig:
     timeout: float = 300.0
     #: Tries of a message in all.
     tries: int = 3
+    #: Seconds after which a message fails whose script cannot be started.
+    start_patience: float = 3600.0
+    #: Starts that come to nothing after which it does; None for any number in that time.
+    start_tries: int | None = None
     #: Seconds for which a claim on a message holds without being renewed. The pool renews it each
     #: third of that; where its process is dead, others take the message over only so much later.
     lease: float = 15.0
@@ -146,6 +150,8 @@ class PoolConfig:
     pass_env: tuple[str, ...] = ()
     #: One weight for each queue, so that none starves; empty for strict order.
     weights: tuple[float, ...] = ()
+    #: File mode creation mask of the scripts, None for the one that the daemon was started with.
+    umask: int | None = None
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
     #: Seconds of processor time of one process.
@@ -174,6 +180,8 @@ class StatusConfig:
     listen: str | None = "tcp:8080:interface=127.0.0.1"
     #: File with the credentials that actions need; without one there are no actions.
     credentials: str | None = None
+    #: Who may read: ``anybody``, or those with ``credentials`` for it.
+    readers: str = "anybody"
     #: Names, without port, under which the listener may be asked beside addresses and localhost.
     hosts: tuple[str, ...] = ()
 

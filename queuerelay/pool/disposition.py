@@ -25,6 +25,7 @@ from queuerelay.pool.exits import (
     may_repeat,
     next_step,
 )
+from queuerelay.pool.misfits import Misfits, given_up
 from queuerelay.pool.output import Capture
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.settle import Settler
@@ -33,15 +34,18 @@ from queuerelay.pool.stopping import Doubts
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.message import Attempt, waited, with_attempt
+from queuerelay.wire.message import (
+    Attempt,
+    FailedStarts,
+    waited,
+    with_attempt,
+    with_failed_starts,
+)
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import unreadable
 
 #: Seconds before a message that we ourselves failed on gives up its slot.
 _STUMBLE: Final = 1.0
-
-#: How many messages are remembered whose script said that it cannot run.
-MISFITS: Final = 1024
 
 _REASONS: Final = {
     400: "400 Bad Request",
@@ -71,8 +75,7 @@ class Disposition:
         self._settler = settler
         self._rest = rest
         self._tally = tally
-        #: How often the script of each message has said that it cannot run, the latest last.
-        self._misfits: dict[str, int] = {}
+        self.misfits = Misfits(runtime.clock)
         #: Called when the process of a slot is gone and its message is still to be settled.
         self.on_settling: Callable[[PoolSlot], object] = lambda slot: None
 
@@ -124,8 +127,8 @@ class Disposition:
     async def not_started(self, work: Work, reason: str) -> None:
         """The script is at fault, not the message: it goes back without using a try."""
         self._take_a_rest(reason)
-        self._add(work, ProcessEnd(not_started=reason), Outcome.MISCONFIGURED, "")
-        await self._settler.put_back(work.claim)
+        self._add(work, ProcessEnd(not_started=reason), Outcome.MISCONFIGURED)
+        await self._back_or_dead(work, reason)
 
     async def stumbled(self, claim: Claim) -> None:
         """An error of ours, which another try may not meet: it counts as a crash."""
@@ -147,7 +150,9 @@ class Disposition:
 
     def count(self, work: Work, exit: ProcessEnd, outcome: Outcome, attempt: Attempt) -> None:
         """Count the attempt, how long it ran, and how long the message had waited for the first."""
-        self._add(work, exit, outcome, attempt.stderr)
+        if outcome is not Outcome.MISCONFIGURED:
+            self.misfits.forget(work.id)
+        self._add(work, exit, outcome, attempt)
         queue, wait = work.claim.queue, waited(work.message.pushed_at, attempt.started_at)
         self._tally.runs[queue].observe(exit.run)
         if work.attempt == 1 and wait is not None:
@@ -213,31 +218,52 @@ class Disposition:
                     return
                 await self._settler.delay(work.claim, message, max(0.0, when - self._wall_clock()))
             case PutBack() if outcome is Outcome.MISCONFIGURED:
-                reason = f"{exit}; {attempt.stderr[-200:].strip()}".rstrip("; ")
-                await self._misfit(work, reason)
+                said = attempt.stderr or attempt.stdout
+                reason = f"{exit}; {said[-200:].strip()}".rstrip("; ")
+                await self._misfit(work, reason, attempt)
             case PutBack():
                 await self._settler.put_back(work.claim)
             case Dead(reason=reason):
                 await self.fail(work, reason=reason, last=attempt, status=exit.reply_status)
 
-    async def _misfit(self, work: Work, reason: str) -> None:
-        """The script says that it cannot run: back, without using a try.
+    async def _misfit(self, work: Work, reason: str, attempt: Attempt) -> None:
+        """The script says that it cannot run.
 
         Mostly that is the script's affair, and the pool rests. Where the same message says so
         again it may be the message's: then it waits, so that the others behind it get their turn,
         and the pool goes on where they succeed.
         """
-        again = self._misfits.pop(work.id, 0)
-        while len(self._misfits) >= MISFITS:
-            del self._misfits[next(iter(self._misfits))]
-        self._misfits[work.id] = again + 1
+        again = work.message.failed_starts.number > 0
         if not again or self._rest.reason:
             self._take_a_rest(reason)
-        if again:
-            pause = back_off(again + 1, first=FIRST_REST, longest=LONGEST_REST)
-            await self._settler.delay(work.claim, work.claim.message, pause)
+        await self._back_or_dead(work, reason, last=attempt, waits=again)
+
+    async def _back_or_dead(
+        self, work: Work, reason: str, *, last: Attempt | None = None, waits: bool = False
+    ) -> None:
+        """Back without using a try, where it `waits` after a while; after too many tries, or too
+        long, it fails. The message itself knows of them: also whoever takes it next.
+        """
+        before, now = work.message.failed_starts, self._wall_clock()
+        starts = FailedStarts(
+            number=before.number + 1, since=before.since if before.number else now
+        )
+        most, since = self._config.start_tries, now - starts.since
+        if since >= self._config.start_patience or (most is not None and starts.number >= most):
+            await self.fail(work, reason=given_up(starts.number, since, reason), last=last)
+            return
+        if before.number:
+            self.misfits.note(work.id, reason)
+        try:
+            message = with_failed_starts(work.claim.message, starts)
+        except MessageError as error:
+            await self.fail(work, reason=str(error), last=last)
+            return
+        if waits:
+            pause = back_off(starts.number, first=FIRST_REST, longest=LONGEST_REST)
+            await self._settler.delay(work.claim, message, pause)
         else:
-            await self._settler.put_back(work.claim)
+            await self._settler.put_back(work.claim, message)
 
     async def fail(
         self, work: Work, *, reason: str, last: Attempt | None = None, status: int = 502
@@ -257,6 +283,7 @@ class Disposition:
             message=work.id,
             reason=reason,
         )
+        self.misfits.forget(work.id)
         self._tally.failed += 1
         await self._settler.fail(work.claim, entry, task.refusal(work, status, _REASONS[status]))
 
@@ -274,13 +301,16 @@ class Disposition:
     def _count(self, what: str) -> None:
         self._tally.count(what, self._clock.seconds())
 
-    def _add(self, work: Work, exit: ProcessEnd, outcome: Outcome, stderr: str) -> None:
+    def _add(
+        self, work: Work, exit: ProcessEnd, outcome: Outcome, attempt: Attempt | None = None
+    ) -> None:
         shown = exit_record(
             exit,
             at=self._wall_clock(),
             message=work.id,
             queue=work.claim.queue,
             outcome=outcome,
-            stderr=stderr,
+            stderr=attempt.stderr if attempt is not None else "",
+            stdout=attempt.stdout if attempt is not None else "",
         )
         self._tally.add(shown, self._clock.seconds())

@@ -57,6 +57,7 @@ class Pool:
         self._rest = Cooldown(clock)
         self._settler = Settler(runtime.broker, clock, self._tally.left)
         disposition = Disposition(config, runtime, self._settler, self._rest, self._tally)
+        self._misfits = disposition.misfits
         self._stop_sign = runtime.stopping
         self._doubts = runtime.stopping.doubts(config.size)
         self._runner = Runner(config, runtime, disposition, self._rest, self._doubts)
@@ -295,6 +296,7 @@ class Pool:
             counters=dict(tally.counters),
             rates=tally.rates(now),
             busy=self.busy,
+            unstartable=self._misfits.words(),
             left=dict(tally.left),
             durations=tally.durations(self.config.queues),
         )

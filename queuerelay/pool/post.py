@@ -11,8 +11,8 @@ Invariants:
 """
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -25,7 +25,7 @@ from queuerelay.errors import CannotStart
 from queuerelay.pool.child import Child
 from queuerelay.pool.environment import resident_environment
 from queuerelay.pool.exits import ProcessEnd
-from queuerelay.pool.output import Lines
+from queuerelay.pool.logged import Logged
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Workshop
@@ -105,15 +105,15 @@ class Keeper:
         """Keep a process running in `post` until it is no more wanted and its process is gone."""
         while self._wants(post):
             try:
-                exit, stderr = await self._serve(post)
+                exit, said = await self._serve(post)
             except Exception:
                 self._log.failure("pool {pool} failed to keep a process", pool=self._config.name)
-                exit, stderr = ProcessEnd(not_started="an error of ours"), ""
+                exit, said = ProcessEnd(not_started="an error of ours"), ("", "")
             outcome = _outcome(exit)
             # Where word of our stop comes yet, it was no crash.
             self._doubts.most = max(self._doubts.most, post.number)
             word = self._doubts.wait() if outcome is Outcome.CRASH else succeed(False)
-            word.addCallback(self._count, exit, outcome, stderr)
+            word.addCallback(self._count, exit, outcome, said)
             if not self._wants(post):
                 return
             if _failed(post, exit):
@@ -163,14 +163,16 @@ class Keeper:
         # It may be over after each wait, which a type checker does not see.
         return post.wanted
 
-    async def _serve(self, post: Post) -> tuple[ProcessEnd, str]:
-        """Start a process for `post`, and wait for its end; gives the end of its stderr too."""
-        output, errors = Lines(), Lines()
+    async def _serve(self, post: Post) -> tuple[ProcessEnd, tuple[str, str]]:
+        """Start a process for `post`, and wait for its end; gives the ends of its stderr and its
+        stdout too.
+        """
+        output, errors = (Logged(self._clock, partial(self._say, post)) for _ in range(2))
         child = Child(
             stdin=b"",
             clock=self._clock,
-            on_output=lambda chunk: self._say(post, output.feed(chunk, self._clock.seconds())),
-            on_errors=lambda chunk: self._say(post, errors.feed(chunk, self._clock.seconds())),
+            on_output=output.heard,
+            on_errors=errors.heard,
             grace=self._config.grace,
         )
         post.release = self.release
@@ -189,14 +191,15 @@ class Keeper:
             )
             exit = await copied(child.done)
             post.child, post.ending = None, False
-            for lines in (output, errors):
-                self._say(post, lines.finish())
-                if lines.skipped:
-                    self._say(post, [f"{lines.skipped} more lines were not logged"])
-        return exit, errors.tail()
+            output.end()
+            errors.end()
+        return exit, (errors.lines.tail(), output.lines.tail())
 
-    def _count(self, stops: bool, exit: ProcessEnd, outcome: Outcome, stderr: str) -> bool:
+    def _count(
+        self, stops: bool, exit: ProcessEnd, outcome: Outcome, said: tuple[str, str]
+    ) -> bool:
         """Count the end, which was the stop's doing where it `stops`."""
+        stderr, stdout = said
         self.tally.add(
             exit_record(
                 exit,
@@ -205,16 +208,16 @@ class Keeper:
                 queue=",".join(self._config.queues),
                 outcome=Outcome.INTERRUPTED if stops else outcome,
                 stderr=stderr,
+                stdout="" if exit.code == 0 else stdout,
             ),
             self._clock.seconds(),
         )
         return stops
 
-    def _say(self, post: Post, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._log.info(
-                "{pool} {number}: {line}", pool=self._config.name, number=post.number, line=line
-            )
+    def _say(self, post: Post, line: str) -> None:
+        self._log.info(
+            "{pool} {number}: {line}", pool=self._config.name, number=post.number, line=line
+        )
 
 
 def _failed(post: Post, exit: ProcessEnd) -> bool:

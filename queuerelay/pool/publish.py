@@ -18,7 +18,7 @@ TEXT: Final = 128
 
 def published(pools: Sequence[PoolState]) -> list[PoolState]:
     """Of each pool the slots that have been busy for longest and the last exits, with an end of
-    their stderr. It goes to Redis every two seconds; the process itself knows more.
+    what they said. It goes to Redis every two seconds; the process itself knows more.
     """
     shares = max(1, len(pools))
     exits, slots = min(EXITS, ALL_EXITS // shares), min(SLOTS, ALL_SLOTS // shares)
@@ -32,6 +32,7 @@ def _published(pool: PoolState, exits: int, slots: int) -> PoolState:
         slots=sorted((_slot(one) for one in oldest), key=lambda slot: slot.number),
         exits=[_exit(one) for one in pool.exits[:exits]],
         resting=bounded(pool.resting, STDERR),
+        unstartable=bounded(pool.unstartable, STDERR),
     )
 
 
@@ -42,5 +43,8 @@ def _slot(slot: SlotState) -> SlotState:
 
 def _exit(exit: ExitRecord) -> ExitRecord:
     return replace(
-        exit, message=bounded(exit.message, TEXT), stderr=bounded(exit.stderr[-STDERR:], STDERR)
+        exit,
+        message=bounded(exit.message, TEXT),
+        stderr=bounded(exit.stderr[-STDERR:], STDERR),
+        stdout=bounded(exit.stdout[-STDERR:], STDERR),
     )

@@ -24,7 +24,8 @@ from queuerelay.pool.child import Child
 from queuerelay.pool.cooldown import PROOF, Cooldown
 from queuerelay.pool.disposition import Disposition
 from queuerelay.pool.exits import EndReason, doubt
-from queuerelay.pool.output import Capture, Lines
+from queuerelay.pool.logged import Logged
+from queuerelay.pool.output import Capture
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.slot import PoolSlot
@@ -121,22 +122,18 @@ class Runner:
         stdin: bytes,
     ) -> None:
         output = Capture(whole=work.wants_output, cap=self._config.max_output)
-        errors = Lines()
+        errors = Logged(self._clock, lambda line: self._say(work, line))
 
         def printed(chunk: bytes) -> None:
             output.feed(chunk)
             if output.over_limit:
                 child.end(EndReason.OUTPUT)
 
-        def complained(chunk: bytes) -> None:
-            for line in errors.feed(chunk, self._clock.seconds()):
-                self._say(work, line)
-
         child = Child(
             stdin=stdin,
             clock=self._clock,
             on_output=printed,
-            on_errors=complained,
+            on_errors=errors.heard,
             grace=self._config.grace,
         )
         started_at, started = self._wall_clock(), self._clock.seconds()
@@ -162,13 +159,10 @@ class Runner:
             for timer in timers:
                 if timer.active():
                     timer.cancel()
+            errors.end()
         if exit.not_started is not None:
             await self._disposition.not_started(work, exit.not_started)
             return
-        for line in errors.finish():
-            self._say(work, line)
-        if errors.skipped:
-            self._say(work, f"{errors.skipped} more lines on stderr were not logged")
         outcome = self._workshop.outcome(work, exit, output)
         if outcome is not Outcome.MISCONFIGURED:
             self._rest.proved(started)
@@ -178,6 +172,7 @@ class Runner:
             self._disposition.freed(slot)
             if await self._doubts.wait(seconds):
                 outcome = Outcome.INTERRUPTED
+        request = work.message.request
         attempt = Attempt(
             started_at=started_at,
             run=exit.run,
@@ -185,7 +180,9 @@ class Runner:
             worker=self._holder,
             exit=exit.code,
             signal=exit.signal_name or "",
-            stderr=errors.tail(),
+            stderr=errors.lines.tail(),
+            # A request's is its client's affair, and nobody's where all went well.
+            stdout="" if outcome is Outcome.SUCCESS or request is not None else output.end(),
         )
         self._disposition.count(work, exit, outcome, attempt)
         if outcome is Outcome.SUCCESS:
@@ -198,6 +195,9 @@ class Runner:
                 exit=str(exit),
                 outcome=outcome.value,
             )
+            # Some programs say everything there, PHP without an ini file for one.
+            for line in attempt.stdout.splitlines():
+                self._say(work, f"stdout: {line}")
             await self._disposition.settle(work, outcome, exit, attempt)
 
     def _patience(self, work: Work) -> float:

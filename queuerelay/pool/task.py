@@ -17,7 +17,7 @@ from queuerelay.errors import ReplyError
 from queuerelay.pool.environment import base_environment, message_environment
 from queuerelay.pool.exits import ExitRules, ProcessEnd, decide
 from queuerelay.pool.output import Capture
-from queuerelay.pool.program import find_program
+from queuerelay.pool.program import Directory, find_program
 from queuerelay.processes.confine import ProcessLimits, prefix
 from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
@@ -112,7 +112,10 @@ class Workshop:
         self._limits = ProcessLimits(
             address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
         )
+        self._directory = Directory(config.cwd)
+        #: What is put before the command, for the directory that it was made for.
         self._prefix: list[bytes] | None = None
+        self._prefix_for: str | None = None
         #: The program, and how its file was when it was looked at.
         self._found: tuple[str, tuple[int, ...] | None] | None = None
 
@@ -133,14 +136,19 @@ class Workshop:
         self._located([b""])
 
     def _located(self, argv: list[bytes]) -> list[bytes]:
-        program = self._program()
+        directory = self._directory.now()
+        if directory != self._prefix_for:
+            self._prefix = self._found = None
+        program = self._program(directory)
         argv[0] = os.fsencode(program)
         if self._prefix is None:
-            found = prefix(program, directory=self._config.cwd, limits=self._limits)
+            umask = self._config.umask
+            found = prefix(program, directory=directory, limits=self._limits, umask=umask)
             self._prefix = [os.fsencode(part) for part in found]
+            self._prefix_for = directory
         return [*self._prefix, *argv]
 
-    def _program(self) -> str:
+    def _program(self, directory: str | None) -> str:
         """Where the program is now; `CannotStart` where it is not.
 
         The whole search costs a twentieth of a short job, so it is left out while the file that
@@ -152,7 +160,7 @@ class Workshop:
             if _signature(program) == signature:
                 return program
         path = self.base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
-        program = find_program(self._template.program, path=path, cwd=self._config.cwd)
+        program = find_program(self._template.program, path=path, cwd=directory)
         self._found = program, _signature(program)
         return program
 
@@ -276,7 +284,8 @@ def failure(
         exception="JobFailed",
         error=f"{last.error}; {reason}" if last is not None else reason,
         failed_at=now,
-        backtrace=last.stderr.splitlines() if last is not None else (),
+        # Other tools show this alone.
+        backtrace=(last.stderr or last.stdout).splitlines() if last is not None else (),
         attempts=attempts,
         kept=kept,
     )

@@ -3,7 +3,7 @@
 Imports go one way::
 
     guardian, launcher                            (programs of their own: they import none of ours)
-    interfaces, ends, confine, watch
+    interfaces, ends, confine, heritage, watch
     watch  <-  pipes  <-  transport  <-  ownchild, launched
     guardian  <-  guarded, launched
     launched, guarded  <-  link  <-  launchers  <-  spawner
@@ -29,7 +29,8 @@ Modules::
 
     interfaces   what starts processes and what is started, as users see them
     ends         both ends of a process's pipes, until it has them
-    confine      directory and resource limits, as a command before the command
+    confine      directory, umask and resource limits, as a command before the command
+    heritage     what processes inherit although the daemon has changed it for itself
     watch        an epoll of our own for the descriptors of processes
     pipes        stdin, stdout and stderr of one process
     transport    one process that runs: signals, pipes, its end

@@ -15,7 +15,8 @@ for a `path`, uid or gid. Here:
 4. When the daemon dies, however it dies, a guardian kills all groups (`guardian`), or their
    launcher does.
 5. Whatever fails, `spawnProcess` raises at once and leaves no descriptor and no process behind.
-6. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
+6. A process has the limit of open files and the umask of the daemon's start (`heritage`).
+7. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
    process starts them, which has few (`launchers`).
 
 Where the kernel has no pidfds (before Linux 5.4, or another system) the reactor's own
@@ -42,6 +43,7 @@ from zope.interface import classImplements, implementer
 
 from queuerelay.processes.ends import STANDARD, Ends
 from queuerelay.processes.guarded import Groups
+from queuerelay.processes.heritage import HERITAGE
 from queuerelay.processes.interfaces import IGroupTransport, IProcesses, ISpawnReactor
 from queuerelay.processes.launchers import Launchers
 from queuerelay.processes.ownchild import OwnChild
@@ -160,9 +162,10 @@ class Spawner:
         """
         if not self.native or usePTY or not (path is uid is gid is None):
             borrowing = _Borrowing(processProtocol)
-            self._reactor.spawnProcess(
-                borrowing, executable, args, env, path, uid, gid, usePTY, childFDs
-            )
+            with HERITAGE.for_fork():
+                self._reactor.spawnProcess(
+                    borrowing, executable, args, env, path, uid, gid, usePTY, childFDs
+                )
             assert borrowing.transport is not None
             return borrowing.transport
         return self._spawn(
@@ -221,16 +224,18 @@ class Spawner:
         try:
             if guarded:
                 self._groups.starting(ends.inode())
-            pid = os.posix_spawnp(
-                executable,
-                list(args),
-                os.environ if env is None else env,
-                file_actions=ends.actions(self._inherited),
-                **self._own(),
-                setsigdef=self._signals,
-                # Always given: else it would be ours as it is now.
-                setsigmask=[] if guarded else [signal.SIGHUP, signal.SIGINT, signal.SIGTERM],
-            )
+            actions, own = ends.actions(self._inherited), self._own()
+            with HERITAGE:
+                pid = os.posix_spawnp(
+                    executable,
+                    list(args),
+                    os.environ if env is None else env,
+                    file_actions=actions,
+                    **own,
+                    setsigdef=self._signals,
+                    # Always given: else it would be ours as it is now.
+                    setsigmask=[] if guarded else [signal.SIGHUP, signal.SIGINT, signal.SIGTERM],
+                )
         except BaseException:
             if guarded:
                 self._groups.failed()

@@ -12,6 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from queuerelay.broker.base import Broker
 from queuerelay.loop import Watched
 from queuerelay.status.collect.collector import Collector
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.shortened import failures_for_anybody, for_anybody
 from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.credentials import Credentials
 from queuerelay.status.guard import Guard
@@ -50,11 +52,21 @@ class ThisProcess:
     probe: DeepCheck | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may do what in a status room."""
+
+    #: File with the credentials of those who may act; None where nobody may.
+    credentials: str | None = None
+    #: Whether reading needs credentials as well.
+    private: bool = False
+
+
 class Status:
     """One status room; `start` and `stop` once each.
 
-    `address` is where Redis is, for people, without password. `credentials` is a file with those of
-    who may act; raises `ConfigError` where it is wrong. Without one nobody may.
+    `address` is where Redis is, for people, without password. `ConfigError` where the file of
+    `access` is wrong.
     """
 
     def __init__(
@@ -64,7 +76,7 @@ class Status:
         address: str,
         clock: IReactorTime,
         process: ThisProcess = ThisProcess(),
-        credentials: str | None = None,
+        access: Access = Access(),
     ) -> None:
         self.broker = broker
         self.clock = clock
@@ -76,8 +88,28 @@ class Status:
         )
         self.probe = process.probe
         #: Decides who may act.
-        self.guard = Guard(Credentials(credentials) if credentials else None, clock=clock)
+        self.guard = Guard(
+            Credentials(access.credentials) if access.credentials else None,
+            clock=clock,
+            private=access.private,
+        )
         self._process = process
+        #: The last snapshot as anybody may see it, beside itself.
+        self._public: tuple[StatusSnapshot, StatusSnapshot] | None = None
+
+    def shown(self, *, whole: bool) -> StatusSnapshot:
+        """The last snapshot; with `whole` ids for who is trusted (`Guard.trusts`)."""
+        snapshot = self.snapshot
+        if whole:
+            return snapshot
+        if self._public is None or self._public[0] is not snapshot:
+            self._public = snapshot, for_anybody(snapshot)
+        return self._public[1]
+
+    def failures(self, start: int, count: int, *, whole: bool) -> Deferred[DeadLetters]:
+        """A page of dead letters, likewise; see `Collector.failures`."""
+        page = self.collector.failures(start, count)
+        return page if whole else page.addCallback(failures_for_anybody)
 
     def start(self) -> None:
         """Begin to collect."""

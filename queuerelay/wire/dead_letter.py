@@ -141,8 +141,22 @@ def was_retried(raw: bytes) -> bool:
     return b'"retried_at"' in raw and bool((decode_entry(raw) or {}).get("retried_at"))
 
 
-def requeue(raw: bytes) -> Requeue | None:
+def text_of(entry: Mapping[str, Any]) -> str:
+    """The text of a message that could not be read, as far as it was kept; "" for others, and for
+    what may be a client's request.
+    """
+    payload = entry.get("payload")
+    if not isinstance(payload, dict) or payload.get("class") != UNREADABLE_CLASS:
+        return ""
+    args = payload.get("args")
+    found = args[0] if isinstance(args, list) and args else ""
+    return found if isinstance(found, str) and REQUEST_CLASS not in found else ""
+
+
+def requeue(raw: bytes, mended: Mapping[str, Any] | None = None) -> Requeue | None:
     """The message of an entry as it was before any attempt, and where it goes.
+
+    `mended` has the ``class`` or the ``args`` that are to be in the place of its own.
 
     None where there is nothing to run: no queue, no class and args, a request, or a message that
     could not be read in the first place. What else a payload holds is kept; the attempts are not
@@ -152,11 +166,15 @@ def requeue(raw: bytes) -> Requeue | None:
     queue, payload = entry.get("queue"), entry.get("payload")
     if not (isinstance(queue, str) and queue and isinstance(payload, dict)):
         return None
+    if payload.get("class") == REQUEST_CLASS:
+        # Nobody waits for its answer any more, and it is not whole.
+        return None
+    payload = {**payload, **(mended or {})}
     cls = payload.get("class")
     if not (isinstance(cls, str) and cls and isinstance(payload.get("args"), list)):
         return None
     if cls in (UNREADABLE_CLASS, REQUEST_CLASS):
-        # Nobody waits for the answer to a request any more, and it is not whole.
+        # Requests come from clients alone.
         return None
     left = ("queue", "id", "queue_time", "queuerelay")
     message = {key: value for key, value in payload.items() if key not in left}

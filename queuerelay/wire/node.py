@@ -169,6 +169,8 @@ class ExitRecord:
     outcome: str
     #: The last output on stderr, bounded.
     stderr: str
+    #: The same on stdout, of a script that failed.
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +209,8 @@ class PoolState:
     busy: int = 0
     #: Residents that do not stay up.
     looping: int = 0
+    #: Messages whose script could not be run more than once, and why; "" for none.
+    unstartable: str = ""
     #: Messages by queue that are over: acknowledged or failed.
     left: Mapping[str, int] = field(default_factory=dict)
     durations: Mapping[str, JobDurations] = field(default_factory=dict)
@@ -315,6 +319,7 @@ def _pool(value: Table) -> PoolState:
         resident=value.flag("resident"),
         busy=value.whole("busy"),
         looping=value.whole("looping"),
+        unstartable=value.text("unstartable", LONG_TEXT),
         left=value.counts("left"),
         durations={
             queue: JobDurations(wait=_durations(one, "wait"), run=_durations(one, "run"))
@@ -345,6 +350,7 @@ def _exit(value: Table) -> ExitRecord:
         run=value.number("run"),
         outcome=value.text("outcome"),
         stderr=value.text("stderr", LONG_TEXT),
+        stdout=value.text("stdout", LONG_TEXT),
     )
 
 

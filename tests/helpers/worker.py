@@ -84,7 +84,9 @@ class Worker:
 
     @property
     def pid(self):
-        return self.process.pid
+        """Of the process that serves now, a child of `process`; known once it is ready."""
+        ready = [line for line in self.log.splitlines() if " queues " in line]
+        return int(ready[-1].split()[3])
 
     @property
     def log(self):

@@ -1,8 +1,8 @@
 """Dead letters in memory."""
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -49,9 +49,11 @@ class MemoryDeadLetters:
 
         return self._connection.ask(effect)
 
-    def retry(self, which: str | bytes) -> Deferred[bool]:
-        """Put the message of a dead letter back at the tail of its queue."""
-        return self.retry_many([which]).addCallback(bool)
+    def retry(self, which: str | bytes, mended: Mapping[str, Any] | None = None) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, `mended`."""
+        return self._connection.ask(
+            lambda: bool(self._end_many([which], retry=True, mended=mended))
+        )
 
     def drop(self, which: str | bytes) -> Deferred[bool]:
         """Take a dead letter out for good."""
@@ -88,21 +90,27 @@ class MemoryDeadLetters:
 
         return self._connection.ask(effect)
 
-    def _end_many(self, which: Sequence[str | bytes] | None, *, retry: bool) -> int:
+    def _end_many(
+        self,
+        which: Sequence[str | bytes] | None,
+        *,
+        retry: bool,
+        mended: Mapping[str, Any] | None = None,
+    ) -> int:
         entries = self._store.dead_letters
         if which is None:
             raws = [raw for raw in entries if not (retry and dead_letter.was_retried(raw))]
         else:
             raws = [raw for one in which for raw in self._named(one, entries)]
-        return sum(self._end(raw, retry=retry) for raw in raws)
+        return sum(self._end(raw, retry=retry, mended=mended) for raw in raws)
 
     def _named(self, which: str | bytes, entries: Sequence[bytes]) -> Iterable[bytes]:
         if isinstance(which, bytes):
             return [which]
         return [raw for raw in reversed(entries) if dead_letter.names_of(raw, [which])][:1]
 
-    def _end(self, raw: bytes, *, retry: bool) -> bool:
-        back = dead_letter.requeue(raw) if retry else None
+    def _end(self, raw: bytes, *, retry: bool, mended: Mapping[str, Any] | None) -> bool:
+        back = dead_letter.requeue(raw, mended) if retry else None
         if retry and back is None:
             return False
         if not self._store.remove(self._store.keys.failed, raw):

@@ -97,6 +97,7 @@ class RedisBroker:
 
     def start(self) -> None:
         """Begin to connect, and never stop trying."""
+        self._master.start()
         self._commands.start()
         self.inbox.start()
 
@@ -105,7 +106,7 @@ class RedisBroker:
         self._stopped = True
         stopping = [*self.inbox.stop(), *(bell.stop() for bell in self._bells)]
         self.registry.flush()
-        stopping.append(self._commands.stop())
+        stopping += [self._commands.stop(), self._master.stop()]
         self.queues.stop()
         return gatherResults(stopping).addCallback(lambda _: None)
 

@@ -9,7 +9,7 @@ Invariants:
    bounds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -67,16 +67,18 @@ class RedisDeadLetters:
 
     # One
 
-    def retry(self, which: str | bytes) -> Deferred[bool]:
-        """Put the message of a dead letter back at the tail of its queue."""
-        return Deferred.fromCoroutine(self._some([which], self._retry)).addCallback(bool)
+    def retry(self, which: str | bytes, mended: Mapping[str, Any] | None = None) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, `mended`."""
+        return Deferred.fromCoroutine(
+            self._some([which], lambda raw: self._retry(raw, mended))
+        ).addCallback(bool)
 
     def drop(self, which: str | bytes) -> Deferred[bool]:
         """Take a dead letter out for good."""
         return Deferred.fromCoroutine(self._some([which], self._drop)).addCallback(bool)
 
-    def _retry(self, raw: bytes) -> Deferred[bool] | None:
-        back = dead_letter.requeue(raw)
+    def _retry(self, raw: bytes, mended: Mapping[str, Any] | None = None) -> Deferred[bool] | None:
+        back = dead_letter.requeue(raw, mended)
         if back is None:
             return None
         return self._commands.run(requeue(self._keys, raw, back))

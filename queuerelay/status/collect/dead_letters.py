@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
-from queuerelay.wire.untrusted import TEXT, Table
+from queuerelay.wire.dead_letter import text_of
+from queuerelay.wire.untrusted import TEXT, Table, bounded
 
 #: Most characters of an error, and of stderr.
 LONG: Final = 2048
@@ -28,11 +29,15 @@ class DeadLetterAttempt:
     error: str
     #: The last output on stderr, bounded.
     stderr: str
+    #: The last output on stdout, bounded.
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One entry of ``resque:failed``; its arguments and its backtrace are not shown."""
+    """One entry of ``resque:failed``; its arguments and its backtrace are not shown, but the text
+    of what could not be read is: else nobody could mend it.
+    """
 
     #: Id of the dead letter, in actions too: 40 hex digits.
     id: str
@@ -53,6 +58,8 @@ class DeadLetter:
     retried: bool
     #: How many bytes the entry has.
     size: int = 0
+    #: Text of a message that could not be read, bounded; "" for others.
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +102,7 @@ def _letter(failure: DeadLetterEntry) -> DeadLetter:
         ),
         retried=bool(entry.get("retried_at")),
         size=failure.size,
+        text=bounded(text_of(failure.entry or {}), LONG),
     )
 
 
@@ -107,4 +115,5 @@ def _attempt(one: Table) -> DeadLetterAttempt:
         signal=one.text("signal"),
         error=one.text("error", LONG),
         stderr=one.text("stderr", LONG),
+        stdout=one.text("stdout", LONG),
     )

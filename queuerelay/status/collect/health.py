@@ -37,16 +37,8 @@ REASONS: Final = (
     *("redis-down", "redis-cluster", "redis-replica", "redis-version", "redis-proxy"),
     *("redis-unusable", "redis-sentinel", "redis-login", "redis-permission", "redis-refused"),
     *("redis-memory", "redis-eviction", "redis-saving", "wrong-type", "node-stale", "loop-stale"),
-    *(
-        "clock-skew",
-        "no-worker",
-        "old-message",
-        "paused",
-        "workers-paused",
-        "held-limit",
-        "crash-loop",
-    ),
-    *("pool-resting", "dead-letters"),
+    *("clock-skew", "no-worker", "old-message", "paused", "workers-paused", "held-limit"),
+    *("crash-loop", "pool-resting", "cannot-start", "dead-letters"),
 )
 
 _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
@@ -181,3 +173,5 @@ def _pool(pool: PoolStatus) -> Iterable[Reason]:
         yield _alarm("crash-loop", pool.name, text)
     elif pool.resting not in _WANTED:
         yield _warn("pool-resting", pool.name, f"pool {pool.name} takes no work: {pool.resting}")
+    elif pool.unstartable:
+        yield _warn("cannot-start", pool.name, f"pool {pool.name}: {pool.unstartable}")

@@ -147,6 +147,7 @@ def _pool(pool: PoolState, record: PoolNode, outcomes: dict[str, int]) -> PoolSt
         busy=pool.busy,
         resting=pool.resting,
         looping=pool.looping,
+        unstartable=pool.unstartable,
         slots=tuple(pool.slots),
         exits=tuple(pool.exits),
         outcomes=outcomes,

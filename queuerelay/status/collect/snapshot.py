@@ -198,6 +198,8 @@ class PoolStatus:
     resting: str
     #: Residents that do not stay up.
     looping: int
+    #: Messages whose script could not be run more than once, and why; "" for none.
+    unstartable: str
     #: Slots that have been busy for longest, by number, bounded: `busy` counts all.
     slots: tuple[SlotState, ...]
     #: The last exits, newest first, bounded.

@@ -211,14 +211,14 @@ def _pool(pool: PoolStatus) -> PoolView:
         idle=max(0, pool.size - max(pool.busy, len(busy))),
         percent=page_text.percent(pool.busy, pool.size),
         outcomes=tuple((name, number) for name, number in pool.outcomes.items() if number),
-        fine=not pool.looping and not pool.resting,
+        fine=not (pool.looping or pool.resting or pool.unstartable),
     )
 
 
 def _trouble(pool: PoolStatus) -> str:
     if pool.looping:
         return f"{pool.looping} of its processes do not stay up"
-    return f"takes no work: {pool.resting}" if pool.resting else ""
+    return f"takes no work: {pool.resting}" if pool.resting else pool.unstartable
 
 
 def node_state(node: NodeStatus) -> str:

@@ -543,6 +543,15 @@ class PoolContract:
         assert page.items[1].message_id == ""
         assert page.items[2].entry is page.items[3].entry is None
 
+    async def test_retry_a_failure_mended(self, bench):
+        broker = await bench.up()
+        entry = letter("x", "mails", message_id="n-1")
+        bench.put(KEYS.failed, entry)
+        assert await broker.dead_letters.retry("n-1", {"class": "Other", "args": [7]}) is True
+        assert bench.items(KEYS.failed) == []
+        (again,) = map(json.loads, bench.items(KEYS.queue("mails")))
+        assert (again["class"], again["args"], again["id"]) == ("Other", [7], "n-1")
+
     @pytest.mark.parametrize("how", ["id", "message", "bytes"])
     async def test_retry_a_failure(self, bench, how):
         broker = await bench.up()

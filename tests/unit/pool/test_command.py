@@ -283,8 +283,13 @@ def test_other_beginnings_are_left_to_the_kernel(script, first):
 def test_directory(script, tmp_path):
     path = script("a.sh")
     missing = str(tmp_path / "missing")
-    assert not_startable(path, cwd=missing) == f"the directory {missing} does not exist"
-    assert not_startable("x", cwd=path) == f"the directory {path} is not a directory"
+    what_to_do = "; make it, or change the pool's cwd"
+    assert not_startable(path, cwd=missing) == f"the directory {missing} does not exist{what_to_do}"
+    assert not_startable("x", cwd=path) == f"the directory {path} is not a directory{what_to_do}"
+    (tmp_path / "link").symlink_to(missing)
+    link = str(tmp_path / "link")
+    told = f"the directory {link} is a link to {missing}, which does not exist{what_to_do}"
+    assert not_startable(path, cwd=link) == told
 
 
 # --- Environments --------------------------------------------------------------------------------

@@ -105,6 +105,15 @@ def test_another_node_and_its_pools(stage):
     assert ("loop-stale", "p1") in stage.reasons
 
 
+def test_what_cannot_be_started_is_a_reason_with_pool_and_error(stage):
+    words = "1 message cannot be started: exit status 127; no_such_helper: not found"
+    stage.beat("p1", role="pool", pools=[pool(unstartable=words)])
+    stage.turn(1.0)
+    (reason,) = stage.snapshot.health.reasons
+    assert (reason.code, reason.severity) == ("cannot-start", Severity.WARNING)
+    assert reason.text == f"pool p: {words}"
+
+
 def test_a_silent_node_is_stale_and_its_counters_stay(stage):
     stage.beat("p1", role="pool", pools=[pool(counters={"success": 5})])
     stage.turn(1.0)

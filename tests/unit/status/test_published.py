@@ -47,6 +47,7 @@ SHOWN = {
     PoolState: {
         **{name: ("pools", name) for name in ("name", "queues", "size", "min", "max", "resting")},
         **{name: ("pools", name) for name in ("slots", "exits", "resident", "busy", "looping")},
+        "unstartable": ("pools", "unstartable"),
         "counters": ("pools", "outcomes"),
         "rates": ("pools", "per_minute"),
         "durations": ("pools", "run"),

@@ -13,6 +13,7 @@ from queuerelay.wire.dead_letter import (
     message_id,
     names_of,
     requeue,
+    text_of,
     was_retried,
 )
 from queuerelay.wire.failure import encode_failure
@@ -165,3 +166,44 @@ def test_whatever_it_is_an_excerpt_can_be_read(head, tail):
     assert isinstance(
         Excerpt(10**6, b'{"failed_at":' + head, tail + b'","queue":"q"}').decode(), dict
     )
+
+
+#: What careless producers write.
+UNREAD = [
+    b'{"class":"Mail","args":[{"preview":"hello \\ud83d"}]}',
+    b'\xef\xbb\xbf{"class":"Mail","args":[1]}',
+    b'{"class":"Mail","args":[{"x":NaN}]}',
+    b'{"class":"Mail","args":[Infinity]}',
+]
+
+
+@pytest.mark.parametrize("raw", UNREAD)
+def test_what_could_not_be_read_has_its_text_and_comes_back_mended(raw):
+    letter = written(raw)
+    assert text_of(decode_entry(letter)) == raw.decode()
+    assert requeue(letter) is None
+    assert requeue(letter, {"args": [2]}) is None
+    back = requeue(letter, {"class": "Mail", "args": [2]})
+    assert back.queue == "mails"
+    assert json.loads(back.message) == {"class": "Mail", "args": [2], "queue": "mails"}
+
+
+def test_what_could_be_read_can_be_mended_too_and_shows_no_text():
+    letter = written(b'{"class":"Mail","args":[1],"id":"a"}')
+    assert text_of(decode_entry(letter)) == ""
+    back = requeue(letter, {"args": ["x"]})
+    assert json.loads(back.message) == {
+        "class": "Mail",
+        "args": ["x"],
+        "queue": "mails",
+        "id": "a",
+    }
+
+
+def test_nobody_mends_a_request_or_makes_one():
+    request = b'{"class":"RequestProcessor","args":[{"cookie":"x\\ud83d"}]}'
+    assert text_of(decode_entry(written(request))) == ""
+    mended = {"class": "RequestProcessor", "args": [{"remote_addr": "127.0.0.1"}]}
+    assert requeue(written(UNREAD[0]), mended) is None
+    plain = written(b'{"class":"RequestProcessor","args":[{}]}')
+    assert requeue(plain, {"args": [{"remote_addr": "127.0.0.1"}]}) is None

@@ -60,13 +60,13 @@ def test_the_keys_are_those_of_the_first_release():
     (one,) = pool["pools"]
     assert set(one) == {
         *("name", "queues", "size", "min", "max", "resting", "slots", "exits", "counters"),
-        *("rates", "resident", "busy", "looping", "left", "durations"),
+        *("rates", "resident", "busy", "looping", "unstartable", "left", "durations"),
     }
     assert set(one["slots"][0]) == {
         *("number", "state", "pid", "message", "queue", "age", "attempt"),
     }
     assert set(one["exits"][0]) == {
-        *("at", "message", "queue", "code", "signal", "run", "outcome", "stderr"),
+        *("at", "message", "queue", "code", "signal", "run", "outcome", "stderr", "stdout"),
     }
     assert one["durations"] == {"mp3": {"wait": [0.5, *[0] * 8, 1], "run": [1.5, *[0] * 10, 1]}}
 
