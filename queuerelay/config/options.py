@@ -215,7 +215,8 @@ OPTIONS: Final = (
     Option(
         name="proxy-fields",
         help="The header fields that these proxies set in every request: X-Forwarded-For, -Proto, "
-        "-Host, -Port, or Forwarded; with commas",
+        "-Host, -Port, or Forwarded, and any further ones that nobody else may write, such as "
+        "X-Forwarded-User; with commas",
         check=values.proxy_fields,
         separated=True,
         otherwise="X-Forwarded-For, -Proto, -Host",

@@ -34,6 +34,8 @@ from queuerelay.wire.order import decode_order, encode_report
 LOOPS: Final = 100
 #: Seconds between two looks for orders.
 ORDERS_INTERVAL: Final = 0.5
+#: Seconds between two looks for orphans that have ended, where we are process 1.
+ORPHANS_INTERVAL: Final = 1.0
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
 _LIFE: Final = 60.0
 #: Characters of what an order is about, in the log.
@@ -128,6 +130,10 @@ class Pools:
             self._pools[config.name] = made
         for pool in self._pools.values():
             pool.start()
+        if self._spawner is not None and os.getpid() == 1:
+            self._loops.append(
+                Loop("orphans", ORPHANS_INTERVAL, self._spawner.take_orphans, clock=self._reactor)
+            )
         for loop in self._loops:
             loop.start()
 
