@@ -132,6 +132,7 @@ def test_a_request_is_not_run_again():
     first = {"node_id": "a-1", "url": "/", "reply_to": "queuerelay:inbox:a"}
     raw = json.dumps({"class": "RequestProcessor", "args": [first], "id": "a-1"}).encode()
     assert requeue(written(raw)) is None
+    assert requeue(written(raw), {"class": "Job", "args": []}) is None
 
 
 LARGE = [{"text": "x" * SHOWN, "exception": "mine", "error": ["a", {"queue": "theirs"}]}]
