@@ -25,7 +25,7 @@ from queuerelay.broker.base import Broker
 from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.strays import STRAYS_INTERVAL, StrayQueues
+from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
@@ -127,7 +127,8 @@ class Relay:
         self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
-        reaper, strays = Reaper(broker, queues, kept=kept), StrayQueues(broker, queues, kept=kept)
+        reaper = Reaper(broker, queues, kept=kept)
+        unsettled = UnsettledQueues(broker, queues, kept=kept)
         self._loops = [
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
@@ -136,9 +137,9 @@ class Relay:
             Loop("dead letters", BOUNDS_INTERVAL, DeadLetterBounds(broker, kept).keep, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
             Loop(
-                "strays",
-                STRAYS_INTERVAL,
-                lambda: Deferred.fromCoroutine(strays.look()),
+                "unsettled",
+                UNSETTLED_INTERVAL,
+                lambda: Deferred.fromCoroutine(unsettled.look()),
                 clock=clock,
             ),
         ]

@@ -166,12 +166,15 @@ def requeue(raw: bytes, mended: Mapping[str, Any] | None = None) -> Requeue | No
     queue, payload = entry.get("queue"), entry.get("payload")
     if not (isinstance(queue, str) and queue and isinstance(payload, dict)):
         return None
+    if payload.get("class") == REQUEST_CLASS:
+        # Nobody waits for its answer any more, and it is not whole.
+        return None
     payload = {**payload, **(mended or {})}
     cls = payload.get("class")
     if not (isinstance(cls, str) and cls and isinstance(payload.get("args"), list)):
         return None
     if cls in (UNREADABLE_CLASS, REQUEST_CLASS):
-        # Nobody waits for the answer to a request any more, and it is not whole.
+        # Requests come from clients alone.
         return None
     left = ("queue", "id", "queue_time", "queuerelay")
     message = {key: value for key, value in payload.items() if key not in left}

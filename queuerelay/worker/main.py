@@ -305,6 +305,13 @@ def _parser() -> argparse.ArgumentParser:
         help="end with status 0 after so many requests; 0: never",
     )
     add(
+        "--failed-redact",
+        type=_fields,
+        metavar="NAMES",
+        help="header fields of requests that are no part of dead letters, beside those with "
+        "credentials, with commas",
+    )
+    add(
         "--timeout",
         type=_timeout,
         default=_DEADLINE,
@@ -312,13 +319,6 @@ def _parser() -> argparse.ArgumentParser:
         help="how long the application may take for a request, and then for each part of a "
         "streamed answer: a process that takes longer is killed and replaced; deadline: as long as "
         "the client waits; 0: for ever",
-    )
-    add(
-        "--failed-redact",
-        type=_fields,
-        metavar="NAMES",
-        help="header fields of requests that are no part of dead letters, beside those with "
-        "credentials, with commas",
     )
     add("--prefix", default=Keys().prefix, help="of queuerelay's own keys in Redis; the relay's")
     add(

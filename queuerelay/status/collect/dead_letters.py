@@ -56,10 +56,10 @@ class DeadLetter:
     attempts: tuple[DeadLetterAttempt, ...]
     #: Whether resque-web has put it back already.
     retried: bool
-    #: Text of a message that could not be read, bounded; "" for others.
-    text: str = ""
     #: How many bytes the entry has.
     size: int = 0
+    #: Text of a message that could not be read, bounded; "" for others.
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +101,8 @@ def _letter(failure: DeadLetterEntry) -> DeadLetter:
             if isinstance(one, dict)
         ),
         retried=bool(entry.get("retried_at")),
-        text=bounded(text_of(failure.entry or {}), LONG),
         size=failure.size,
+        text=bounded(text_of(failure.entry or {}), LONG),
     )
 
 
