@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from queuerelay import __version__
 from queuerelay.broker.backend import Backend, Given
 from queuerelay.broker.base import Broker
+from queuerelay.clocks import on_wall_clock
 from queuerelay.config import Config, describe, load
 from queuerelay.http.forwarded import Trust
 from queuerelay.pool.pools import Pools
@@ -30,7 +31,7 @@ from queuerelay.relay.listeners import Listeners
 from queuerelay.relay.relay import Relay
 from queuerelay.status.listener import StatusListener
 from queuerelay.status.resource import StatusResource
-from queuerelay.status.status import Status, ThisProcess
+from queuerelay.status.status import Access, Status, ThisProcess
 from queuerelay.wire import url
 from queuerelay.wire.keys import Keys
 
@@ -44,8 +45,13 @@ class Part:
     def open(self) -> None:
         """Open what needs privileges; raises `ConfigError` or `CannotListen`."""
 
+    def hand_over(self, user: int, group: int) -> None:
+        """Give what was opened to the user that the process is about to become; -1 for no other."""
+
     def check(self) -> None:
-        """Raise `ConfigError` where the part could not be started now."""
+        """Raise `ConfigError` where the part could not be started now: with the working directory
+        and the user that the process goes on with.
+        """
 
     def start(self) -> None:
         """Begin to work; Redis may come later."""
@@ -74,6 +80,8 @@ class ServiceOfParts(Service):
     `reactor` is the one that the application runs on. Without `broker` the one that `config` names
     is used; a test may give a `queuerelay.testing.MemoryBroker`.
     """
+
+    _log = Logger()
 
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
         backend = BackendPart(config, reactor=reactor, broker=broker)
@@ -108,6 +116,11 @@ class ServiceOfParts(Service):
         """
         for part in self._parts:
             part.check()
+        if on_wall_clock(self._reactor):
+            self._log.warn(
+                "the reactor's timers go by the wall clock: where that is set, requests and jobs "
+                "stand still or run into their time-outs; queuerelay.clocks.use_monotonic mends it"
+            )
         super().startService()
         for part in self._parts:
             part.start()
@@ -188,8 +201,16 @@ class ListeningRelay(RelayPart):
         self._listeners = Listeners(config.relay, self.relay, reactor=reactor)
 
     def open(self) -> None:
-        """Open the access log and the listeners."""
+        """Open the listeners."""
         self._listeners.open()
+
+    def hand_over(self, user: int, group: int) -> None:
+        """Give Unix sockets to the user that the process is about to become."""
+        self._listeners.hand_over(user, group)
+
+    def check(self) -> None:
+        """Open the access log: now, so that it belongs to the user that goes on in a new one."""
+        self._listeners.open_log()
 
     def start(self) -> None:
         """Begin to serve, and log the limits in force."""
@@ -301,7 +322,10 @@ class StatusPart(Part):
             address=url.parse(config.redis).place,
             clock=reactor,
             process=process or ThisProcess(),
-            credentials=config.status.credentials,
+            access=Access(
+                credentials=config.status.credentials,
+                private=config.status.readers == "credentials",
+            ),
         )
 
     def start(self) -> None:
@@ -337,6 +361,10 @@ class ListeningStatus(StatusPart):
     def open(self) -> None:
         """Open the listener."""
         self._listener.open()
+
+    def hand_over(self, user: int, group: int) -> None:
+        """Give a Unix socket to the user that the process is about to become."""
+        self._listener.hand_over(user, group)
 
     def start(self) -> None:
         """Begin to collect, and log the place of the listener."""

@@ -81,6 +81,11 @@ class Daemon(ServiceOfParts):
         await super()._stop()
         self._log.info("stopped")
 
+    def hand_over(self, user: int, group: int) -> None:
+        """Give what was opened to the user that the process becomes."""
+        for part in self._parts:
+            part.hand_over(user, group)
+
     def reopen(self) -> None:
         """Go on in a new access log: the old one has been renamed."""
         for part in reversed(self._parts):

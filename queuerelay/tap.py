@@ -4,11 +4,10 @@ the process's signals and its limits.
 
 import gc
 import os
-import resource
+import pwd
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService, Service
@@ -17,8 +16,10 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from queuerelay import __version__
+from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
+from queuerelay.processes.heritage import HERITAGE
 from queuerelay.redact import redact
 
 _log = Logger()
@@ -113,15 +114,37 @@ def makeService(options: Options) -> IService:
     """The daemon for these options."""
     from twisted.internet import reactor
 
+    # Before anything has a timer.
+    use_monotonic(reactor)
     ending = _Ending(reactor)
     ending.install()
     # Imported late: it takes a while, and a signal meanwhile shall end us in order.
     from queuerelay.service import Daemon
 
     try:
-        return _Process(Daemon(options.configuration, reactor=reactor), reactor, ending)
+        daemon = Daemon(options.configuration, reactor=reactor)
+        twistd: Mapping[str, Any] = options.parent or {}
+        if twistd.get("umask") is None:
+            # It has not been set yet for a daemon, and scripts get the one of now.
+            umask = os.umask(0o077)
+            os.umask(umask)
+            HERITAGE.keep_umask(umask)
+        return _Process(daemon, reactor, ending, user=_user_of(twistd))
     except QueuerelayError as error:
         _fail(error)
+
+
+def _user_of(twistd: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Numbers of the user and group that twistd's --uid and --gid make of a process of root; None
+    where they do not.
+    """
+    user: int | None = twistd.get("uid")
+    group: int | None = twistd.get("gid")
+    if user is not None and group is None:
+        group = pwd.getpwuid(user).pw_gid
+    if os.geteuid() != 0 or group is None:
+        return None
+    return (-1 if user is None else user, group)
 
 
 class _Ending:
@@ -169,8 +192,11 @@ class _Process(Service):
 
     name = "queuerelay"
 
-    def __init__(self, daemon: Any, reactor: Any, ending: _Ending) -> None:
+    def __init__(
+        self, daemon: Any, reactor: Any, ending: _Ending, *, user: tuple[int, int] | None = None
+    ) -> None:
         self._daemon = daemon
+        self._user = user
         self._reactor = reactor
         self._rotate: Callable[[int, Any], Any] | None = None
         ending.hurry = daemon.hurry
@@ -184,12 +210,11 @@ class _Process(Service):
         self._rotate = rotate if callable(rotate) else None
         signal.signal(signal.SIGUSR1, self._on_user_signal)
         # Each held client is an open file, and the usual soft limit is 1,024.
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # macOS says "no limit" and takes it not.
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        HERITAGE.raise_open_files()
         try:
             self._daemon.privilegedStartService()
+            if self._user is not None:
+                self._daemon.hand_over(*self._user)
         except QueuerelayError as error:
             _fail(error)
 

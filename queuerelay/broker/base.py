@@ -78,8 +78,12 @@ class LeasesPart(Protocol):
     ) -> Deferred[bool]:
         """End the claim, and append `entry` to the dead letters. Repeated until answered."""
 
-    def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
-        """Take over messages whose lease has expired, for `lease` seconds."""
+    def reap(
+        self, queue: str, *, lease: float, overdue: float = 0.0, most: int = 100
+    ) -> Deferred[list[Claim]]:
+        """Take over messages whose lease has expired, `overdue` seconds ago or more, for `lease`
+        seconds.
+        """
 
 
 class DelayedPart(Protocol):
@@ -176,6 +180,11 @@ class NodesPart(Protocol):
 
     def survey(self) -> Deferred[Survey]:
         """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+
+    def unsettled(self) -> Deferred[list[str]]:
+        """The queues that have messages in flight or delayed, whoever is configured for them; not
+        all where there are very many queues.
+        """
 
     def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
         """The keys of `queues`, and those that all need, that are of the wrong type."""
@@ -300,6 +309,18 @@ class Broker(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether commands can be sent now."""
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of Redis, which all nodes have in common: for whatever
+        goes into Redis, or is compared with what stands there. Our own clock's until Redis was
+        heard.
+        """
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds that the wall clock of this host is ahead of that of Redis; None where nobody
+        knows.
+        """
 
     @property
     def fault(self) -> Unusable | None:

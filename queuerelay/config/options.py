@@ -242,6 +242,13 @@ OPTIONS: Final = (
         otherwise="none, so that it only shows",
     ),
     Option(
+        name="status-readers",
+        table="status",
+        named="readers",
+        help="Who may read the status page, JSON and metrics: anybody, or those with credentials",
+        check=values.one_of("anybody", "credentials"),
+    ),
+    Option(
         name="status-host",
         table="status",
         named="hosts",

@@ -127,6 +127,12 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
         raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
     if "status" in config.role and config.status.listen is None:
         raise ConfigError.of(names["status.listen"], OFF, "an endpoint for the role status")
+    if config.status.readers != "anybody" and config.status.credentials is None:
+        raise ConfigError.of(
+            names["status.readers"],
+            config.status.readers,
+            f"a file of {names['status.credentials']} for it",
+        )
 
 
 def _check_reply_prefix(config: Config, names: Mapping[str, str]) -> None:

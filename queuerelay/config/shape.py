@@ -149,6 +149,8 @@ class PoolConfig:
     pass_env: tuple[str, ...] = ()
     #: One weight for each queue, so that none starves; empty for strict order.
     weights: tuple[float, ...] = ()
+    #: File mode creation mask of the scripts, None for the one that the daemon was started with.
+    umask: int | None = None
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
     #: Seconds of processor time of one process.
@@ -177,6 +179,8 @@ class StatusConfig:
     listen: str | None = "tcp:8080:interface=127.0.0.1"
     #: File with the credentials that actions need; without one there are no actions.
     credentials: str | None = None
+    #: Who may read: ``anybody``, or those with ``credentials`` for it.
+    readers: str = "anybody"
     #: Names, without port, under which the listener may be asked beside addresses and localhost.
     hosts: tuple[str, ...] = ()
 

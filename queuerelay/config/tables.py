@@ -40,6 +40,7 @@ POOL_KEYS: Final[Mapping[str, Check]] = {
     "env": values.env,
     "pass_env": values.several(values.variable, "names of environment variables"),
     "weights": values.weights,
+    "umask": values.umask,
     "rlimit_as": values.whole("bytes", MiB, 2**50),
     "rlimit_cpu": values.whole("seconds", 1, 30 * 86400),
     # With fewer not even a shell starts.

@@ -258,6 +258,13 @@ def exits(value: object, name: str) -> dict[int, Outcome]:
     return found
 
 
+def umask(value: object, name: str) -> int:
+    """An octal text; a number of TOML would be decimal, and not what was meant."""
+    if not isinstance(value, str) or re.fullmatch(r"0?[0-7]{3}", value, re.ASCII) is None:
+        raise ConfigError.of(name, value, "an octal text such as '0027'")
+    return int(value, 8)
+
+
 def weights(value: object, name: str) -> tuple[float, ...]:
     """Positive numbers, at least one, kept as float."""
     expected = "a list of weights from 0.001 to 1000, one for each queue"

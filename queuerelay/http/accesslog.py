@@ -17,12 +17,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from io import FileIO
 from pathlib import Path
 from time import gmtime, strftime
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
+
+from queuerelay.own_files import open_to_append
 
 FLUSH_BYTES: Final = 64 * 1024
 BUFFER_BYTES: Final = 4 * 1024 * 1024
@@ -97,7 +100,7 @@ class AccessLog:
     def __init__(self, path: str, *, wall_clock: Callable[[], float]) -> None:
         self._path = Path(path)
         self._wall_clock = wall_clock
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._lines: list[bytes] = []
         self._size = 0
         self._failing = False
@@ -110,13 +113,13 @@ class AccessLog:
 
     def open(self) -> None:
         """Open the file to append to it; raises `OSError`."""
-        self._file = self._path.open("ab", buffering=0)
+        self._file = open_to_append(self._path)
 
     def reopen(self) -> None:
         """Write the waiting lines to the open file, and go on in the file that has its name now."""
         self.flush()
         try:
-            file = self._path.open("ab", buffering=0)
+            file = open_to_append(self._path)
         except OSError as error:
             self._log.warn(
                 "the access log cannot be opened again, it goes on in the old file: {reason}",

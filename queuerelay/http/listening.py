@@ -1,7 +1,10 @@
 """Twisted's endpoints as operators write them: listened on, or refused in one line."""
 
+import os
+import re
 from typing import Any, Final
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
@@ -16,6 +19,10 @@ from queuerelay.http.proxied import PREFIX
 BACKLOG: Final = 1024
 #: Beginnings of the endpoints that have a backlog.
 _SOCKETS: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
+#: Mode of a Unix socket: who connects there may be believed as a proxy is, so it is not for all.
+SOCKET_MODE: Final = "660"
+#: Between two arguments of an endpoint, as `serverFromString` reads it.
+_SEPARATOR: Final = re.compile(r"(?<!\\):")
 
 
 def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStreamServerEndpoint:
@@ -31,6 +38,8 @@ def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStr
             text,
             f"an endpoint such as {PREFIX}{example}: there is no TLS behind PROXY",
         )
+    if described.startswith("unix:"):
+        described = _with_mode(described, option, text)
     if described.startswith(_SOCKETS) and ":backlog=" not in described:
         described = f"{described}:backlog={BACKLOG}"
     try:
@@ -39,6 +48,20 @@ def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStr
         reason = str(error) or type(error).__name__
         raise ConfigError.of(option, text, f"an endpoint such as {example} ({reason})") from error
     return endpoint
+
+
+def _with_mode(described: str, option: str, text: str) -> str:
+    """The endpoint of a Unix socket with a mode: its own, which may stand behind the path without a
+    name, or `SOCKET_MODE`.
+    """
+    _, *rest = _SEPARATOR.split(described)
+    arguments = [part for part in rest if not part.startswith(("mode=", "backlog=", "lockfile="))]
+    named = [part.removeprefix("mode=") for part in rest if part.startswith("mode=")]
+    given = named or arguments[1:2]
+    mode = given[0] if given else SOCKET_MODE
+    if re.fullmatch(r"0?[0-7]{3}", mode, re.ASCII) is None:
+        raise ConfigError.of(option, text, f"an octal mode such as mode={SOCKET_MODE}")
+    return described if given else f"{described}:mode={mode}"
 
 
 class Listener:
@@ -62,13 +85,29 @@ class Listener:
                 self._log.critical("cannot listen: {name}", name=self._name, failure=failure)
 
         late = False
-        self._endpoint.listen(factory).addCallbacks(self._opened, failed)
+        # A Unix socket has its mode only after it is bound; until then nobody else may connect.
+        umask = os.umask(0o077)
+        try:
+            self._endpoint.listen(factory).addCallbacks(self._opened, failed)
+        finally:
+            os.umask(umask)
         late = True
         if failures:
             raise CannotListen(f"{self._name}: {failures[0].getErrorMessage()}{advice}")
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+
+    def hand_over(self, user: int, group: int) -> None:
+        """Give a Unix socket to this user and group, so that its mode says what it would if they
+        had made it. Raises `CannotListen`.
+        """
+        address: Any = self._port.getHost() if self._port is not None else None
+        if isinstance(address, UNIXAddress) and address.name:
+            try:
+                os.chown(address.name, user, group, follow_symlinks=False)
+            except OSError as error:
+                raise CannotListen(f"{self._name}: {error}") from error
 
     def close(self) -> Deferred[Any]:
         """Listen no more; fires when the port is closed."""

@@ -199,6 +199,11 @@ class Site(server.Site):
         if self._logged:
             super().stopFactory()
 
+    def _updateLogDateTime(self) -> None:
+        super()._updateLogDateTime()
+        # The base takes the seconds of the reactor, which may stand on the monotonic clock.
+        self._logDateTime = http.datetimeToLogString()
+
     def log(self, request: http.Request) -> None:
         """A request was answered."""
         if self._logged:

@@ -34,7 +34,13 @@ from queuerelay.pool.stopping import Doubts
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.message import Attempt, FailedStarts, with_attempt, with_failed_starts
+from queuerelay.wire.message import (
+    Attempt,
+    FailedStarts,
+    waited,
+    with_attempt,
+    with_failed_starts,
+)
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import unreadable
 
@@ -145,10 +151,10 @@ class Disposition:
         if outcome is not Outcome.MISCONFIGURED:
             self.misfits.forget(work.id)
         self._add(work, exit, outcome, attempt)
-        queue, pushed_at = work.claim.queue, work.message.pushed_at
+        queue, wait = work.claim.queue, waited(work.message.pushed_at, attempt.started_at)
         self._tally.runs[queue].observe(exit.run)
-        if work.attempt == 1 and pushed_at is not None:
-            self._tally.waits[queue].observe(attempt.started_at - pushed_at)
+        if work.attempt == 1 and wait is not None:
+            self._tally.waits[queue].observe(wait)
 
     async def succeed(
         self, slot: PoolSlot, work: Work, output: Capture, attempt: Attempt, doubts: Doubts

@@ -2,8 +2,7 @@
 
 import os
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from twisted.logger import Logger
 from queuerelay import __version__
 from queuerelay.broker.base import Broker
 from queuerelay.broker.records import BEAT_INTERVAL
+from queuerelay.broker.strays import STRAYS_INTERVAL, Strays
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
 from queuerelay.loop import Loop, Watched
@@ -71,14 +71,12 @@ class Pools:
         broker: Broker,
         *,
         reactor: Any,
-        wall_clock: Callable[[], float] = time.time,
         processes: IProcesses | None = None,
         address: str | None = None,
     ) -> None:
         self._configs = configs
         self._broker = broker
         self._reactor = reactor
-        self._wall_clock = wall_clock
         self._spawner: Spawner | None = None
         if processes is None:
             processes = self._spawner = Spawner(reactor=reactor, together=broker.together)
@@ -87,9 +85,12 @@ class Pools:
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
+        own = {queue for config in configs for queue in config.queues}
+        self._strays = Strays(broker, own)
         self._loops = [
             Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor),
             Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
+            Loop("strays", STRAYS_INTERVAL, self._look_after_strays, clock=reactor),
         ]
         self._hurried = self._stopping = False
         self._stop_sign = Stopping(reactor)
@@ -112,7 +113,7 @@ class Pools:
             broker=self._broker,
             processes=self._processes,
             clock=self._reactor,
-            wall_clock=self._wall_clock,
+            wall_clock=self._broker.time,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             address=self._address,
             stopping=self._stop_sign,
@@ -186,7 +187,8 @@ class Pools:
             version=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
-            at=self._wall_clock(),
+            at=self._broker.time(),
+            skew=self._broker.skew,
             pools=published(self.snapshot()),
             uptime=self._reactor.seconds() - self._born,
             draining=self._stopping,
@@ -216,6 +218,9 @@ class Pools:
                 await self._broker.orders.report(order.id, encode_report(report))
             except BrokerError as error:
                 self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
+
+    def _look_after_strays(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._strays.look())
 
     def _beat(self) -> Deferred[None]:
         return self._broker.nodes.beat(self.id, encode(self.published()), inbox_life=_LIFE)

@@ -49,7 +49,7 @@ class Runner:
         doubts: Doubts,
     ) -> None:
         self._config = config
-        self._keys = runtime.broker.keys
+        self._broker = runtime.broker
         self._launch = runtime.processes.launch
         self._clock = runtime.clock
         self._wall_clock = runtime.wall_clock
@@ -88,7 +88,7 @@ class Runner:
     async def _work_on(self, slot: PoolSlot) -> None:
         claim, now = slot.claim, self._wall_clock()
         try:
-            work = task.read(claim, self._keys)
+            work = task.read(claim, self._broker.keys)
         except MessageError as error:
             await self._disposition.unreadable(claim, error)
             return
@@ -99,7 +99,7 @@ class Runner:
             await self._disposition.expired(claim)
             return
         try:
-            environment = self._workshop.environment(work)
+            environment = self._workshop.environment(work, skew=self._broker.skew or 0.0)
             argv = self._workshop.argv(work)
             stdin = work.stdin()
         except BadRequest as error:

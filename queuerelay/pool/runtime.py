@@ -18,7 +18,7 @@ class Runtime:
     #: Starts the scripts.
     processes: IProcesses
     clock: IReactorTime
-    #: Unix seconds now.
+    #: Unix seconds now, by the clock of Redis: `Broker.time`.
     wall_clock: Callable[[], float]
     #: ``hostname:pid`` of this process: whose the claims are.
     holder: str

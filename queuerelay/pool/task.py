@@ -142,7 +142,8 @@ class Workshop:
         program = self._program(directory)
         argv[0] = os.fsencode(program)
         if self._prefix is None:
-            found = prefix(program, directory=directory, limits=self._limits)
+            umask = self._config.umask
+            found = prefix(program, directory=directory, limits=self._limits, umask=umask)
             self._prefix = [os.fsencode(part) for part in found]
             self._prefix_for = directory
         return [*self._prefix, *argv]
@@ -163,8 +164,9 @@ class Workshop:
         self._found = program, _signature(program)
         return program
 
-    def environment(self, work: Work) -> dict[bytes, bytes]:
-        """The environment for `work`.
+    def environment(self, work: Work, *, skew: float = 0.0) -> dict[bytes, bytes]:
+        """The environment for `work`; its deadline by the clock of this host, which is `skew`
+        seconds ahead of that of messages.
 
         Raises `BadRequest` for a request that no environment can carry.
         """
@@ -173,7 +175,7 @@ class Workshop:
             message_id=work.id,
             queue=work.claim.queue,
             attempt=work.attempt,
-            deadline=request.deadline if request is not None else None,
+            deadline=request.deadline + skew if request is not None else None,
         )
         if request is None:
             return {**self.base, **own}

@@ -3,10 +3,10 @@
 Imports go one way::
 
     guardian, launcher                            (programs of their own: they import none of ours)
-    interfaces, ends, confine, watch
+    interfaces, ends, confine, heritage, watch
     watch  <-  pipes  <-  transport  <-  ownchild, launched
-    guardian  <-  strays, guarded, launched
-    strays  <-  transport
+    guardian  <-  escapees, guarded, launched
+    escapees  <-  transport
     launched, guarded  <-  link  <-  launchers  <-  spawner
 
 `spawner` is the way in: a `Spawner` provides `interfaces.IProcesses`, and what it starts provides
@@ -30,14 +30,15 @@ Modules::
 
     interfaces   what starts processes and what is started, as users see them
     ends         both ends of a process's pipes, until it has them
-    confine      directory and resource limits, as a command before the command
+    confine      directory, umask and resource limits, as a command before the command
+    heritage     what processes inherit although the daemon has changed it for itself
     watch        an epoll of our own for the descriptors of processes
     pipes        stdin, stdout and stderr of one process
     transport    one process that runs: signals, pipes, its end
     ownchild     a process that is our own child: its pidfd, its status
     guarded      process groups, and the guardian that ends them when we are killed
     guardian     the guardian's program
-    strays       what scripts let go of, found by a mark
+    escapees       what scripts let go of, found by a mark
     orphans      what becomes ours where we are process 1
     launchers    a launcher where one is needed, and when another one comes
     link         the link to one launcher

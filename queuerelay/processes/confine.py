@@ -1,6 +1,6 @@
-"""Commands in front of a command: another working directory, and limits.
+"""Commands in front of a command: another working directory, umask, and limits.
 
-Neither is in posix_spawn(3). Each is one more exec, about 0.7 ms, and only where it is configured.
+None is in posix_spawn(3). Each is one more exec, about 0.7 ms, and only where it is configured.
 Limits are set before the program's first instruction, so what it starts has them too;
 setting them from outside, with prlimit(2), could come after its first fork.
 """
@@ -29,7 +29,11 @@ class ProcessLimits:
 
 
 def prefix(
-    executable: str, *, directory: str | None = None, limits: ProcessLimits | None = None
+    executable: str,
+    *,
+    directory: str | None = None,
+    limits: ProcessLimits | None = None,
+    umask: int | None = None,
 ) -> tuple[str, ...]:
     """What to put in front of an argv, found out once; empty where nothing is asked for.
 
@@ -41,6 +45,9 @@ def prefix(
         found += _limited(limits)
     if directory is not None:
         found += _within(executable, directory)
+    if umask is not None:
+        # Last: what is before it, as env, makes no files.
+        found += (_tool("sh"), "-c", 'umask "$0" && exec "$@"', f"{umask:04o}")
     return found
 
 

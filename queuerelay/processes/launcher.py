@@ -25,6 +25,7 @@ import errno
 import gc
 import marshal
 import os
+import resource
 import select
 import signal
 import socket
@@ -50,6 +51,10 @@ class Launcher:
     """Starts scripts, waits for them and tells the daemon; `run` ends when that is gone."""
 
     def __init__(self, link: socket.socket, *, session: bool) -> None:
+        # For a script each we have a descriptor, but the scripts get what we got.
+        self._theirs = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._ours = (self._theirs[1], self._theirs[1])
+        self._limit(self._ours)
         self._link = link
         self._link.setblocking(False)
         self._own: dict[str, Any] = {"setsid": True} if session else {"setpgroup": 0}
@@ -115,15 +120,19 @@ class Launcher:
         try:
             if len(fds) != 3:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            pid = os.posix_spawnp(
-                executable,
-                args,
-                env,
-                # They are above what we have ourselves, and so above these.
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(fds)],
-                setsigmask=[],
-                **self._own,
-            )
+            self._limit(self._theirs)
+            try:
+                pid = os.posix_spawnp(
+                    executable,
+                    args,
+                    env,
+                    # They are above what we have ourselves, and so above these.
+                    file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(fds)],
+                    setsigmask=[],
+                    **self._own,
+                )
+            finally:
+                self._limit(self._ours)
         except (OSError, ValueError, TypeError) as error:
             self._news.append((number, FAILED, _reason(error)))
             return
@@ -138,6 +147,12 @@ class Launcher:
         self._pids[number] = pid
         self._running[pidfd] = number
         self._news.append((number, STARTED, pid))
+
+    def _limit(self, limits: tuple[int, int]) -> None:
+        # Nearly always the same, where whoever started the daemon had raised it.
+        if self._theirs != self._ours:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     def _ended(self, pidfd: int) -> None:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)

@@ -13,9 +13,10 @@ for a `path`, uid or gid. Here:
 3. A pidfd tells of its end, not SIGCHLD, and exactly this process is waited for: Twisted's own
    processes in the same reactor are not touched, nor does Twisted touch ours.
 4. When the daemon dies, however it dies, a guardian kills all groups (`guardian`), or their
-   launcher does. What has left its group is found by a mark in its environment (`strays`).
+   launcher does. What has left its group is found by a mark in its environment (`escapees`).
 5. Whatever fails, `spawnProcess` raises at once and leaves no descriptor and no process behind.
-6. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
+6. A process has the limit of open files and the umask of the daemon's start (`heritage`).
+7. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
    process starts them, which has few (`launchers`).
 
 Where the kernel has no pidfds (before Linux 5.4, or another system) the reactor's own
@@ -41,12 +42,13 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements, implementer
 
 from queuerelay.processes.ends import STANDARD, Ends
+from queuerelay.processes.escapees import VARIABLE, Escapees, Marks
 from queuerelay.processes.guarded import Groups
+from queuerelay.processes.heritage import HERITAGE
 from queuerelay.processes.interfaces import IGroupTransport, IProcesses, ISpawnReactor
 from queuerelay.processes.launchers import Launchers
 from queuerelay.processes.orphans import Orphans
 from queuerelay.processes.ownchild import OwnChild
-from queuerelay.processes.strays import VARIABLE, Marks, Strays
 from queuerelay.processes.transport import SpawnedProcess, signal_number
 from queuerelay.processes.watch import Watch
 
@@ -107,7 +109,7 @@ class Spawner:
         self._children: set[int] = set()
         self._orphans = Orphans(lambda: self._children)
         self._marks = Marks()
-        self._strays = Strays(reactor)
+        self._escapees = Escapees(reactor)
         self._groups = Groups(self._start_helper, clock=reactor, mark=self._marks.daemon)
         self._launchers = Launchers(
             self._start_helper, reactor, self._watch, session=lambda: "setsid" in self._own()
@@ -148,7 +150,7 @@ class Spawner:
         """End guardian and launcher; fires when they are gone. The processes are their owners' to
         end first: what was launched and still lives is killed.
         """
-        self._strays.flush()
+        self._escapees.flush()
         return gatherResults([self._groups.stop(), self._launchers.stop()]).addCallback(
             lambda _: None
         )
@@ -174,9 +176,10 @@ class Spawner:
         """
         if not self.native or usePTY or not (path is uid is gid is None):
             borrowing = _Borrowing(processProtocol)
-            self._reactor.spawnProcess(
-                borrowing, executable, args, env, path, uid, gid, usePTY, childFDs
-            )
+            with HERITAGE.for_fork():
+                self._reactor.spawnProcess(
+                    borrowing, executable, args, env, path, uid, gid, usePTY, childFDs
+                )
             assert borrowing.transport is not None
             return borrowing.transport
         mark = self._marks.next()
@@ -212,7 +215,7 @@ class Spawner:
         if max(ends.ours.values()) >= CROWDED:
             process = self._launchers.launch(protocol, executable, args, marked, ends)
             if process is not None:
-                process.stray(self._strays, mark)
+                process.mark(self._escapees, mark)
                 return process
         return self._spawn(protocol, executable, args, marked, ends, mark=mark)
 
@@ -245,16 +248,18 @@ class Spawner:
         try:
             if guarded:
                 self._groups.starting(ends.inode())
-            pid = os.posix_spawnp(
-                executable,
-                list(args),
-                os.environ if env is None else env,
-                file_actions=ends.actions(self._inherited),
-                **self._own(),
-                setsigdef=self._signals,
-                # Always given: else it would be ours as it is now.
-                setsigmask=[] if guarded else [signal.SIGHUP, signal.SIGINT, signal.SIGTERM],
-            )
+            actions, own = ends.actions(self._inherited), self._own()
+            with HERITAGE:
+                pid = os.posix_spawnp(
+                    executable,
+                    list(args),
+                    os.environ if env is None else env,
+                    file_actions=actions,
+                    **own,
+                    setsigdef=self._signals,
+                    # Always given: else it would be ours as it is now.
+                    setsigmask=[] if guarded else [signal.SIGHUP, signal.SIGINT, signal.SIGTERM],
+                )
         except BaseException:
             if guarded:
                 self._groups.failed()
@@ -279,7 +284,7 @@ class Spawner:
             inputs=ends.inputs,
         )
         if mark is not None:
-            process.stray(self._strays, mark)
+            process.mark(self._escapees, mark)
         process.begin()
         return process
 

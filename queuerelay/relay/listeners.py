@@ -26,7 +26,9 @@ FLUSH_INTERVAL = 1.0
 
 
 class Listeners:
-    """Where clients connect; `open`, `start`, `close` and `finish` once each, in this order."""
+    """Where clients connect; `open`, `open_log`, `start`, `close` and `finish` once each, in this
+    order.
+    """
 
     _log = Logger()
 
@@ -63,12 +65,25 @@ class Listeners:
         )
 
     def open(self) -> None:
-        """Read the pages for errors, open the access log and the endpoints; may need privileges.
+        """Read the pages for errors and open the endpoints; may need privileges.
 
         Raises `ConfigError` or `CannotListen`.
         """
         if self._config.error_pages is not None:
             self._front.pages = load_pages(self._config.error_pages)
+        self.max_connections = self._front.connections.settle()
+        for text, endpoint in self._endpoints:
+            listener = Listener(f"--listen {text}", endpoint)
+            listener.open(behind_proxy(text, self._front, trust=self._trust))
+            self._listeners.append(listener)
+
+    def hand_over(self, user: int, group: int) -> None:
+        """Give Unix sockets to this user and group."""
+        for listener in self._listeners:
+            listener.hand_over(user, group)
+
+    def open_log(self) -> None:
+        """Open the access log, as the user that writes it. Raises `ConfigError`."""
         if self._access_log is not None:
             try:
                 self._access_log.open()
@@ -76,11 +91,6 @@ class Listeners:
                 raise ConfigError.of(
                     "--access-log", self._config.access_log, f"a writable file ({error})"
                 ) from error
-        self.max_connections = self._front.connections.settle()
-        for text, endpoint in self._endpoints:
-            listener = Listener(f"--listen {text}", endpoint)
-            listener.open(behind_proxy(text, self._front, trust=self._trust))
-            self._listeners.append(listener)
 
     def start(self) -> None:
         """Begin to write the access log."""

@@ -27,6 +27,7 @@ from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GateWatch
 from queuerelay.relay.held import Held, HeldState
 from queuerelay.relay.notices import Notices, command_failed
+from queuerelay.wire.message import restamped
 
 #: Seconds that a request waits for Redis to come back before it is refused.
 PATIENCE: Final = 2.0
@@ -70,6 +71,8 @@ class Outbox:
         self._leaving: Batches = {}
         #: Queues whose pending requests go out step by step.
         self._releasing: set[str] = set()
+        #: Whether Redis was heard, so that requests have its time in them.
+        self._timed = False
         gate.on_open = self._open
 
     def add(self, held: Held) -> None:
@@ -183,6 +186,8 @@ class Outbox:
 
     def _open(self) -> None:
         """Push what has waited for a connection, or for a queue to be resumed."""
+        if not self._timed:
+            self._restamp()
         lets = self._gate.lets
         for queue in filter(lets, list(self._uncertain)):
             batch = self._uncertain.pop(queue)
@@ -192,6 +197,16 @@ class Outbox:
             if queue not in self._releasing:
                 released = Deferred.fromCoroutine(self._release(queue))
                 released.addErrback(lambda failure: self._log.failure("a push failed", failure))
+
+    def _restamp(self) -> None:
+        """What came before Redis was heard for the first time has our own clock's time in it; now
+        that of Redis is known.
+        """
+        self._timed = True
+        ahead = self._broker.time() - self._clock.seconds()
+        for batch in self._pending.values():
+            for held in batch:
+                held.message = restamped(held.message, held.accepted_at + ahead)
 
     async def _release(self, queue: str) -> None:
         self._releasing.add(queue)

@@ -12,8 +12,7 @@ Invariants:
 """
 
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +24,7 @@ from twisted.python.failure import Failure
 from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.broker.records import BEAT_INTERVAL
+from queuerelay.broker.strays import STRAYS_INTERVAL, Strays
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
@@ -71,12 +71,10 @@ class Relay:
         *,
         prefix: str,
         clock: IReactorTime,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._broker = broker
         self._clock = clock
-        self._wall_clock = wall_clock
         #: The relay's id on the wire; a new one at each start of the process.
         self.id = os.urandom(4).hex()
         self._reply_to = f"{prefix}inbox:{self.id}"
@@ -125,13 +123,19 @@ class Relay:
         self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
-        reaper = Reaper(broker, queues, wall_clock=wall_clock)
+        reaper, strays = Reaper(broker, queues), Strays(broker, queues)
         self._loops = [
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._outbox.look, clock=clock),
             Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
+            Loop(
+                "strays",
+                STRAYS_INTERVAL,
+                lambda: Deferred.fromCoroutine(strays.look()),
+                clock=clock,
+            ),
         ]
         legacy = config.legacy_replies
         broker.inbox.open(
@@ -196,7 +200,7 @@ class Relay:
     def published(self) -> RelayNode:
         """The record that this relay publishes."""
         return self._report.published(
-            self._config, self.loops(), now=self._clock.seconds(), at=self._wall_clock()
+            self._config, self.loops(), self._broker, now=self._clock.seconds()
         )
 
     def loops(self) -> list[Watched]:
@@ -240,7 +244,7 @@ class Relay:
                 QueueFull(particulars, retry_after=self._outbox.retry_after(queue))
             )
         id = f"{self.id}-{os.urandom(16).hex()}"
-        accepted_at = self._wall_clock()
+        accepted_at = self._broker.time()
         message = encode_request(
             queue=queue,
             node_id=id,

@@ -262,6 +262,11 @@ class FrontRequest(Answering):
         sender = self._sending()
         sender.go_on(self._head(status, fields) + body, last=last)
 
+    def _drop(self, status: int) -> None:
+        self._status = status
+        self.channel.persistent = False
+        self._done()
+
     def _cut(self) -> None:
         self.aborted = True
         if self.channel is not None:

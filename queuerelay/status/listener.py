@@ -56,6 +56,10 @@ class StatusListener:
             self._factory, advice=" (--status ENDPOINT for another place, --status off for none)"
         )
 
+    def hand_over(self, user: int, group: int) -> None:
+        """Give the Unix socket, where it is one, to this user and group."""
+        self._listener.hand_over(user, group)
+
     def close(self) -> Deferred[Any]:
         """Listen no more, and end every connection."""
         self._site.connections.close()

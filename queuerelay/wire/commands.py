@@ -137,8 +137,12 @@ def delay(keys: Keys, queue: str, token: str, message: bytes, *, seconds: float)
     return Call("delay", names, [token, message, _ms(seconds)], _is_one)
 
 
-def reap(keys: Keys, queue: str, tokens: str, *, lease: float, most: int) -> Call[list[Claim]]:
-    """Take over leases that have expired, under new tokens that begin with `tokens`."""
+def reap(
+    keys: Keys, queue: str, tokens: str, *, lease: float, most: int, overdue: float = 0.0
+) -> Call[list[Claim]]:
+    """Take over leases that expired `overdue` seconds ago or more, under new tokens that begin with
+    `tokens`.
+    """
 
     def decode(answer: list[list[bytes]]) -> list[Claim]:
         claims = []
@@ -155,7 +159,8 @@ def reap(keys: Keys, queue: str, tokens: str, *, lease: float, most: int) -> Cal
             )
         return claims
 
-    return Call("reap", keys.lease(queue), [tokens, _ms(lease), most], decode)
+    args: list[Argument] = [tokens, _ms(lease), most, _ms(overdue)]
+    return Call("reap", keys.lease(queue), args, decode)
 
 
 class Progress(NamedTuple):

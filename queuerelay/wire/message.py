@@ -6,15 +6,14 @@ more key, ``queuerelay``, which other libraries ignore. ``queue_time`` stands la
 age of a queue's oldest message is read from the tail of its bytes.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from queuerelay.errors import MessageError
 from queuerelay.wire import exact
-from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.body import decode_body, dump, put_body
 from queuerelay.wire.headers import is_token
 from queuerelay.wire.json_object import load_object
 
@@ -24,6 +23,16 @@ REQUEST_CLASS: Final = "RequestProcessor"
 VERSION: Final = 1
 #: Methods that may run twice without harm (RFC 9110 9.2.2).
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+
+
+#: Seconds by which a producer's clock may be ahead, and ago that a message may have been pushed;
+#: what says more is taken for what says nothing.
+AHEAD: Final = 60.0
+LONG_AGO: Final = 10 * 365.25 * 24 * 3600.0
+#: The times in a message of `encode_request`.
+_STAMPS: Final = re.compile(
+    rb'"accepted_at":([0-9]+\.[0-9]+),"deadline":([0-9]+\.[0-9]+),.*"queue_time":([0-9]+\.[0-9]+)}$'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +122,17 @@ class Message:
         return reply_to if isinstance(reply_to, str) and reply_to else None
 
 
+def waited(pushed_at: float | None, now: float) -> float | None:
+    """Seconds that a message has waited that says that it was pushed at `pushed_at`.
+
+    None where it does not say, or cannot be believed: any producer writes what its own clock says.
+    """
+    if pushed_at is None:
+        return None
+    wait = now - pushed_at
+    return max(0.0, wait) if -AHEAD <= wait <= LONG_AGO else None
+
+
 def encode_request(
     *,
     queue: str,
@@ -140,8 +160,7 @@ def encode_request(
     }
     if headers:
         first["headers"] = headers
-    if body:
-        first["body"], first["body_encoding"] = encode_body(body)
+    text = put_body(first, body) if body else b""
     if remote_addr:
         first["remote_addr"] = remote_addr
     first["scheme"] = scheme
@@ -149,15 +168,36 @@ def encode_request(
     first["accepted_at"] = accepted_at
     first["deadline"] = deadline
     first["v"] = VERSION
-    return orjson.dumps(
+    return dump(
         {
             "class": REQUEST_CLASS,
             "args": [first],
             "queue": queue,
             "id": node_id,
             "queue_time": accepted_at,
-        }
+        },
+        text,
     )
+
+
+def restamped(message: bytes, accepted_at: float) -> bytes:
+    """A message of `encode_request` as of `accepted_at`, its deadline as much later as before.
+
+    It has as many bytes as before, so the times are as exact as there is room for.
+    """
+    # The last ones are ours: a body and header fields stand before them.
+    found = _STAMPS.search(message, message.rfind(b'"accepted_at":'))
+    if found is None:
+        return message
+    ahead = accepted_at - float(found[1])
+    parts, end = [], 0
+    for group in (1, 2, 3):
+        start, stop = found.span(group)
+        whole, _, fraction = found[group].partition(b".")
+        stamp = b"%.*f" % (len(fraction), float(found[group]) + ahead)
+        parts += [message[end:start], stamp.rjust(len(whole) + 1 + len(fraction))]
+        end = stop
+    return b"".join((*parts, message[end:]))
 
 
 def decode_message(raw: bytes) -> Message:

@@ -63,8 +63,11 @@ class Node:
     version: str = ""
     host: str = ""
     pid: int = 0
-    #: Unix seconds at which the node made the record, by its own clock.
+    #: Unix seconds at which the node made the record, by the clock of Redis.
     at: float = 0.0
+    #: Seconds that the wall clock of the node's host is ahead of that of Redis; None where the node
+    #: does not know.
+    skew: float | None = None
     #: Seconds since the node's start.
     uptime: float = 0.0
     #: Whether the node takes no more work.
@@ -246,6 +249,7 @@ def decode(raw: bytes, *, id: str) -> Node:
             "host": value.text("host"),
             "pid": value.whole("pid"),
             "at": value.number("at"),
+            "skew": value.maybe_signed("skew"),
             "uptime": value.number("uptime"),
             "draining": value.flag("draining"),
             "loops": tuple(_loops(value.several("loops"))),

@@ -122,9 +122,10 @@ def failed(
     error: str,
     now: float,
     attempts: tuple[Attempt, ...] = (),
+    timed_out: bool = False,
 ) -> Fail:
     """The verdict on a readable message that failed for good; its client, who waits at `reply_to`,
-    gets 502.
+    gets 502, or 504 where its worker took too long.
     """
     entry = encode_failure(
         raw=raw,
@@ -138,16 +139,27 @@ def failed(
     if message.request is None:
         return Fail(entry=entry)
     request = message.request
-    return Fail(entry=entry, reply_to=reply_to, reply=_bad_gateway(request.node_id))
+    reply = _gateway_timeout if timed_out else _bad_gateway
+    return Fail(entry=entry, reply_to=reply_to, reply=reply(request.node_id))
 
 
 def _bad_gateway(node_id: str) -> bytes:
+    text = b"502 Bad Gateway: the worker that had this request failed.\n"
+    return _refusal(node_id, 502, text, "worker-failed")
+
+
+def _gateway_timeout(node_id: str) -> bytes:
+    text = b"504 Gateway Timeout: the worker that had this request took too long.\n"
+    return _refusal(node_id, 504, text, "worker-timeout")
+
+
+def _refusal(node_id: str, status: int, text: bytes, problem: str) -> bytes:
     return encode_reply(
         node_id=node_id,
-        status=502,
+        status=status,
         headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
-        body=b"502 Bad Gateway: the worker that had this request failed.\n",
-        problem="worker-failed",
+        body=text,
+        problem=problem,
     )
 
 

@@ -24,3 +24,6 @@ class WorkerSettings:
     max_reply: int = MAX_REPLY
     #: Requests after which the worker ends; 0 for never.
     requests: int = 0
+    #: Seconds that the application may take for a request, and for each part of a streamed answer;
+    #: None for as long as somebody waits, 0 for ever.
+    timeout: float | None = None

@@ -209,8 +209,12 @@ class WSGIRun(BaseHandler):
             raise NotWSGI(f"expected blocks of bytes, got {type(data).__name__}")
         if self.status is None or self.headers is None:
             raise NotWSGI("a block before start_response()")
-        if not data or self._enough:
-            # An empty block does not send the headers: the status may still change.
+        if not data:
+            # An empty block does not send the headers: the status may still change. It is what an
+            # application has to say that only wants to know whether its client is there.
+            self._stream.look()
+            return
+        if self._enough:
             return
         self.headers_sent = True
         self._size += len(data)

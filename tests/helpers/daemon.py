@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,12 @@ class Daemon:
     """One ``twistd -n queuerelay``."""
 
     def __init__(
-        self, directory: Path, *options: str, port: int | None = None, listen: bool = True
+        self,
+        directory: Path,
+        *options: str,
+        port: int | None = None,
+        listen: bool = True,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port or free_port()
         if listen:
@@ -103,7 +108,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*TWISTD, *options],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -88,6 +88,7 @@ def test_every_key_of_a_script_pool(pools):
         env = {APP_ENV = "production", EMPTY = ""}
         pass_env = ["DATABASE_URL"]
         weights = [5, 0.5]
+        umask = "0027"
         rlimit_as = 1073741824
         rlimit_cpu = 60
         rlimit_nofile = 256
@@ -116,6 +117,7 @@ def test_every_key_of_a_script_pool(pools):
             env={"APP_ENV": "production", "EMPTY": ""},
             pass_env=("DATABASE_URL",),
             weights=(5.0, 0.5),
+            umask=0o027,
             rlimit_as=1073741824,
             rlimit_cpu=60,
             rlimit_nofile=256,
@@ -180,6 +182,11 @@ def test_max_alone(pools):
         ("weights", "[1, 0]", "a list of weights from 0.001 to 1000, one for each queue"),
         ("weights", "[1, true]", "a list of weights"),
         ("weights", "{a = 1, b = 2}", "a list of weights"),
+        ("umask", "27", "an octal text such as '0027'"),
+        ("umask", "0o027", "an octal text"),
+        ("umask", "'0028'", "an octal text"),
+        ("umask", "'7'", "an octal text"),
+        ("umask", "'1777'", "an octal text"),
         ("rlimit_as", "1024", "a whole number of bytes from 1048576"),
         ("rlimit_cpu", "0", "a whole number of seconds from 1"),
         ("rlimit_nofile", "3", "a whole number of files from 8"),

@@ -11,19 +11,31 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "queuerelay"
 
 #: Modules at the top that any room may use; workers only those without Twisted.
-BASE = ("redact", "errors", "seldom", "eager", "backoff", "durations", "waiters", "loop")
+BASE = (
+    "redact",
+    "errors",
+    "own_files",
+    "seldom",
+    "eager",
+    "backoff",
+    "durations",
+    "waiters",
+    "loop",
+)
 #: Each room or module at the top, and the rooms that it may import from. A name ends at a dot: that
 #: of a room stands for all in it.
 MAY_USE = {
     "redact": (),
     "errors": ("redact",),
     "redis_source": ("errors",),
+    "own_files": (),
     "seldom": (),
     "eager": (),
     "backoff": (),
     "durations": (),
     "waiters": (),
     "loop": ("errors", "seldom"),
+    "clocks": (),
     "wire": ("errors",),
     "http": (*BASE, "wire"),
     "processes": BASE,
@@ -34,12 +46,12 @@ MAY_USE = {
     "pool": (*BASE, "redis_source", "wire", "processes", "broker", "config"),
     "status": (*BASE, "wire", "http", "broker", "config"),
     "testing": ("broker",),
-    "parts": (*BASE, "wire", "http", "broker", "config", "relay", "pool", "status"),
+    "parts": (*BASE, "clocks", "wire", "http", "broker", "config", "relay", "pool", "status"),
     "service": (
         *BASE,
         *("wire", "http", "processes", "broker", "config", "relay", "pool", "status", "parts"),
     ),
-    "tap": ("redact", "errors", "config", "service"),
+    "tap": ("redact", "errors", "clocks", "processes", "config", "service"),
     "terminal": ("durations",),
     "client": (),
     "overview": ("terminal",),

@@ -47,6 +47,8 @@ class MemoryBroker:
         store: MemoryStore | None = None,
     ) -> None:
         self._clock = clock
+        #: What the wall clock of this host is ahead by, as a test has it.
+        self.skew: float | None = 0.0
         #: Why what answers cannot be used, as a test says.
         self.fault: Unusable | None = None
         self.store = store = store or MemoryStore(clock=clock, wall_clock=wall_clock)
@@ -67,6 +69,10 @@ class MemoryBroker:
         connection.on_up = self._up
         connection.on_lost = self.inbox.lost
         connection.on_turn = self._turn
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of the store."""
+        return self.store.now()
 
     # Controls
 

@@ -67,6 +67,8 @@ class RedisConnection:
         self.on_up: Callable[[], object] = lambda: None
         #: Why what answers there cannot be used; None where it can, or nobody answers.
         self.fault: Unusable | None = None
+        #: Place of the server that it is connected to, or was last.
+        self.place = ""
         self._protocol: RedisProtocol | None = None
         self._loop: Deferred[None] | None = None
         #: What the loop waits for while there is no connection.
@@ -225,6 +227,7 @@ class RedisConnection:
         if self._stopping or not protocol.usable:
             return False
         self._protocol = protocol
+        self.place = place.server
         self.fault = None
         self._master.up(self, place, protocol.drop)
         self._outages.up(self._name, version)

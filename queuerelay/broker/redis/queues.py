@@ -5,7 +5,8 @@ Invariants:
 1. A message is pushed once, at the tail, and never twice by us. Each push leaves a note in the same
    step, behind a `Fence`: where its answer was lost with the connection, the next one learns of
    the note whether it was executed, and nothing that comes late is.
-2. Only where Redis has lost the fence itself is the outcome of a push unknown.
+2. Only where Redis has lost the fence itself, or another server has taken over, is the outcome of
+   a push unknown: what the old master did last may not have come to the new one.
 """
 
 import itertools
@@ -18,6 +19,7 @@ from queuerelay.broker.records import QueueDepth
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.fence import Fence, fenced
 from queuerelay.broker.redis.protocol import checked
+from queuerelay.broker.redis.successor import Successor
 from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.wire.commands import Call, depth, push
 from queuerelay.wire.keys import Keys
@@ -42,6 +44,7 @@ class RedisQueues:
         self._answered: list[int] = []
         #: Pushes whose answers were lost with their connection, by number.
         self._unheard: dict[int, Deferred[int | None]] = {}
+        self._successor = Successor(commands)
         self._stopped = False
 
     def connected(self) -> Deferred[None]:
@@ -103,6 +106,7 @@ class RedisQueues:
         return push(key, self._fence.key, self._fence.token, number, notes, messages)
 
     def _raise(self) -> Deferred[None]:
+        self._successor.look()
         return self._fence.up().addCallbacks(self._learned, self._not_learned)
 
     def _learned(self, noted: frozenset[int] | None) -> None:
@@ -111,10 +115,13 @@ class RedisQueues:
             self._fail_unheard("and Redis has lost what it knew")
             return
         unheard, self._unheard = self._unheard, {}
+        succeeded = self._successor.settle()
         for number, waiting in unheard.items():
             if number in noted:
                 self._answered.append(number)
                 waiting.callback(None)
+            elif succeeded:
+                waiting.errback(ConnectionDropped("and another server has taken over"))
             else:
                 waiting.errback(NotConnected("the connection was lost before the push came"))
 

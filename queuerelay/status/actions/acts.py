@@ -1,7 +1,7 @@
 """The actions themselves: what each does with a request of somebody who may act."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,9 +12,11 @@ from queuerelay.config import MOST_QUEUED
 from queuerelay.errors import MessageError
 from queuerelay.status.actions.form import Wrong, flag, from_json, given, number, text, texts
 from queuerelay.status.actions.give_orders import OrderReports, give, new_id
+from queuerelay.status.collect.shortened import REST
 from queuerelay.status.route import StatusRequest
 from queuerelay.status.status import Status
 from queuerelay.wire import exact
+from queuerelay.wire.message import REQUEST_CLASS
 from queuerelay.wire.names import QUEUE_NAME_EXPECTED, is_class_name, is_queue_name
 from queuerelay.wire.order import MOST_SLOTS, Order
 
@@ -83,7 +85,7 @@ class Acts:
                 status=503, word="nothing", text=f"{MOST_QUEUED} messages are on it"
             )
         id = os.urandom(16).hex()
-        now = round(self._status.wall_clock(), 3)
+        now = round(self._status.time(), 3)
         try:
             message = exact.dump(
                 {"class": name, "args": args, "queue": queue, "id": id, "queue_time": now}
@@ -140,6 +142,8 @@ class Acts:
     async def stop(self, ask: StatusRequest, who: str) -> ActionResult:
         message = _id(ask, "that of a message")
         pools = self._status.snapshot.pools
+        busy = [slot for one in pools for slot in one.slots]
+        message = _whole(message, [slot.message for slot in busy if slot.message])
         nodes = [one.node for one in pools if any(slot.message == message for slot in one.slots)]
         # A snapshot is a little old, and shows only so many slots: else everybody is asked.
         nodes = nodes or [one.node for one in pools]
@@ -168,6 +172,16 @@ class Acts:
             status = 409
         words = "; ".join(dict.fromkeys(str(node["text"]) for node in nodes))
         return ActionResult(status=status, word=word, text=words, more={"nodes": nodes})
+
+
+def _whole(id: str, known: Sequence[str]) -> str:
+    """The id of which the page has shown the beginning; `id` itself where that is none."""
+    if not id.endswith(REST):
+        return id
+    found = {one for one in known if one.startswith(id.removesuffix(REST))}
+    if len(found) > 1:
+        raise Wrong("id: several begin so; expected a whole one")
+    return found.pop() if found else id
 
 
 def _queue(ask: StatusRequest) -> str:
@@ -203,6 +217,9 @@ def _class_name(fields: Mapping[str, Any]) -> str:
     name = text(fields, "class")
     if not is_class_name(name):
         raise Wrong("class: expected the name of a class, such as Mp3Job")
+    if name == REQUEST_CLASS:
+        # Whoever made it up would say where it came from, and who sent it.
+        raise Wrong(f"class: got {name}, which relays alone submit; expected that of a job")
     return name
 
 

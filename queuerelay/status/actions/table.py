@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from queuerelay.status.actions.acts import LONGEST_ID, ActionResult, Acts
+from queuerelay.status.credentials import OPERATE, SUBMIT
 from queuerelay.status.route import StatusRequest
 from queuerelay.wire.names import CLASS_NAME, QUEUE_NAME
 from queuerelay.wire.order import MOST_SLOTS
@@ -44,6 +45,8 @@ class Action:
     #: What the action does, in one line.
     summary: str
     act: Callable[[Acts, StatusRequest, str], Awaitable[ActionResult]]
+    #: What a credential has to be for.
+    scope: str = OPERATE
     #: Fields of the body.
     fields: Mapping[str, Schema] = field(default_factory=dict)
     #: Fields that must be there.
@@ -59,6 +62,7 @@ ACTIONS: Final = (
         path="queues/{queue}/jobs",
         summary="Put a job on a queue",
         act=Acts.submit,
+        scope=SUBMIT,
         fields=_JOB,
         required=("class",),
     ),

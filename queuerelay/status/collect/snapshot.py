@@ -106,6 +106,8 @@ class NodeStatus:
     beat_age: float | None
     #: Whether `beat_age` is too long.
     stale: bool
+    #: Seconds that the wall clock of `host` is ahead of that of Redis; None where unknown.
+    skew: float | None
     #: Whether the node takes no more work.
     draining: bool
     loops: tuple[LoopStatus, ...]

@@ -176,6 +176,13 @@ def _nodes(snapshot: StatusSnapshot) -> Iterator[Metric]:
     yield _gauge("nodes_stale", "Nodes on the list that have been silent too long.", stale)
     stuck = sum(loop.stale for node in snapshot.nodes if not node.stale for loop in node.loops)
     yield _gauge("loops_stale", "Loops of living nodes that turn no more.", stuck)
+    skews = {(node.host,): node.skew for node in snapshot.nodes if node.skew is not None}
+    yield _gauges(
+        "clock_skew_seconds",
+        "How far the clock of a host with nodes is ahead of that of Redis.",
+        ["host"],
+        sorted(skews.items()),
+    )
 
 
 def _queues(snapshot: StatusSnapshot) -> Iterator[Metric]:

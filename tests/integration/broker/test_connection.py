@@ -215,6 +215,14 @@ async def test_a_server_that_hangs_while_it_is_entered(broker_at, own_valkey, sa
         ("ROLE", b":5\r\n", "it answers ROLE as no Redis does"),
         ("INFO", b"*0\r\n", "it answers INFO as no Redis does"),
         ("SCRIPT", b":5\r\n", "it answers SCRIPT LOAD as no Redis does"),
+        (
+            "INFO",
+            b"$43\r\nredis_version:7.4.0\r\nredis_mode:cluster\r\n\r\n\r\n",
+            "Redis 7.4.0 is in cluster mode, and a single server",
+        ),
+        ("EVAL", b"-CROSSSLOT Keys in request\r\n", "it is a cluster (CROSSSLOT Keys in request)"),
+        ("EVAL", b"-ERR unknown command 'EVAL'\r\n", "it does not know a command"),
+        ("BLMOVE", b"-ERR unknown command 'BLMOVE'\r\n", "scripts and blocking commands"),
     ],
 )
 async def test_a_server_that_will_not_do_and_then_does(
@@ -234,7 +242,13 @@ async def test_a_server_that_will_not_do_and_then_does(
     await eventually(lambda: lines(said, "again after"))
 
 
-@pytest.mark.parametrize("prefix", ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "UNBLOCKED"),
+        *("MOVED 5 10.0.0.1:6379", "ASK 5 10.0.0.1:6379", "CROSSSLOT", "CLUSTERDOWN", "TRYAGAIN"),
+    ],
+)
 async def test_a_server_that_becomes_unfit_is_left(broker_at, fake, said, soon, prefix):
     broker = broker_at(fake.url)
     broker.start()
@@ -578,3 +592,99 @@ async def test_a_broker_that_stops_with_everything_under_way(own_valkey, soon):
         sockets, calls = left()
         assert sockets <= before[0]
         assert calls <= before[1]
+
+
+# Several servers
+
+
+async def test_of_several_the_master_is_taken_whatever_the_others_are(
+    broker_at, own_valkey, fake, said
+):
+    """One is not there, one does not answer, one is a replica and one the master."""
+    master = own_valkey()
+    replica = own_valkey("--replicaof", "127.0.0.1", str(master.port))
+    frozen = own_valkey()
+    frozen.freeze()
+    ports = [free_port(), frozen.port, replica.port, master.port]
+    broker = broker_at("redis://" + ",".join(f"127.0.0.1:{port}" for port in ports))
+    broker.start()
+    await within(broker.when_up())
+    assert await broker.queues.push("q", [ONE]) == 1
+    assert master.client().llen("resque:queue:q") == 1
+    assert lines(said, f"the master is at 127.0.0.1:{master.port}")
+    frozen.thaw()
+
+
+async def test_none_of_several_will_do(broker_at, own_valkey, said):
+    gone = free_port()
+    master = own_valkey()
+    replica = own_valkey("--replicaof", "127.0.0.1", str(master.port))
+    broker = broker_at(f"redis://127.0.0.1:{gone},127.0.0.1:{replica.port}")
+    broker.start()
+    await eventually(lambda: broker.fault is not None)
+    assert broker.fault.code == "redis-replica"
+    (line,) = lines(said, "no connection to Redis")
+    assert f"127.0.0.1:{gone}: Connection was refused" in line
+    assert f"127.0.0.1:{replica.port}: it is a replica of 127.0.0.1:{master.port}" in line
+
+
+async def test_all_connections_are_at_one_server(broker_at, own_valkey, said, soon):
+    """When one of them finds the master elsewhere, the others follow, though theirs still works."""
+    first, second = own_valkey(), own_valkey()
+    second.client().replicaof("127.0.0.1", first.port)
+    broker = broker_at(f"redis://127.0.0.1:{first.port},127.0.0.1:{second.port}")
+    got = []
+    broker.inbox.open("n", got.extend)
+    broker.start()
+    await within(broker.when_up())
+    await eventually(lambda: broker.inbox._readers[0][0].is_up)
+    # The first goes on as a master for whoever is there already, and lets nobody in any more.
+    second.client().replicaof("NO", "ONE")
+    first.client().config_set("requirepass", "secret")
+    broker._commands.drop()
+    await within(broker.when_up())
+    await eventually(lambda: broker.inbox._readers[0][0].is_up)
+    second.client().rpush(KEYS.inbox("n"), b"1")
+    await eventually(lambda: got == [b"1"])
+    assert lines(said, f"the master is at 127.0.0.1:{second.port} now")
+
+
+def named(server):
+    """What a Sentinel says whose master is `server`."""
+    port = str(server.port).encode()
+    return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n" % (len(port), port)
+
+
+def sentinel_url(fake):
+    return fake.url.replace("redis://", "sentinel://").replace("/0", "/name")
+
+
+async def test_a_master_that_sentinels_have_replaced_is_left(broker_at, own_valkey, fake, said):
+    """It goes on without knowing it, as one that only the Sentinels have lost."""
+    first, second = own_valkey(), own_valkey()
+    fake.answers["SENTINEL"] = named(first)
+    broker = broker_at(sentinel_url(fake))
+    got = []
+    broker.inbox.open("n", got.extend)
+    broker.start()
+    await within(broker.when_up())
+    fake.answers["SENTINEL"] = named(second)
+    await eventually(lambda: lines(said, f"the master is at 127.0.0.1:{second.port}"))
+    await within(broker.when_up())
+    assert await broker.queues.push("q", [ONE]) == 1
+    assert (first.client().llen("resque:queue:q"), second.client().llen("resque:queue:q")) == (0, 1)
+    second.client().rpush(KEYS.inbox("n"), b"1")
+    await eventually(lambda: got == [b"1"])
+    # Without Sentinels it goes on, and says so.
+    fake.answers["SENTINEL"] = b"*-1\r\n"
+    await eventually(lambda: lines(said, "it knows none of that name"))
+    assert broker.is_up
+
+
+async def test_stop_while_sentinels_are_asked(connection_to, fake):
+    fake.answers["SENTINEL"] = None
+    before = left()
+    link = connection_to(sentinel_url(fake))
+    link.start()
+    await eventually(lambda: any(command[0] == b"SENTINEL" for command in fake.seen))
+    await stops_clean(link, ({*before[0], *left()[0]} - ours(), before[1]))

@@ -4,12 +4,16 @@ import pytest
 import pytest_twisted
 import redis
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.internet.threads import deferToThread
 
 from queuerelay.broker.redis import connection
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.errors import Refused
 from queuerelay.wire import url
+from queuerelay.wire.keys import Keys
 from queuerelay.wire.storage import Storage
+from queuerelay.worker.link import Link, Outage
+from queuerelay.worker.master import MasterFinder
 from tests.helpers.acl import users
 from tests.helpers.certificates import Authority
 from tests.integration.broker.doubles import Proxy
@@ -266,6 +270,39 @@ async def test_a_certificate_for_another_host_is_refused(authority, tls_front, b
     broker = broker_at(tls_url(front, ca=authority.ca))
     await is_told(said, "TLS: the certificate is for another host")
     assert not broker.is_up
+
+
+def linked(address):
+    """A worker's connection."""
+    master = MasterFinder(url.parse(address), keys=Keys())
+    return Link(master, role="main", outage=Outage(), timeout=10.0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_worker_over_tls(authority, tls_front, host):
+    link = linked(tls_url(tls_front(authority.issue(host)), host, authority.ca))
+    assert await deferToThread(link.send, ("ECHO", "x")) == [b"x"]
+    link.close()
+
+
+async def test_a_worker_refuses_a_certificate_for_another_host(authority, tls_front, monkeypatch):
+    # What redis-py 5 does unless told.
+    plain = redis.SSLConnection.__init__
+
+    def of_version_5(self, *args, ssl_check_hostname=False, **kwargs):
+        plain(self, *args, ssl_check_hostname=ssl_check_hostname, **kwargs)
+
+    monkeypatch.setattr(redis.SSLConnection, "__init__", of_version_5)
+    link = linked(tls_url(tls_front(authority.issue("elsewhere.example")), ca=authority.ca))
+    with pytest.raises(redis.RedisError, match=r"certificate verify failed: (IP|Host)"):
+        await deferToThread(link.send, ("PING",))
+
+
+async def test_a_worker_refuses_a_certificate_of_somebody_else(authority, tls_front, tmp_path):
+    other = Authority(tmp_path, "other")
+    link = linked(tls_url(tls_front(other.issue("127.0.0.1")), ca=authority.ca))
+    with pytest.raises(redis.RedisError, match="certificate verify failed"):
+        await deferToThread(link.send, ("PING",))
 
 
 async def test_tls_to_a_plain_server(fresh_valkey, broker_at, said, authority):

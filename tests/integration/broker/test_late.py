@@ -5,7 +5,7 @@ import contextlib
 import pytest
 from twisted.internet.defer import Deferred
 
-from queuerelay.errors import NotConnected
+from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.wire.commands import FENCE_LIFE
 from tests.integration.broker.doubles import between
 from tests.unit.broker.contract import KEYS, ONE, TWO, eventually, raises, turns, within
@@ -101,3 +101,40 @@ async def test_pushes_over_many_lost_connections_are_told_rightly(broker, proxy,
     (fence,) = client.keys(KEYS.fence("*"))
     assert client.hlen(fence) <= 4
     assert 0 < client.ttl(fence) <= FENCE_LIFE
+
+
+@pytest.mark.parametrize("how", ["another address", "the same address", "without INFO"])
+async def test_what_a_new_master_does_not_know_may_have_been_done(
+    own_valkey, proxy_to, broker_at, soon, how
+):
+    """Its fence came to the replica, and the note of the last push did not."""
+    options = ("--rename-command", "INFO", "") if how == "without INFO" else ()
+    first = own_valkey("--repl-diskless-sync-delay", "0", *options)
+    second = own_valkey(*options, "--replicaof", "127.0.0.1", str(first.port))
+    proxy = proxy_to(first)
+    address = proxy.url
+    if how != "the same address":
+        address = proxy.url.replace("/0", f",127.0.0.1:{second.port}/0")
+    broker = broker_at(address)
+    broker.start()
+    await within(broker.when_up())
+    assert await broker.queues.push("q", [ONE]) == 1
+    await eventually(lambda: second.client().lrange("resque:queue:q", 0, -1) == [ONE])
+    second.client().replicaof("NO", "ONE")
+    proxy.mute = True
+    pushing = broker.queues.push("q", [TWO])
+    await eventually(lambda: first.client().llen("resque:queue:q") == 2)
+    first.kill()
+    proxy.mute = False
+    if how == "the same address":
+        proxy._target = second.port
+    # Somebody may have worked on it at the old one.
+    with pytest.raises(ConnectionDropped, match="another server has taken over"):
+        await within(pushing)
+    assert second.client().lrange("resque:queue:q", 0, -1) == [ONE]
+    # From then on it is as ever.
+    proxy.cut_all()
+    second.client().client_kill_filter(_type="normal", skipme=True)
+    await eventually(lambda: not broker.is_up)
+    await within(broker.when_up())
+    assert await broker.queues.push("q", [ONE]) == 2

@@ -40,6 +40,15 @@ def test_nothing_asked_for() -> None:
     assert prefix("/bin/true", limits=ProcessLimits()) == ()
 
 
+@pytest.mark.parametrize("umask", [0, 0o027, 0o077])
+def test_umask(tmp_path: Path, umask: int) -> None:
+    code = "import os, sys; print(oct(os.umask(0)), os.getcwd(), sys.argv[1:])"
+    command = [sys.executable, "-I", "-S", "-c", code, "", "$0", "a b"]
+    before = prefix(sys.executable, directory=str(tmp_path), umask=umask)
+    assert run([*before, *command]).stdout.decode() == f"{oct(umask)} {tmp_path} {command[5:]}\n"
+    assert run([*before, "/no/such/program"]).returncode == 127
+
+
 def test_directory(tmp_path: Path) -> None:
     folder = tmp_path / "a 'b' $(c) -d"
     folder.mkdir()

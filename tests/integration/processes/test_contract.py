@@ -1,10 +1,12 @@
 """Real processes: one contract for Twisted's `spawnProcess`, ours, and its ways."""
 
+import contextlib
 import errno
 import json
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from twisted.internet import reactor, task
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 
-from queuerelay.processes import pipes
-from queuerelay.processes.spawner import supported
+from queuerelay.processes import pipes, spawner
+from queuerelay.processes.heritage import HERITAGE, Heritage
+from queuerelay.processes.spawner import Spawner, supported
 from tests.helpers.processes import alive
 from tests.helpers.waiting import until
 from tests.integration.processes.processes import (
@@ -551,3 +554,66 @@ async def test_next_is_started_when_one_ends(processes: Any) -> None:
         begin()
     await soon(done)
     assert set(outputs) == {b"hello\nworld\n"}
+
+
+# What the daemon has changed for itself
+
+
+@pytest.fixture
+def heritage() -> Iterator[Heritage]:
+    """What processes inherit; at the end limit and umask are as they were."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    umask = os.umask(0o022)
+    yield HERITAGE
+    HERITAGE.forget()
+    os.umask(umask)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def test_limit_and_umask_of_the_daemons_start(processes: Any, heritage: Heritage) -> None:
+    if processes is reactor:
+        # Nobody but the spawner knows of it.
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (700, hard))
+    heritage.raise_open_files()
+    heritage.keep_umask(0o027)
+    os.umask(0o077)
+    for _ in range(2):
+        recorder, _ = await run(processes, sh("ulimit -S -n; ulimit -H -n; umask"))
+        shown = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+        assert recorder.output().decode().split() == ["700", shown, "0027"]
+    # It is ours again after a start, and after one that fails.
+    with contextlib.suppress(OSError):
+        await run(processes, ["/no/such/program"])
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    assert os.umask(0o022) == 0o077
+
+
+async def test_what_was_not_changed_is_inherited(processes: Any, heritage: Heritage) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (650, hard))
+    os.umask(0o031)
+    recorder, _ = await run(processes, sh("ulimit -S -n; umask"))
+    assert recorder.output().decode().split() == ["650", "0031"]
+
+
+async def test_more_open_files_than_the_limit_of_processes(
+    monkeypatch: pytest.MonkeyPatch, heritage: Heritage
+) -> None:
+    """Nothing of ours is left open in a script, in Twisted's way of starting either."""
+    monkeypatch.setattr(spawner, "supported", lambda: False)
+    one = Spawner(reactor=reactor)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    heritage.raise_open_files()
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(500)]
+    try:
+        for fd in held:
+            os.set_inheritable(fd, True)
+        recorder, _ = await run(one, python(LIST_FDS))
+    finally:
+        for fd in held:
+            os.close(fd)
+    assert recorder.output() == b"[0, 1, 2, 3]\n"
+    await one.stop()

@@ -173,6 +173,26 @@ class PoolContract:
         assert {one.since for one in taken} == {one.since for one in claims}
         assert {one.holder for one in taken} == {"host:1"}
 
+    async def test_leases_that_have_expired_just_now_may_be_left(self, bench):
+        broker = await bench.up()
+        await self.claimed(broker, ONE, lease=0.01)
+        await self.claimed(broker, TWO, lease=0.01, queue="r")
+        await eventually(lambda: broker.leases.reap("r", lease=LONG))
+        assert await broker.leases.reap("q", lease=LONG, overdue=LONG) == []
+        (claim,) = await eventually(lambda: broker.leases.reap("q", lease=LONG, overdue=0.02))
+        assert claim.message == ONE
+
+    async def test_queues_with_messages_in_flight_or_delayed(self, bench):
+        broker = await bench.up()
+        assert await broker.nodes.unsettled() == []
+        (one,) = await self.claimed(broker, ONE, queue="in flight")
+        (two,) = await self.claimed(broker, TWO, queue="later")
+        await broker.queues.push("waits", [THREE])
+        await broker.delayed.delay(two, TWO, seconds=LONG)
+        assert await broker.nodes.unsettled() == ["in flight", "later"]
+        await broker.leases.ack(one)
+        assert await broker.nodes.unsettled() == ["later"]
+
     async def test_two_pools_get_different_messages(self, bench):
         one, two = await bench.up(), await bench.up()
         await one.queues.push("q", [b"%d" % i for i in range(100)])

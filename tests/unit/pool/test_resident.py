@@ -1,6 +1,8 @@
 """Resident workers, on a `Clock` and processes that do what the test says."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from twisted.internet.task import Clock
@@ -499,6 +501,19 @@ def test_memory_is_read_from_the_system():
 
     assert _resident_memory(os.getpid()) > MiB
     assert _resident_memory(2**31 - 1) == 0
+
+
+def test_of_a_parent_and_its_child_the_larger_counts():
+    from queuerelay.pool.resident import _resident_memory
+
+    script = "import sys; kept = bytearray(b'x' * 2**26); print(flush=True); sys.stdin.read()"
+    parent = f"'{sys.executable}' -c \"{script}\"; :"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        assert _resident_memory(process.pid) > 2**26
+        process.stdin.close()
 
 
 # Size

@@ -190,7 +190,6 @@ class Stage:
             self.broker,
             prefix="queuerelay:",
             clock=self.clock,
-            wall_clock=self.clock.seconds,
         )
         self.front = Front(
             self.relay,

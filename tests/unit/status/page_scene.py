@@ -140,6 +140,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
         version=t("1.0"),
         beat_age=1.0,
         stale=False,
+        skew=-2.5,
         draining=False,
         loops=(LoopStatus(name=t("reap"), age=99.0, stale=True),),
         local=False,

@@ -22,6 +22,7 @@ SHOWN = {
     RelayNode: {
         **{name: ("nodes", name) for name in ("id", "role", "version", "host", "pid")},
         "draining": ("nodes", "draining"),
+        "skew": ("nodes", "skew"),
         "loops": ("nodes", "loops"),
         "held": ("held", "count"),
         "held_bytes": ("held", "bytes"),
@@ -39,6 +40,7 @@ SHOWN = {
     PoolNode: {
         **{name: ("nodes", name) for name in ("id", "role", "version", "host", "pid")},
         "draining": ("nodes", "draining"),
+        "skew": ("nodes", "skew"),
         "loops": ("nodes", "loops"),
         "pools": ("pools", "name"),
     },
@@ -55,7 +57,7 @@ SHOWN = {
 }
 #: What is published and not shown as it is, and why.
 NOT_SHOWN = {
-    (RelayNode, "at"): "clocks of hosts differ; the age of the beat is by Redis' clock",
+    (RelayNode, "at"): "the age of the beat says it, by Redis' own clock",
     (PoolNode, "at"): "as of a relay",
     (RelayNode, "uptime"): "tells the ledger whether what a new node has counted is new",
     (PoolNode, "uptime"): "as of a relay",

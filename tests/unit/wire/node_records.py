@@ -27,6 +27,7 @@ COMMON = {
     "host": "alpha",
     "pid": 7,
     "at": 1_790_000_000.5,
+    "skew": -2.5,
     "uptime": 12.5,
     "draining": True,
     "loops": (LoopAge("beat", 0.5, 20.0),),

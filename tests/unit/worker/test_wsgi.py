@@ -30,6 +30,10 @@ class Out:
         self.parts = []
         #: What was streamed when the client left; None for never.
         self.leaves_after = None
+        self.looks = 0
+
+    def look(self):
+        self.looks += 1
 
     def begin(self, status, headers, data):
         assert not self.begun
@@ -629,3 +633,19 @@ def test_a_reply_may_carry_its_timing():
     assert b'"timing":{"wait":0.25,"run":1.5}' in raw
     assert decode_reply(raw).status == 200
     assert b"timing" not in encode_reply(node_id="n")
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_an_empty_block_looks_for_the_client(written):
+    out = Out()
+
+    def app(environ, start_response):
+        write = start_response(*OK)
+        if written:
+            write(b"")
+        yield b""
+        yield b"body"
+        yield b""
+
+    assert answer(app, out=out).body == b"body"
+    assert out.looks == 2 + written
