@@ -55,6 +55,8 @@ from queuerelay.processes.watch import Watch
 #: Descriptors above which a process is started by the launcher: with so many open a start costs
 #: a tenth more than with few.
 CROWDED: Final = 512
+#: What a Python may need to start at all.
+_FOR_HELPERS: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 
 def supported() -> bool:
@@ -226,7 +228,9 @@ class Spawner:
         args: Sequence[str],
         child_fds: Mapping[int, int | str],
     ) -> IGroupTransport:
-        return self._spawn(protocol, executable, args, None, Ends(child_fds), guarded=False)
+        # What it does not need it does not have: others of our user can read it there.
+        env = {name: os.environ[name] for name in _FOR_HELPERS if name in os.environ}
+        return self._spawn(protocol, executable, args, env, Ends(child_fds), guarded=False)
 
     def _own(self) -> Mapping[str, Any]:
         """The arguments that give a process its group; decided at the first start, as a daemon."""
