@@ -154,6 +154,11 @@ class PoolConfig:
     weights: tuple[float, ...] = ()
     #: File mode creation mask of the scripts, None for the one that the daemon was started with.
     umask: int | None = None
+    #: User and group that scripts run as, names or numbers; None for the daemon's.
+    user: str | None = None
+    group: str | None = None
+    #: Whether scripts can get no rights by running a program (setuid, sudo).
+    no_new_privs: bool = True
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
     #: Seconds of processor time of one process.

@@ -302,6 +302,19 @@ def exits(value: object, name: str) -> dict[int, Outcome]:
     return found
 
 
+#: A user or a group (useradd(8)), or its number.
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+
+
+def account(value: object, name: str) -> str:
+    """The name or the number of a user or a group; whether there is one shows at the start."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 - 1:
+        return str(value)
+    if isinstance(value, str) and _ACCOUNT.fullmatch(value):
+        return value
+    raise ConfigError.of(name, value, "the name or the number of a user or a group")
+
+
 def umask(value: object, name: str) -> int:
     """An octal text; a number of TOML would be decimal, and not what was meant."""
     if not isinstance(value, str) or re.fullmatch(r"0?[0-7]{3}", value, re.ASCII) is None:

@@ -5,8 +5,8 @@ Imports go one way::
     guardian, launcher                            (programs of their own: they import none of ours)
     interfaces, ends, confine, heritage, watch
     watch  <-  pipes  <-  transport  <-  ownchild, launched
-    guardian  <-  strays, guarded, launched
-    strays  <-  transport
+    guardian  <-  escapees, guarded, launched
+    escapees  <-  transport
     launched, guarded  <-  link  <-  launchers  <-  spawner
 
 `spawner` is the way in: a `Spawner` provides `interfaces.IProcesses`, and what it starts provides
@@ -38,7 +38,7 @@ Modules::
     ownchild     a process that is our own child: its pidfd, its status
     guarded      process groups, and the guardian that ends them when we are killed
     guardian     the guardian's program
-    strays       what scripts let go of, found by a mark
+    escapees       what scripts let go of, found by a mark
     orphans      what becomes ours where we are process 1
     launchers    a launcher where one is needed, and when another one comes
     link         the link to one launcher

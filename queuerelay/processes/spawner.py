@@ -13,7 +13,7 @@ for a `path`, uid or gid. Here:
 3. A pidfd tells of its end, not SIGCHLD, and exactly this process is waited for: Twisted's own
    processes in the same reactor are not touched, nor does Twisted touch ours.
 4. When the daemon dies, however it dies, a guardian kills all groups (`guardian`), or their
-   launcher does. What has left its group is found by a mark in its environment (`strays`).
+   launcher does. What has left its group is found by a mark in its environment (`escapees`).
 5. Whatever fails, `spawnProcess` raises at once and leaves no descriptor and no process behind.
 6. A process has the limit of open files and the umask of the daemon's start (`heritage`).
 7. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
@@ -42,19 +42,21 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements, implementer
 
 from queuerelay.processes.ends import STANDARD, Ends
+from queuerelay.processes.escapees import VARIABLE, Escapees, Marks
 from queuerelay.processes.guarded import Groups
 from queuerelay.processes.heritage import HERITAGE
 from queuerelay.processes.interfaces import IGroupTransport, IProcesses, ISpawnReactor
 from queuerelay.processes.launchers import Launchers
 from queuerelay.processes.orphans import Orphans
 from queuerelay.processes.ownchild import OwnChild
-from queuerelay.processes.strays import VARIABLE, Marks, Strays
 from queuerelay.processes.transport import SpawnedProcess, signal_number
 from queuerelay.processes.watch import Watch
 
 #: Descriptors above which a process is started by the launcher: with so many open a start costs
 #: a tenth more than with few.
 CROWDED: Final = 512
+#: What a Python may need to start at all.
+_FOR_HELPERS: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 
 def supported() -> bool:
@@ -109,7 +111,7 @@ class Spawner:
         self._children: set[int] = set()
         self._orphans = Orphans(lambda: self._children)
         self._marks = Marks()
-        self._strays = Strays(reactor)
+        self._escapees = Escapees(reactor)
         self._groups = Groups(self._start_helper, clock=reactor, mark=self._marks.daemon)
         self._launchers = Launchers(
             self._start_helper, reactor, self._watch, session=lambda: "setsid" in self._own()
@@ -150,7 +152,7 @@ class Spawner:
         """End guardian and launcher; fires when they are gone. The processes are their owners' to
         end first: what was launched and still lives is killed.
         """
-        self._strays.flush()
+        self._escapees.flush()
         return gatherResults([self._groups.stop(), self._launchers.stop()]).addCallback(
             lambda _: None
         )
@@ -215,7 +217,7 @@ class Spawner:
         if max(ends.ours.values()) >= CROWDED:
             process = self._launchers.launch(protocol, executable, args, marked, ends)
             if process is not None:
-                process.stray(self._strays, mark)
+                process.mark(self._escapees, mark)
                 return process
         return self._spawn(protocol, executable, args, marked, ends, mark=mark)
 
@@ -226,7 +228,9 @@ class Spawner:
         args: Sequence[str],
         child_fds: Mapping[int, int | str],
     ) -> IGroupTransport:
-        return self._spawn(protocol, executable, args, None, Ends(child_fds), guarded=False)
+        # What it does not need it does not have: others of our user can read it there.
+        env = {name: os.environ[name] for name in _FOR_HELPERS if name in os.environ}
+        return self._spawn(protocol, executable, args, env, Ends(child_fds), guarded=False)
 
     def _own(self) -> Mapping[str, Any]:
         """The arguments that give a process its group; decided at the first start, as a daemon."""
@@ -284,7 +288,7 @@ class Spawner:
             inputs=ends.inputs,
         )
         if mark is not None:
-            process.stray(self._strays, mark)
+            process.mark(self._escapees, mark)
         process.begin()
         return process
 

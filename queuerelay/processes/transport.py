@@ -21,9 +21,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from queuerelay.processes.escapees import Escapees
 from queuerelay.processes.interfaces import IGroupTransport, ISpawnReactor
 from queuerelay.processes.pipes import Input, Output
-from queuerelay.processes.strays import Strays
 from queuerelay.processes.watch import Watch
 
 _SIGNALS: Final = signal.valid_signals()
@@ -114,7 +114,7 @@ class SpawnedProcess:
         # None when its number is free.
         self._handle: Handle | None = handle
         self._reason: Failure | None = None
-        self._strays: Strays | None = None
+        self._escapees: Escapees | None = None
         self._mark = b""
         #: Whether its group was told to end, and so all that it started.
         self._told = False
@@ -132,9 +132,9 @@ class SpawnedProcess:
             return None
         return self._handle.pid
 
-    def stray(self, strays: Strays, mark: bytes) -> None:
+    def mark(self, escapees: Escapees, mark: bytes) -> None:
         """Have what the process lets go of known by `mark`."""
-        self._strays, self._mark = strays, mark
+        self._escapees, self._mark = escapees, mark
 
     def begin(self) -> None:
         """Watch the process, and tell the protocol.
@@ -219,15 +219,15 @@ class SpawnedProcess:
         if handle is not None:
             if self._told:
                 # What has not ended by now never will.
-                self._tell_strays(handle, signal.SIGKILL)
+                self._tell_escapees(handle, signal.SIGKILL)
             handle.free()
 
-    def _tell_strays(self, handle: Handle, number: int) -> None:
-        if self._strays is not None and number:
+    def _tell_escapees(self, handle: Handle, number: int) -> None:
+        if self._escapees is not None and number:
             self._told = True
             # A number that was reaped may be somebody else's.
             script = handle.pid if self._reason is None else None
-            self._strays.signal(self._mark, script or 0, number)
+            self._escapees.signal(self._mark, script or 0, number)
 
     # IGroupTransport
 
@@ -246,7 +246,7 @@ class SpawnedProcess:
         number = signal_number(signalID)
         if self._handle is None:
             raise ProcessExitedAlready
-        self._tell_strays(self._handle, number)
+        self._tell_escapees(self._handle, number)
         try:
             self._handle.signal_group(number)
         except ProcessLookupError:

@@ -38,7 +38,7 @@ class Marks:
         return b"%s-%d" % (self._beginning, self._last)
 
 
-class Strays:
+class Escapees:
     """Signals what has one of the marks and is in no group of its script's."""
 
     def __init__(self, clock: IReactorTime) -> None:
