@@ -275,6 +275,14 @@ class StrictChannel(KeepingChannel):
         # It may not have read the answer before this one.
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
 
+    def break_off(self) -> None:
+        """End in the middle of an answer whose client can tell that; what was written goes out."""
+        if self._waitingForTransport:
+            # It takes nothing, or not enough.
+            self.abort()
+        else:
+            self._linger(LINGER)
+
     def _refuse_head(self, refusal: Refusal) -> None:
         """Answer a request whose head is wrong, so that nothing of it can be relied on."""
         if self.deaf:

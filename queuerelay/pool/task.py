@@ -272,7 +272,7 @@ def refusal(work: Work, status: int, text: str) -> OutgoingReply | None:
         reply=encode_reply(
             node_id=_node_id(work),
             status=status,
-            headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
+            headers=[("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
             body=f"{text}\n".encode(),
             problem=_PROBLEMS.get(status),
         ),

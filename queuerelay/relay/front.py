@@ -154,17 +154,17 @@ class Front(http.HTTPFactory):
         if not dated:
             parts.append(self._date_line())
         if not served:
-            parts.append(b"server: queuerelay\r\n")
-        parts.append(b"x-request-id: %b\r\n" % id)
+            parts.append(b"Server: queuerelay\r\n")
+        parts.append(b"X-Request-Id: %b\r\n" % id)
         if close:
-            parts.append(b"connection: close\r\n\r\n")
+            parts.append(b"Connection: close\r\n\r\n")
         else:
-            parts.append(b"connection: keep-alive\r\n\r\n" if old else b"\r\n")
+            parts.append(b"Connection: keep-alive\r\n\r\n" if old else b"\r\n")
         return b"".join(parts)
 
     def _date_line(self) -> bytes:
         now = int(self._wall_clock())
         if now != self._date_at:
             self._date_at = now
-            self._date = b"date: %b\r\n" % http.datetimeToString(now)
+            self._date = b"Date: %b\r\n" % http.datetimeToString(now)
         return self._date

@@ -255,7 +255,7 @@ class FrontRequest(Answering):
         self, framing: Framing, status: int, fields: Fields, body: bytes, *, last: bool
     ) -> None:
         if framing.chunked:
-            fields = [*fields, (b"transfer-encoding", b"chunked")]
+            fields = [*fields, (b"Transfer-Encoding", b"chunked")]
         elif framing.until_close:
             self.channel.persistent = False
         self._status = status
@@ -269,8 +269,15 @@ class FrontRequest(Answering):
 
     def _cut(self) -> None:
         self.aborted = True
-        if self.channel is not None:
-            self.channel.abort()
+        channel, framing = self.channel, self._framing
+        if channel is None:
+            return
+        if framing is None or framing.until_close:
+            # An end would be that of the answer.
+            channel.abort()
+        else:
+            self._log_access("aborted")
+            channel.break_off()
 
     def _log_access(self, end: str) -> None:
         log = self._home.access_log

@@ -171,7 +171,7 @@ def _refusal(node_id: str, status: int, text: bytes, problem: str) -> bytes:
     return encode_reply(
         node_id=node_id,
         status=status,
-        headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
+        headers=[("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
         body=text,
         problem=problem,
     )

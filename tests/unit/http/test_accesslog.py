@@ -257,7 +257,7 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     id = stage.take()["node_id"]
     stage.push_reply(b'{"node_id":"%b","status":201,"body":"abc","more":true}' % id.encode())
     stage.push_reply(b'{"node_id":"%b","more":7}' % id.encode())
-    assert cut.wire.aborted
+    assert cut.wire.cut
     for number in range(3):
         stage.connect().send(request("GET", f"/full/{number}"))
     stage.take()

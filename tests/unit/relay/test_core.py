@@ -505,7 +505,7 @@ def test_the_seeds_worker_is_answered_from_the_legacy_list(make_stage):
     stage.turn()
     (reply,) = client.told
     assert reply.status == 200
-    assert reply.headers == ((b"content-type", b"text/plain; charset=utf-8"),)
+    assert reply.headers == ((b"Content-Type", b"text/plain; charset=utf-8"),)
     assert reply.body == b"caf\xc3\xa9 \xff\x00 100% %"
     assert stage.broker.store.items("responses") == []
 

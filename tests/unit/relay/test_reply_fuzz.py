@@ -183,10 +183,10 @@ def test_any_reply_is_exactly_one_response(stage, seen, logged_failures, method,
     else:
         for raw in raws:
             stage.push_reply(raw)
-    aborted = connection.wire.aborted
+    aborted = connection.wire.cut
     if not aborted and stage.relay.snapshot().streaming:
         stage.push_reply(json.dumps({"node_id": id, "status": 500}).encode())
-        aborted = connection.wire.aborted
+        aborted = connection.wire.cut
         assert aborted
     assert stage.relay.snapshot().held == 0
     if aborted:
