@@ -185,6 +185,14 @@ class TooManyConnections(Refusal):
     retry_after = 5
 
 
+class ClientShare(Refusal):
+    """this client has more than its share, and others wait"""
+
+    status = 429
+    reason = "client-share"
+    retry_after = 5
+
+
 class TooManyHeld(Refusal):
     """too many requests are waiting"""
 

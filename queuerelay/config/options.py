@@ -79,6 +79,14 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="client-share",
+        help="Which part of all of that one client may have once there is no room; 1 for any",
+        type=float,
+        check=values.part,
+        unit="part",
+        limit=True,
+    ),
+    Option(
         name="max-body",
         help="How large the body of one request may be",
         type=int,

@@ -61,6 +61,8 @@ class RelayConfig:
     max_held: int = 10_000
     #: Bytes held at a time, messages as they go to the queue.
     max_held_bytes: int = 256 * MiB
+    #: Part of the requests, bytes and connections that one client may have where others find none.
+    client_share: float = 0.1
     #: Bytes of one request's body.
     max_body: int = 16 * MiB
     #: Bytes of one reply, as it comes from its worker.

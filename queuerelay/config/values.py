@@ -74,6 +74,11 @@ def seconds(lowest: float, highest: float) -> Check:
     return check
 
 
+def part(value: object, name: str) -> float:
+    """A part of a whole."""
+    return float(_number(value, name, "a part from 0.001 to 1", 0.001, 1))
+
+
 def whole(unit: str, lowest: int, highest: int) -> Check:
     """A whole number of `unit` in this range."""
     expected = f"a whole number of {unit} from {lowest} to {highest}"

@@ -10,9 +10,12 @@ Invariants:
    blank gets into a field that is not quoted.
 2. Lines wait in memory until `FLUSH_BYTES` or one second, and never more than `BUFFER_BYTES`: where
    the disk does not keep up, lines are dropped and counted, and requests go on.
-3. A line is whole in one file, whenever that is renamed and `reopen` is called.
+3. Of a line that a full disk cut nothing stays in the file, and each line that is not in it counts
+   once as lost.
+4. A line is whole in one file, whenever that is renamed and `reopen` is called.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,9 +193,11 @@ class AccessLog:
                 self._failing = True
                 self._log.warn("the access log cannot be written: {reason}", reason=str(error))
             return
-        rest = waiting[written:]
         if written:
-            self._torn = waiting[written - 1 : written] != b"\n"
+            whole = waiting.rfind(b"\n", 0, written) + 1
+            self._torn = whole != written and not self._take_back(written - whole)
+            written = written if self._torn else whole
+        rest = waiting[written:]
         self._lines = [rest] if rest else []
         self._size = len(rest)
         if self._failing and not rest:
@@ -202,14 +207,24 @@ class AccessLog:
                 dropped=self.dropped,
             )
 
+    def _take_back(self, size: int) -> bool:
+        """Take the last `size` bytes out of the file; False where it is none that lets us."""
+        assert self._file is not None
+        try:
+            file = self._file.fileno()
+            os.ftruncate(file, os.fstat(file).st_size - size)
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         """Write the rest, and close the file."""
         self.flush()
-        if self.dropped or self._lines:
+        self.dropped += sum([line.count(b"\n") for line in self._lines])
+        self._lines, self._size = [], 0
+        if self.dropped:
             self._log.warn(
-                "the access log is not complete: {dropped} lines were dropped, {size} bytes lost",
-                dropped=self.dropped,
-                size=self._size,
+                "the access log is not complete: {dropped} lines were lost", dropped=self.dropped
             )
         if self._file is not None:
             self._file.close()

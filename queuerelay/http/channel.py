@@ -31,7 +31,6 @@ from queuerelay.errors import (
     BodyTooLarge,
     Refusal,
     RequestTimeout,
-    TooManyConnections,
 )
 from queuerelay.http.chunked import ChunkedDecoder
 from queuerelay.http.connections import Connections
@@ -91,9 +90,7 @@ class StrictChannel(KeepingChannel):
         super().connectionMade()
         connections: Connections = self.factory.connections
         connections.add(self)
-        if connections.full:
-            self._refuse_head(TooManyConnections())
-        else:
+        if self._take_place(connections):
             self.due = connections.seconds() + connections.limits.idle
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -101,7 +98,7 @@ class StrictChannel(KeepingChannel):
         self.deaf = True
         self._pending = b""
         self._reader = None
-        self._count()
+        self._let_go()
         super().connectionLost(reason)
         self.factory.connections.left(self)
 
@@ -352,8 +349,7 @@ class StrictChannel(KeepingChannel):
         self.deaf = True
         self._pending = b""
         self._reader = self._decoder = None
-        if self._kept:
-            self._count()
+        self._let_go()
 
     def abort(self) -> None:
         """Close at once, whatever has not been sent."""

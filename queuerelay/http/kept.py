@@ -5,9 +5,14 @@ Invariant: an unfinished head and what was sent behind a request that waits coun
 `Connections.kept`, from the segment that brought them on until they are used or thrown away.
 """
 
-from queuerelay.errors import Refusal, TooManyHeld
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+
+from queuerelay.errors import ClientShare, Refusal, TooManyConnections, TooManyHeld
 from queuerelay.http.half_closed import HalfCloseableChannel
 from queuerelay.http.head import HeadReader
+from queuerelay.http.shares import client_of
 
 
 class KeepingChannel(HalfCloseableChannel):
@@ -21,11 +26,52 @@ class KeepingChannel(HalfCloseableChannel):
     _kept = 0
     _dropped = False
 
+    #: Whose connection it is, as `Connections.count` has it.
+    _address = ""
+
     # What a subclass has to say
+
+    def address(self) -> str:
+        """Whose connection it is: "" where it is nobody's alone."""
+        peer = self.transport.getPeer()
+        return client_of(peer.host) if isinstance(peer, IPv4Address | IPv6Address) else ""
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether no request waits for its answer here, and none is being answered."""
+        return not (self._handlingRequest or self._waitingForTransport or self.deaf)
+
+    def give_way(self) -> None:
+        """Tell the client that another one gets its place, and close."""
+        if self.requests:
+            self.answer_early(self.requests[-1], ClientShare())
+        else:
+            self._refuse_head(ClientShare())
+
+    def _take_place(self, connections: Any) -> bool:
+        """Be one of the connections; False where there is no room, and the client was told so."""
+        address = self.address()
+        if connections.full and not connections.make_room(address):
+            much = connections.too_much(address)
+            self._refuse_head(ClientShare() if much else TooManyConnections())
+            return False
+        self._address = address
+        connections.count(self, address)
+        return True
+
+    def _let_go(self) -> None:
+        """Keep nothing, and no place: the connection ends."""
+        if self._kept:
+            self._count()
+        self.factory.connections.uncount(self, self._address)
 
     def crowded(self) -> bool:
         """Whether there is no room for what connections keep."""
         return False
+
+    def answer_early(self, request: Any, refusal: Refusal) -> None:
+        """Answer a request whose body is not read any further."""
+        raise NotImplementedError
 
     def _refuse_head(self, refusal: Refusal) -> None:
         """Answer a request whose head is not read any further."""

@@ -55,6 +55,11 @@ class FrontChannel(StrictChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive and not self.factory.draining
 
+    def address(self) -> str:
+        """Whose connection it is: a trusted proxy's is not one client's."""
+        address = super().address()
+        return "" if address and self.factory.relay.trust.judge(address)[1] else address
+
     def crowded(self) -> bool:
         """Whether there is no room for what connections keep."""
         return self.factory.relay.budget.room < 0

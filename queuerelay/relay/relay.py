@@ -14,6 +14,7 @@ Invariants:
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -29,6 +30,7 @@ from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
+    ClientShare,
     Draining,
     NoReply,
     NotStarted,
@@ -38,6 +40,7 @@ from queuerelay.errors import (
 )
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.sender import Senders
+from queuerelay.http.shares import Shares, client_of
 from queuerelay.loop import Loop, Watched
 from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.endings import Endings
@@ -86,7 +89,10 @@ class Relay:
         self.trust = Trust(config.trusted_proxies, config.proxy_fields)
         self._routes = Routes(config.routes, config.queue, config.deadline)
         queues = sorted({config.queue, *(route.queue for route in config.routes)})
-        self._table = HeldTable()
+        #: What a place weighs, so that places and bytes are one weight.
+        self._place = max(1, config.max_held_bytes // config.max_held)
+        one = inf if config.client_share == 1 else config.client_share * config.max_held_bytes
+        self._table = HeldTable(Shares(one))
         #: The answers that do not go out in one write.
         self.senders = Senders(stall=config.send_stall)
         #: Bytes that requests and answers may weigh; the front counts on it, too.
@@ -240,8 +246,9 @@ class Relay:
         config, table = self._config, self._table
         if self._endings.draining:
             raise self._endings.not_held(Draining())
-        if len(table) >= config.max_held:
-            raise self._endings.not_held(TooManyHeld(f"{config.max_held} requests, the limit"))
+        address = client_of(remote_addr)
+        if len(table) >= config.max_held and not self._make_room(address, self._place):
+            raise self._no_room(address, f"{config.max_held} requests, the limit")
         # Only a route asks for the host, and most relays have none.
         host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
         queue, patience = self._routes.choose(method, url, host, headers)
@@ -266,11 +273,14 @@ class Relay:
             accepted_at=accepted_at,
             deadline=accepted_at + patience,
         )
-        if len(message) > self.budget.room:
-            raise self._endings.not_held(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
+        weight = self._place + len(message)
+        if len(message) > self.budget.room and not self.make_room(remote_addr, len(message)):
+            raise self._no_room(address, f"{config.max_held_bytes} bytes, the limit")
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
         table.add(held, patience)
+        held.address = address
+        table.shares.add(address, held, weight)
         try:
             self._outbox.add(held)
         except BaseException:
@@ -278,6 +288,29 @@ class Relay:
             self._endings.end(held, HeldState.REFUSED)
             raise
         return held
+
+    def make_room(self, remote_addr: str, size: int) -> bool:
+        """Have room for `size` more bytes of this client; False where there is none."""
+        address = client_of(remote_addr)
+        while size > self.budget.room:
+            if not self._make_room(address, self._place + size):
+                return False
+        return True
+
+    def _make_room(self, address: str, weight: int) -> bool:
+        """End a request of who holds most, for one of `address`; False where nobody is to give."""
+        found = self._table.shares.newest_of_heaviest(address, weight)
+        if found is None:
+            return False
+        queued = found.state is HeldState.QUEUED
+        self._endings.refuse(found, ClientShare("its newest request gives way"))
+        if queued:
+            self._outbox.leave(found)
+        return True
+
+    def _no_room(self, address: str, particulars: str) -> Refusal:
+        much = self._table.shares.too_much(address)
+        return self._endings.not_held((ClientShare if much else TooManyHeld)(particulars))
 
     def gone(self, held: Held) -> None:
         """The client has left; its request is taken off the queue if nobody has started on it."""

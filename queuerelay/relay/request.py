@@ -99,7 +99,7 @@ class FrontRequest(Answering):
     def gotLength(self, length: int | None) -> None:
         """The header section is complete; the body has `length` bytes, None for chunked."""
         self._name()
-        if length and length > self._home.relay.budget.room:
+        if length and length > self._home.relay.budget.room and not self._has_room(length):
             # Else all of it might come before there is too much of it.
             self._refuse_early(TooManyHeld("no room for another body"))
 
@@ -116,7 +116,7 @@ class FrontRequest(Answering):
                 self._body = bytearray(self._body)
             self._body += data
         relay.budget.receiving += len(data)
-        if relay.budget.room < 0:
+        if relay.budget.room < 0 and not self._has_room(0):
             self._refuse_early(TooManyHeld("no room for another body"))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -155,6 +155,10 @@ class FrontRequest(Answering):
         body, self._body = bytes(self._body), b""
         self._home.relay.budget.receiving -= len(body)
         return body
+
+    def _has_room(self, size: int) -> bool:
+        self._learn(self.channel)
+        return self._home.relay.make_room(self.client, size)
 
     def _refuse_early(self, refusal: Refusal) -> None:
         self.channel.answer_early(self, refusal)

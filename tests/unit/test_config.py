@@ -339,6 +339,7 @@ def test_described_limits():
         ("deadline", "0.25 seconds"),
         ("max-held", "10000 requests"),
         ("max-held-bytes", "3072 bytes (3 KiB)"),
+        ("client-share", "0.1 part"),
         ("max-body", "1000 bytes"),
         ("max-reply", "100663296 bytes (96 MiB)"),
         ("max-queue", "50000 messages"),

@@ -126,6 +126,9 @@ class Disk:
         self.tries = 0
         self.written = b""
 
+    def fileno(self):
+        raise OSError("none of which anything can be taken back")
+
     def write(self, data):
         self.tries += 1
         if not self.room:
@@ -168,6 +171,39 @@ def test_promise_6_a_full_disk_costs_lines_not_memory_and_says_so_once(log, log_
         assert disk.written.count(b"\n") == len(lines) + 1
     finally:
         log._file = real
+
+
+def test_promise_6_what_a_full_disk_cut_is_taken_back_and_counted_once(log, path, log_lines):
+    class Full:
+        """A file with room for so many bytes."""
+
+        room = 0
+
+        def __init__(self, file):
+            self.file, self.fileno, self.close = file, file.fileno, file.close
+
+        def write(self, data):
+            if not self.room:
+                raise OSError("No space left on device")
+            written = self.file.write(data[: self.room])
+            self.room -= written
+            return written
+
+    full = log._file = Full(log._file)
+    for number in range(5):
+        log.add(entry(id=b"%d" % number))
+    line = len(log._lines[0])
+    full.room = line * 5 // 2
+    log.flush()
+    assert [line[13] for line in lines(path)] == [b"0", b"1"]
+    full.room = line + 1
+    log.flush()
+    full.room = 0
+    log.close()
+    assert [line[13] for line in lines(path)] == [b"0", b"1", b"2"]
+    assert path.read_bytes().endswith(b"\n")
+    assert log.dropped == 2
+    assert [line for line in log_lines() if "not complete: 2 lines were lost" in line]
 
 
 def test_what_is_left_at_the_end_is_told(log, log_lines):
