@@ -200,7 +200,9 @@ class ListeningRelay(RelayPart):
     def __init__(self, config: Config, broker: Broker, *, reactor: Any) -> None:
         super().__init__(config, broker, reactor=reactor)
         self._config = config
-        self._listeners = Listeners(config.relay, self.relay, reactor=reactor)
+        self._listeners = Listeners(
+            config.relay, self.relay, reactor=reactor, log_format=config.log_format
+        )
 
     def open(self) -> None:
         """Open the listeners."""

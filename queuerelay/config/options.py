@@ -39,6 +39,29 @@ OPTIONS: Final = (
         check=values.prefix,
     ),
     Option(
+        name="log-format",
+        table="",
+        help="How lines of the daemon's log and the access log look: text or json",
+        check=values.one_of("text", "json"),
+    ),
+    Option(
+        name="log-max-size",
+        table="",
+        help="How large the file of twistd's --logfile may become before it is renamed; 0 for no "
+        "limit, where others rename it",
+        type=int,
+        check=values.whole("bytes", 0, 2**40),
+        unit="bytes",
+    ),
+    Option(
+        name="log-keep",
+        table="",
+        help="How many renamed files of it are kept",
+        type=int,
+        check=values.whole("files", 1, 1000),
+        unit="files",
+    ),
+    Option(
         name="role",
         table="",
         help="What this process does: relay, pool, status, with commas",

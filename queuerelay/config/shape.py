@@ -207,6 +207,12 @@ class Config:
     prefix: str = "queuerelay:"
     #: Of the lists that take replies to jobs.
     reply_prefix: str = "queuerelay:results:"
+    #: How lines of both logs look: ``text`` or ``json``.
+    log_format: str = "text"
+    #: Bytes after which the daemon's log goes on in a new file, 0 for never.
+    log_max_size: int = 10 * MiB
+    #: Old files of the daemon's log that are kept.
+    log_keep: int = 10
     #: Which of `ROLES` this process has.
     role: tuple[str, ...] = ("relay", "status")
     relay: RelayConfig = field(default_factory=RelayConfig)

@@ -14,9 +14,10 @@ from twisted.python.failure import Failure
 
 from queuerelay import eager
 from queuerelay.errors import Refusal, TooManyHeld
-from queuerelay.http.accesslog import AccessLog, Entry
+from queuerelay.http.accesslog import AccessLog
 from queuerelay.http.problems import Fields
 from queuerelay.http.sender import Sender
+from queuerelay.log_format import Entry
 from queuerelay.relay.answering import AT_ONCE, Answering, FrontHome
 from queuerelay.relay.framing import Framing
 from queuerelay.relay.held import HeldState

@@ -10,7 +10,8 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.web.http_headers import Headers
 
 from queuerelay.http import accesslog
-from queuerelay.http.accesslog import AccessLog, Entry, escape
+from queuerelay.http.accesslog import AccessLog
+from queuerelay.log_format import Entry, escape
 from queuerelay.wire.reply import encode_frame, encode_reply
 from tests.helpers.log_line import LINE, lines
 from tests.helpers.strict import request
