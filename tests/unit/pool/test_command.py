@@ -67,7 +67,7 @@ def test_split_refuses_half_a_quotation(text, why):
         ("{id}", {"id": ""}, b""),
         ("{id}", {"id": "caf\xe9"}, b"caf\xc3\xa9"),
         ("{id}", {"id": 7}, b"7"),
-        ("{id}", {"id": -7}, b"-7"),
+        ("{id}", {"id": 0}, b"0"),
         ("{id}", {"id": 2**70}, b"1180591620717411303424"),
         ("{id}", {"id": 0.5}, b"0.5"),
         ("{id}", {"id": True}, b"true"),
@@ -138,7 +138,13 @@ def test_fields_and_program():
         ({"id": []}, "{id}: expected a text, a number, true or false in args[0], got list"),
         ({"id": {}}, "{id}: expected a text, a number, true or false in args[0], got dict"),
         ({"id": "a\0b"}, "{id}: a NUL cannot be passed to a script"),
-        ({"id": "-rf"}, "{id}: a text that begins with '-' is an option"),
+        ({"id": "-rf"}, "{id}: what begins with '-' is an option"),
+        ({"id": "--x=y"}, "{id}: what begins with '-' is an option"),
+        ({"id": "-"}, "{id}: what begins with '-' is an option"),
+        ({"id": "-5"}, "{id}: what begins with '-' is an option"),
+        ({"id": -5}, "{id}: what begins with '-' is an option"),
+        ({"id": -0.5}, "{id}: what begins with '-' is an option"),
+        ({"id": float("-inf")}, "{id}: what begins with '-' is an option"),
         ({"id": 10**5000}, "{id}: a number that is much too large"),
     ],
 )
@@ -148,7 +154,9 @@ def test_unreadable_message_names_the_field(argument, why):
 
 def test_text_is_never_an_option():
     assert template("x", "--", "{id}").expand({"id": "-rf"}) == [b"x", b"--", b"-rf"]
-    both = "{a}, {id}: a text that begins with '-' is an option"
+    assert template("x", "--", "{id}").expand({"id": -5}) == [b"x", b"--", b"-5"]
+    assert expand("--id={id}", {"id": -5}) == b"--id=-5"
+    both = "{a}, {id}: what begins with '-' is an option"
     assert unreadable("{a}{id}", {"a": "-", "id": "rf"}) == both
     assert unreadable("{a}{id}", {"a": "", "id": "-rf"}) == both
     assert unreadable("{a}{id}", {"a": -5, "id": "rf"}) == both
