@@ -4,28 +4,44 @@
 -- ARGV: how many to leave out, how many at most, 1 for newest first, bytes after which no other
 --   entry is added
 -- Gives {length of the list, entry...}; the first entry is always there, however large.
-local total = redis.call('LLEN', KEYS[1])
-local first, most, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
-local found = {total}
-while #found <= most do
-  -- In small steps: what is not given is not loaded either, but for the rest of one step.
-  local from, step = first + #found - 1, math.min(16, most + 1 - #found)
-  local items
-  if ARGV[3] == '1' then
-    items = redis.call('LRANGE', KEYS[1], -from - step, -from - 1)
-  else
-    items = redis.call('LRANGE', KEYS[1], from, from + step - 1)
-  end
-  for i = 1, #items do
-    local item = items[ARGV[3] == '1' and #items + 1 - i or i]
-    if room < #item and #found > 1 then
+local function act()
+  local total = redis.call('LLEN', KEYS[1])
+  local first, most, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+  local found = {total}
+  while #found <= most do
+    -- In small steps: what is not given is not loaded either, but for the rest of one step.
+    local from, step = first + #found - 1, math.min(16, most + 1 - #found)
+    local items
+    if ARGV[3] == '1' then
+      items = redis.call('LRANGE', KEYS[1], -from - step, -from - 1)
+    else
+      items = redis.call('LRANGE', KEYS[1], from, from + step - 1)
+    end
+    for i = 1, #items do
+      local item = items[ARGV[3] == '1' and #items + 1 - i or i]
+      if room < #item and #found > 1 then
+        return found
+      end
+      room = room - #item
+      found[#found + 1] = item
+    end
+    if #items < step then
       return found
     end
-    room = room - #item
-    found[#found + 1] = item
   end
-  if #items < step then
-    return found
+  return found
+end
+local done, answer = pcall(act)
+if done then
+  return answer
+end
+-- Types are looked at only after a failure: that costs nothing where all is well.
+local expected = {'list'}
+for i = 1, #KEYS do
+  local is = redis.call('TYPE', KEYS[i]).ok
+  if expected[i] and is ~= 'none' and is ~= expected[i] then
+    local text = 'WRONGTYPE %s is a %s, expected a %s'
+    return redis.error_reply(string.format(text, KEYS[i], is, expected[i]))
   end
 end
-return found
+return type(answer) == 'table' and answer or redis.error_reply('ERR ' .. tostring(answer))

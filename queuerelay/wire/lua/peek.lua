@@ -3,21 +3,37 @@
 -- KEYS: list
 -- ARGV: place of the first, how many at most, bytes after which no other item is added
 -- Gives the items in order; the first is always among them, however large.
-local first, most, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local found = {}
-while #found < most do
-  -- In small steps: what is not given is not loaded either, but for the rest of one step.
-  local step = math.min(16, most - #found)
-  local items = redis.call('LRANGE', KEYS[1], first + #found, first + #found + step - 1)
-  for _, item in ipairs(items) do
-    if room < #item and #found > 0 then
+local function act()
+  local first, most, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+  local found = {}
+  while #found < most do
+    -- In small steps: what is not given is not loaded either, but for the rest of one step.
+    local step = math.min(16, most - #found)
+    local items = redis.call('LRANGE', KEYS[1], first + #found, first + #found + step - 1)
+    for _, item in ipairs(items) do
+      if room < #item and #found > 0 then
+        return found
+      end
+      room = room - #item
+      found[#found + 1] = item
+    end
+    if #items < step then
       return found
     end
-    room = room - #item
-    found[#found + 1] = item
   end
-  if #items < step then
-    return found
+  return found
+end
+local done, answer = pcall(act)
+if done then
+  return answer
+end
+-- Types are looked at only after a failure: that costs nothing where all is well.
+local expected = {'list'}
+for i = 1, #KEYS do
+  local is = redis.call('TYPE', KEYS[i]).ok
+  if expected[i] and is ~= 'none' and is ~= expected[i] then
+    local text = 'WRONGTYPE %s is a %s, expected a %s'
+    return redis.error_reply(string.format(text, KEYS[i], is, expected[i]))
   end
 end
-return found
+return type(answer) == 'table' and answer or redis.error_reply('ERR ' .. tostring(answer))
