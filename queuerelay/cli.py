@@ -5,19 +5,18 @@ command line is wrong; 3 the listener does not answer, or cannot do it now.
 """
 
 import argparse
-import io
 import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from queuerelay import __version__
 from queuerelay.client import ApiError, Client, NotDone, Unreachable
 from queuerelay.overview import overview
-from queuerelay.terminal import safe, span, table
+from queuerelay.terminal import colour, columns, prepare, safe, show, span, table
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -47,7 +46,7 @@ exit status: 0 done, 1 refused or not there, 2 wrong command line, 3 no answer
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; gives the exit status."""
-    _prepare()
+    prepare()
     options = parser().parse_args(arguments)
     try:
         return _run(options)
@@ -66,17 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Whoever read it has enough.
             return 141
         return _complain(f"cannot write: {error.strerror}", UNREACHABLE)
-
-
-def _prepare() -> None:
-    """Open the standard streams that were closed, and let all of them take any text."""
-    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        # The locale may have no such character.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 class _Wrong(Exception):
@@ -250,14 +238,14 @@ def _status(client: Client, options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(found))
         else:
-            lines = overview(found, _columns(sys.stdout), colour=_colour(sys.stdout))
+            lines = overview(found, columns(sys.stdout), colour=colour(sys.stdout))
             if options.watch is not None and sys.stdout.isatty():
                 rows = shutil.get_terminal_size().lines - 2
                 if len(lines) > rows:
                     lines[rows:] = [f"... and {len(lines) - rows} lines more"]
                 # Home, and clear what is below: nothing flickers.
                 sys.stdout.write("\x1b[H\x1b[J")
-            _print(lines)
+            show(lines)
         sys.stdout.flush()
         if options.watch is None:
             critical = found.get("health", {}).get("severity") == "critical"
@@ -299,26 +287,26 @@ def _list(client: Client, options: argparse.Namespace) -> int:
     if rows:
         head = ("ID", "FAILED AT", "QUEUE", "CLASS", "MESSAGE", "ERROR")
         spare = ("MESSAGE", "CLASS", "FAILED AT")
-        lines += ["", *table(head, rows, columns=_columns(sys.stdout), spare=spare)]
-    _print(lines)
+        lines += ["", *table(head, rows, columns=columns(sys.stdout), spare=spare)]
+    show(lines)
     return DONE
 
 
 def _show(client: Client, options: argparse.Namespace) -> int:
     one = client.find([options.id], shown=SHOWN)[options.id]
     for name in ("id", "message", "queue", "class", "failed_at", "worker", "exception", "error"):
-        print(f"{name + ':':<11}{safe(str(one[name]))}")
+        show([f"{name + ':':<11}{safe(str(one[name]))}"])
     if one.get("text"):
-        print(f"\nit could not be read:\n    {safe(one['text'])}")
+        show(["", "it could not be read:", f"    {safe(one['text'])}"])
     for number, attempt in enumerate(one["attempts"], 1):
         # In words, as "exit status 137: SIGKILL"; of a foreign worker what there is.
         ended = attempt["error"] or attempt["signal"] or f"exit status {attempt['code']}"
-        print(f"\nattempt {number}: {safe(ended)} after {span(attempt['run'])}")
+        show(["", f"attempt {number}: {safe(ended)} after {span(attempt['run'])}"])
         for line in attempt["stderr"].splitlines():
-            print(f"    {safe(line)}")
+            show([f"    {safe(line)}"])
         # A listener of an earlier release does not say it.
         for line in attempt.get("stdout", "").splitlines():
-            print(f"    stdout: {safe(line)}")
+            show([f"    stdout: {safe(line)}"])
     return DONE
 
 
@@ -357,7 +345,7 @@ def _stop(client: Client, options: argparse.Namespace) -> int:
 
 def _submit(client: Client, options: argparse.Namespace) -> int:
     args = _json_list(options.args)
-    print(safe(str(client.submit(options.queue, options.cls, args).get("id", ""))))
+    show([safe(str(client.submit(options.queue, options.cls, args).get("id", "")))])
     return DONE
 
 
@@ -372,24 +360,8 @@ def _json_list(given: str) -> list[Any]:
 
 
 def _said(answer: dict[str, Any]) -> int:
-    print(safe(str(answer.get("text", "done"))))
+    show([safe(str(answer.get("text", "done")))])
     return DONE
-
-
-# Where it is shown
-
-
-def _colour(out: TextIO) -> bool:
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _columns(out: TextIO) -> int:
-    """Columns of the terminal; a file or a pipe gets whole lines."""
-    return shutil.get_terminal_size().columns if out.isatty() else 10_000
-
-
-def _print(lines: Sequence[str]) -> None:
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from queuerelay.terminal import cut, safe, span, table
+from queuerelay.terminal import cut, painted, safe, span, table
 
 _COLOURS: Final = {"ok": "32", "warning": "33", "critical": "31"}
 
@@ -21,7 +21,7 @@ def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
     )
     # Colours take no columns.
     lines = [first.replace(f"   {word}   ", f"   {_painted(word, colour)}   ", 1)]
-    lines += [f"  {one['severity']}: {safe(one['text'])}" for one in health["reasons"][:20]]
+    lines += [f"  {safe(one['severity'])}: {safe(one['text'])}" for one in health["reasons"][:20]]
     lines += [""]
     lines += table(
         (
@@ -67,4 +67,4 @@ def _pool(one: dict[str, Any]) -> tuple[str, ...]:
 
 def _painted(word: str, colour: bool) -> str:
     code = _COLOURS.get(word)
-    return f"\x1b[{code};1m{word}\x1b[0m" if colour and code else word
+    return painted(word, code) if colour and code else word

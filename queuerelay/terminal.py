@@ -1,8 +1,15 @@
-"""Text for terminals: foreign text that cannot do anything to them, tables, durations."""
+"""Text for terminals: foreign text that cannot do anything to them, tables, durations; and the
+standard streams.
+"""
 
+import io
+import os
+import re
+import shutil
+import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 from queuerelay.durations import in_words
 
@@ -10,6 +17,8 @@ from queuerelay.durations import in_words
 _GAP: Final = "  "
 #: Columns of a row's last cell that are to be seen, where it has so many.
 _LAST: Final = 24
+#: The beginning and the end of a colour, as `painted` writes them.
+_COLOUR: Final = re.compile(r"(\x1b\[(?:3\d;1|0)m)")
 
 
 def safe(text: str) -> str:
@@ -85,3 +94,38 @@ def _widths(shown: Sequence[Sequence[str]]) -> list[int]:
 def span(seconds: float | None) -> str:
     """A duration in words, "-" where none is known."""
     return "-" if seconds is None else in_words(seconds)
+
+
+def prepare() -> None:
+    """Open the standard streams that were closed, and let all of them take any text."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # The locale may have no such character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def colour(out: TextIO) -> bool:
+    """Whether `out` shows colours."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def columns(out: TextIO) -> int:
+    """Columns of the terminal; a file or a pipe gets whole lines."""
+    return shutil.get_terminal_size().columns if out.isatty() else 10_000
+
+
+def painted(word: str, code: str) -> str:
+    """`word` in a colour, which `show` lets pass."""
+    return f"\x1b[{code};1m{word}\x1b[0m"
+
+
+def show(lines: Sequence[str]) -> None:
+    """Print `lines`, whatever is in them: a terminal obeys no more of them than our own colours."""
+    for line in lines:
+        parts = _COLOUR.split(line)
+        # Those at odd places are the colours.
+        shown = [part if at % 2 else safe(part) for at, part in enumerate(parts)]
+        sys.stdout.write("".join(shown) + "\n")

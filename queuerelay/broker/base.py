@@ -200,8 +200,12 @@ class NodesPart(Protocol):
         all where there are very many queues.
         """
 
-    def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
-        """The keys of `queues`, and those that all need, that are of the wrong type."""
+    def wrong_types(
+        self, queues: Sequence[str], relays: Sequence[str] = ()
+    ) -> Deferred[list[WrongType]]:
+        """The keys of `queues`, the inboxes of `relays`, and what all need, that are of the wrong
+        type.
+        """
 
 
 class OrdersPart(Protocol):

@@ -8,7 +8,7 @@ from queuerelay.broker.base import Broker
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.failure import KEPT, Kept
-from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, recover
+from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, is_no_list, recover
 
 #: Seconds between two looks at the leases.
 REAP_INTERVAL = 5.0
@@ -98,7 +98,7 @@ class Reaper:
             case Retry(message=message):
                 held = await self._broker.leases.retry(claim, message)
             case Fail(entry=entry, reply_to=reply_to, reply=reply):
-                held = await self._broker.leases.fail(claim, entry, reply_to=reply_to, reply=reply)
+                held = await self._fail(claim, entry, reply_to, reply)
             case Drop():
                 held = await self._broker.leases.ack(claim)
         if held:
@@ -109,3 +109,14 @@ class Reaper:
                 outcome=type(verdict).__name__.lower(),
             )
         return held
+
+    async def _fail(
+        self, claim: Claim, entry: bytes, reply_to: str | None, reply: bytes | None
+    ) -> bool:
+        try:
+            return await self._broker.leases.fail(claim, entry, reply_to=reply_to, reply=reply)
+        except Refused as error:
+            if not is_no_list(str(error.args[0]), reply_to):
+                raise
+            self._log.error("a reply cannot be given: {reason}", reason=str(error))
+            return await self._broker.leases.fail(claim, entry)

@@ -16,12 +16,14 @@ from queuerelay.errors import NotConnected, QueuerelayError, Refused
 from queuerelay.pool.task import OutgoingReply
 from queuerelay.seldom import Seldom
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.recovery import is_no_list, unanswerable
 
 #: First and longest pause before what Redis refused is asked again, in seconds.
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 5.0
 
 _T = TypeVar("_T")
+_Send = Callable[[], Deferred[bool]]
 
 
 class GivenUp(QueuerelayError):
@@ -33,6 +35,7 @@ class Settler:
 
     Redis being away is the broker's to wait out; Redis saying no (BUSY, MISCONF, ...) is waited out
     here: what a script did must not be done again because of it. Both until `give_up`.
+    Where the list for the reply is none, the message is a dead letter, and nothing is waited for.
 
     `left` counts by queue the messages that are over.
     """
@@ -55,7 +58,8 @@ class Settler:
         else:
             reply_to, reply = answer.reply_to, answer.reply
             acknowledged = self._until_answered(
-                lambda: self._broker.leases.ack(claim, reply_to=reply_to, reply=reply)
+                lambda: self._broker.leases.ack(claim, reply_to=reply_to, reply=reply),
+                lambda refusal: self._without_reply(claim, reply_to, refusal),
             )
         return acknowledged.addCallback(self._over, claim.queue)
 
@@ -75,9 +79,35 @@ class Settler:
         reply_to = answer.reply_to if answer is not None else None
         reply = answer.reply if answer is not None else None
         failed = self._until_answered(
-            lambda: self._broker.leases.fail(claim, entry, reply_to=reply_to, reply=reply)
+            lambda: self._broker.leases.fail(claim, entry, reply_to=reply_to, reply=reply),
+            lambda refusal: self._without_reply(claim, reply_to, refusal, entry),
         )
         return failed.addCallback(self._over, claim.queue)
+
+    def _without_reply(
+        self, claim: Claim, reply_to: str | None, refusal: str, entry: bytes | None = None
+    ) -> _Send | None:
+        """What ends the claim where the list for its reply is none: a dead letter with the reason,
+        as else the slot would wait until somebody mends the key. None for any other refusal.
+        """
+        if not is_no_list(refusal, reply_to):
+            return None
+        self._log.error(
+            "a reply to a message of queue {queue} cannot be given, so it is a dead letter: "
+            "{reason}; look at that key, then delete it",
+            queue=claim.queue,
+            reason=refusal,
+        )
+        if entry is None:
+            entry = unanswerable(
+                claim.message,
+                queue=claim.queue,
+                worker=claim.holder,
+                error=refusal,
+                now=self._broker.time(),
+            ).entry
+        kept = entry
+        return lambda: self._broker.leases.fail(claim, kept)
 
     def _over(self, was_ours: bool, queue: str) -> bool:
         self._left[queue] += was_ours
@@ -98,19 +128,28 @@ class Settler:
         for waiter in waiting.values():
             waiter.errback(GivenUp())
 
-    def _until_answered(self, send: Callable[[], Deferred[bool]]) -> Deferred[bool]:
+    def _until_answered(
+        self, send: _Send, instead: Callable[[str], _Send | None] = lambda refusal: None
+    ) -> Deferred[bool]:
+        """Send until there is an answer; after a refusal what `instead` gives, if anything."""
         # Nearly always this is all of it, so only what comes after a refusal is a coroutine.
         return self._unless_given_up(send()).addErrback(
-            lambda failure: Deferred.fromCoroutine(self._again(send, failure))
+            lambda failure: Deferred.fromCoroutine(self._again(send, instead, failure))
         )
 
-    async def _again(self, send: Callable[[], Deferred[bool]], failure: Failure) -> bool:
+    async def _again(
+        self, send: _Send, instead: Callable[[str], _Send | None], failure: Failure
+    ) -> bool:
         refusals = 0
         while True:
             if failure.check(NotConnected):
                 # The broker itself has stopped.
                 raise GivenUp from failure.value
             failure.trap(Refused)
+            assert failure.value is not None
+            other = instead(str(failure.value.args[0]))
+            if other is not None:
+                return await self._until_answered(other)
             if self._seldom.due(str(failure.value)):
                 self._log.warn(
                     "a message cannot be settled yet, it is tried again: {reason}",

@@ -16,6 +16,7 @@ from queuerelay.status.collect.dead_letters import DeadLetters
 from queuerelay.status.collect.shortened import failures_for_anybody, for_anybody
 from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.credentials import Credentials
+from queuerelay.status.denial_log import DenialLog
 from queuerelay.status.guard import Guard
 from queuerelay.wire.node import Node
 
@@ -88,6 +89,8 @@ class Status:
         )
         self.probe = process.probe
         #: Decides who may act.
+        #: Logs whom the guard did not let act.
+        self.denials = DenialLog(clock)
         self.guard = Guard(
             Credentials(access.credentials) if access.credentials else None,
             clock=clock,
@@ -119,6 +122,7 @@ class Status:
         """Collect no more; fires when nothing is left running."""
         if self.probe is not None:
             self.probe.stop()
+        self.denials.stop()
         return self.collector.stop()
 
     @property

@@ -94,8 +94,10 @@ class Keys:
         taken = [key for queue in queues for key in (self.queue(queue), *self.lease(queue))]
         return [self.gate, *taken]
 
-    def types(self, queues: Sequence[str]) -> dict[str, str]:
-        """What TYPE says of the keys of `queues`, and of those that all need, where they are."""
+    def types(self, queues: Sequence[str], relays: Sequence[str] = ()) -> dict[str, str]:
+        """What TYPE says of the keys of `queues`, of the inboxes of `relays`, and of those that all
+        need, where they are.
+        """
         found = {
             self.gate: "hash",
             self.nodes: "zset",
@@ -103,6 +105,7 @@ class Keys:
             self.workers: "set",
             self.failed: "list",
         }
+        found.update((self.inbox(one), "list") for one in relays)
         for queue in queues:
             found[self.queue(queue)] = "list"
             found[self.inflight(queue)] = "hash"

@@ -123,6 +123,26 @@ def unreadable(
     return Fail(entry=entry, reply_to=reply_to, reply=_bad_gateway(node_id))
 
 
+def is_no_list(refusal: str, reply_to: str | None) -> bool:
+    """Whether Redis's `refusal` says that the list for a reply is none; asking again is in vain."""
+    return reply_to is not None and refusal.startswith(f"WRONGTYPE {reply_to} is a ")
+
+
+def unanswerable(raw: bytes, *, queue: str, worker: str, error: str, now: float) -> Fail:
+    """The verdict on a message that was worked on, and whose reply nobody can get because of
+    `error`: it is kept, with the reason, and its place is free.
+    """
+    entry = encode_failure(
+        raw=raw,
+        queue=queue,
+        worker=_worker(worker, queue),
+        exception="ReplyRefused",
+        error=f"it was done, and its reply cannot be given: {error}",
+        failed_at=now,
+    )
+    return Fail(entry=entry)
+
+
 def failed(
     raw: bytes,
     message: Message,

@@ -26,7 +26,7 @@ from queuerelay.wire.claim import Claim
 from queuerelay.wire.commands import Call
 from queuerelay.wire.destination import destination
 from queuerelay.wire.message import Message, Request, decode_message
-from queuerelay.wire.recovery import Verdict, failed, unreadable
+from queuerelay.wire.recovery import Fail, Verdict, failed, is_no_list, unanswerable, unreadable
 from queuerelay.wire.reply import encode_reply
 from queuerelay.worker import wsgi
 from queuerelay.worker.doorbell import Doorbell
@@ -54,6 +54,10 @@ class End:
     call: Call[bool]
     #: Monotonic seconds after which nobody waits for what it says.
     late_after: float
+    #: The list that takes its reply, None where there is none.
+    reply_to: str | None = None
+    #: The dead letter that it makes of the message, None where it makes none.
+    entry: bytes | None = None
 
     def late(self) -> bool:
         """Whether nobody waits any more."""
@@ -169,7 +173,32 @@ class WorkerLoop:
                 self._ended(end, answer, first=first)
                 return
             first = False
+            if is_no_list(str(answer), end.reply_to):
+                # Asked again it would be refused again.
+                end = self._without_reply(end, str(answer))
+                call = end.call
             log.debug("the end of a message on %s is not acknowledged yet", end.claim.queue)
+
+    def _without_reply(self, end: End, refusal: str) -> End:
+        """The end of a message whose reply cannot be given: a dead letter with the reason."""
+        claim = end.claim
+        log.error(
+            "a reply on %s cannot be given, so its message is in resque:failed: %s; "
+            "look at that key, then delete it",
+            claim.queue,
+            refusal,
+        )
+        entry = end.entry
+        if entry is None:
+            entry = unanswerable(
+                claim.message,
+                queue=claim.queue,
+                worker=self._settings.holder,
+                error=refusal,
+                now=claim.since,
+            ).entry
+        call = commands.fail(self._settings.keys, claim.queue, claim.token, entry)
+        return End(claim=claim, call=call, late_after=float("inf"), entry=entry)
 
     def _ended(self, end: End, answer: object, *, first: bool) -> None:
         self._keeper.held = None
@@ -278,7 +307,7 @@ class WorkerLoop:
             # That was for the first frame; the last one is wanted while the relay waits for it.
             late_after = time.monotonic() + LAST_FRAME
         call = self._end_of(claim, request, stream, answer, {**timing, "run": round(run, 6)})
-        return End(claim=claim, call=call, late_after=late_after)
+        return End(claim=claim, call=call, late_after=late_after, reply_to=request.reply_to)
 
     def _limit(self, claim: Claim, request: Request) -> Limit:
         """The time that the application has for `request`."""
@@ -341,7 +370,9 @@ class WorkerLoop:
 
     def _concluded(self, claim: Claim, verdict: Verdict) -> End:
         call = commands.conclude(self._settings.keys, claim.queue, claim.token, verdict)
-        return End(claim=claim, call=call, late_after=float("inf"))
+        reply_to = verdict.reply_to if isinstance(verdict, Fail) else None
+        entry = verdict.entry if isinstance(verdict, Fail) else None
+        return End(claim=claim, call=call, late_after=float("inf"), reply_to=reply_to, entry=entry)
 
     def _drop(self, claim: Claim) -> Call[bool]:
         return commands.ack(self._settings.keys, claim.queue, claim.token)

@@ -532,3 +532,6 @@ def test_a_reply_list_of_another_type_stops_nobody(stage):
     stage.push("/", node="odd", reply_to="queuerelay:inbox:odd", life=2.0)
     assert stage.reply(stage.push("/next")).status == 201
     stage.done()
+    (entry,) = map(json.loads, stage.redis.lrange("resque:failed", 0, -1))
+    assert entry["exception"] == "ReplyRefused"
+    assert "queuerelay:inbox:odd is a string, expected a list" in entry["error"]

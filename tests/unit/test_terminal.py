@@ -1,10 +1,15 @@
 """Text for terminals."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.terminal import cut, safe, span, table, width
+from queuerelay.overview import overview
+from queuerelay.status.views.document import status_document
+from queuerelay.terminal import cut, painted, safe, show, span, table, width
+from tests.unit.status.page_scene import snapshot
 
 
 @pytest.mark.parametrize(
@@ -77,3 +82,28 @@ def test_a_narrow_terminal_has_fewer_columns_and_no_cut_numbers():
 )
 def test_durations(seconds, expected):
     assert span(seconds) == expected
+
+
+def test_what_is_shown_has_no_controls_but_our_own_colours(capsys):
+    show(["a\x1b[2Jb\rc\nd\u202e\u2028\x85\ud800", painted("ok", "32"), "\x1b[5m\x1b[31m"])
+    assert capsys.readouterr().out.split("\n") == [
+        r"a\x1b[2Jb\rc\nd\u202e\u2028\x85\ud800",
+        "\x1b[32;1mok\x1b[0m",
+        r"\x1b[5m\x1b[31m",
+        "",
+    ]
+
+
+def test_no_field_of_a_status_gets_through_unescaped():
+    foreign = "x\x1b[31m\r\n"
+
+    def hostile(value):
+        if isinstance(value, dict):
+            return {name: hostile(one) for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [hostile(one) for one in value]
+        return foreign if isinstance(value, str) else value
+
+    document = hostile(json.loads(json.dumps(status_document(snapshot()), default=str)))
+    for line in overview(document, 200, colour=False):
+        assert line.isprintable()

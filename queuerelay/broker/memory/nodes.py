@@ -65,7 +65,9 @@ class MemoryNodes:
 
         return self._connection.ask(effect)
 
-    def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
+    def wrong_types(
+        self, queues: Sequence[str], relays: Sequence[str] = ()
+    ) -> Deferred[list[WrongType]]:
         """What a test has put there."""
         return self._connection.ask(lambda: list(self._store.wrong_types))
 

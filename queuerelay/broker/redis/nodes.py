@@ -198,12 +198,13 @@ class RedisNodes:
         found = await self._commands.pipeline(*looks)
         return [queue for queue, keys in zip(queues, found, strict=True) if checked(keys)]
 
-    def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
-        """The keys of `queues`, and those that all need, that are of the wrong type."""
-        return Deferred.fromCoroutine(self._wrong_types(queues))
+    def wrong_types(
+        self, queues: Sequence[str], relays: Sequence[str] = ()
+    ) -> Deferred[list[WrongType]]:
+        """The keys of `queues` and `relays`, and those that all need, of the wrong type."""
+        return Deferred.fromCoroutine(self._wrong_types(self._keys.types(queues, relays)))
 
-    async def _wrong_types(self, queues: Sequence[str]) -> list[WrongType]:
-        types = self._keys.types(queues)
+    async def _wrong_types(self, types: dict[str, str]) -> list[WrongType]:
         answers = await self._commands.pipeline(*(("TYPE", key) for key in types))
         found = []
         for (key, expected), answer in zip(types.items(), answers, strict=True):

@@ -32,6 +32,8 @@ from queuerelay.status.collect.nodes import NodeReading
 from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.wire.node import Node, Unreadable, decode
 
+#: Most inboxes whose type is looked at.
+MOST_INBOXES: Final = 500
 #: Seconds between two looks.
 INTERVAL: Final = 1.0
 #: How many queues are looked at.
@@ -167,7 +169,9 @@ class Collector:
     async def _look_at_types(self, survey: Survey) -> None:
         self._types_at = self._clock.seconds()
         names = self._queue_names({*survey.queues, *self._seen.gates, *self._unsettled})
-        self._seen.wrong_types = await self._broker.nodes.wrong_types(names)
+        self._seen.wrong_types = await self._broker.nodes.wrong_types(
+            names, [*survey.nodes][:MOST_INBOXES]
+        )
 
     async def _look_at_failures(self, survey: Survey) -> None:
         now, seen = self._clock.seconds(), self._seen

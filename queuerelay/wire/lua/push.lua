@@ -6,21 +6,37 @@
 -- the messages
 -- Gives the length of the list. An error that begins with FENCED, and nothing pushed, where another
 -- connection has raised the fence since.
-if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then
-  return redis.error_reply('FENCED another connection pushes to ' .. KEYS[1])
+local function act()
+  if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then
+    return redis.error_reply('FENCED another connection pushes to ' .. KEYS[1])
+  end
+  local notes = tonumber(ARGV[3])
+  if #ARGV < 4 + notes then
+    return redis.error_reply('ERR push.lua: no message was given')
+  end
+  -- What is no list fails here, before the first change: a script is not undone.
+  local length = redis.call('LLEN', KEYS[1])
+  if notes > 0 then
+    redis.call('HDEL', KEYS[2], unpack(ARGV, 4, 3 + notes))
+  end
+  redis.call('HSET', KEYS[2], ARGV[2], '')
+  -- In steps: a call takes some thousand arguments at most.
+  for first = 4 + notes, #ARGV, 1000 do
+    length = redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+  end
+  return length
 end
-local notes = tonumber(ARGV[3])
-if #ARGV < 4 + notes then
-  return redis.error_reply('ERR push.lua: no message was given')
+local done, answer = pcall(act)
+if done then
+  return answer
 end
--- What is no list fails here, before the first change: a script is not undone.
-local length = redis.call('LLEN', KEYS[1])
-if notes > 0 then
-  redis.call('HDEL', KEYS[2], unpack(ARGV, 4, 3 + notes))
+-- Types are looked at only after a failure: that costs nothing where all is well.
+local expected = {'list', 'hash'}
+for i = 1, #KEYS do
+  local is = redis.call('TYPE', KEYS[i]).ok
+  if expected[i] and is ~= 'none' and is ~= expected[i] then
+    local text = 'WRONGTYPE %s is a %s, expected a %s'
+    return redis.error_reply(string.format(text, KEYS[i], is, expected[i]))
+  end
 end
-redis.call('HSET', KEYS[2], ARGV[2], '')
--- In steps: a call takes some thousand arguments at most.
-for first = 4 + notes, #ARGV, 1000 do
-  length = redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
-end
-return length
+return type(answer) == 'table' and answer or redis.error_reply('ERR ' .. tostring(answer))

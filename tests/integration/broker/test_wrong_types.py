@@ -4,6 +4,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from queuerelay.wire import commands
+from queuerelay.wire.dead_letter import Requeue
 from queuerelay.wire.keys import Keys
 
 KEYS = Keys()
@@ -162,3 +163,71 @@ def test_a_move_and_a_frame_and_a_beat(redis):
     redis.set(KEYS.nodes, "x")
     beat = commands.beat(KEYS, "n", b"{}", life=1.0, inbox_life=1.0, silence=1.0)
     refused(redis, beat, KEYS.nodes, "string", "zset")
+
+
+BACK = Requeue(queue="q", message=b"m")
+LOOKS = {
+    "pause": (commands.pause(KEYS, "q", b'"who"'), [(KEYS.gate, "list", "hash")]),
+    "requeue": (
+        commands.requeue(KEYS, b"entry", BACK),
+        [(KEYS.failed, "hash", "list"), (QUEUE, "hash", "list"), (KEYS.queues, "list", "set")],
+    ),
+    "drop": (commands.requeue(KEYS, b"entry"), [(KEYS.failed, "string", "list")]),
+    "bury": (
+        commands.bury(KEYS, "n", silence=0.0, inbox_life=60.0, legacy="old"),
+        [
+            (KEYS.nodes, "hash", "zset"),
+            (KEYS.legacy_inbox("n"), "hash", "list"),
+            ("old", "string", "list"),
+        ],
+    ),
+    "depth": (
+        commands.depth(KEYS, "q"),
+        [
+            (QUEUE, "hash", "list"),
+            (KEYS.delayed("q"), "list", "zset"),
+            (KEYS.inflight("q"), "string", "hash"),
+        ],
+    ),
+    "failures": (
+        commands.failures(KEYS, 0, 10, newest=True, room=1000),
+        [(KEYS.failed, "zset", "list")],
+    ),
+    "peek": (commands.peek(QUEUE, 0, 10, 1000), [(QUEUE, "zset", "list")]),
+    "push": (
+        commands.push(QUEUE, "fence", "t", 1, (), [b"m"]),
+        [(QUEUE, "hash", "list"), ("fence", "list", "hash")],
+    ),
+    "trim": (
+        commands.trim("old", "fence", "t", 1),
+        [("old", "hash", "list"), ("fence", "string", "hash")],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "kind", "expected"),
+    [(name, *spoiled) for name in LOOKS for spoiled in LOOKS[name][1]],
+)
+def test_whatever_else_looks_at_a_key_names_it_and_changes_nothing(
+    redis, name, key, kind, expected
+):
+    redis.rpush(KEYS.failed, "entry")
+    redis.zadd(KEYS.nodes, {"n": 1})
+    redis.rpush(KEYS.legacy_inbox("n"), "old reply")
+    redis.hset("fence", "token", "t")
+    held = spoil(redis, key, kind)
+    before = {one: redis.dump(one) for one in redis.scan_iter()}
+    for _ in range(2):
+        refused(redis, LOOKS[name][0], key, kind, expected)
+    assert {one: redis.dump(one) for one in redis.scan_iter()} == before
+    mend(redis, key, held)
+    run(redis, LOOKS[name][0])
+
+
+async def test_health_looks_at_the_inboxes_of_relays(bench):
+    client, broker = bench.client, await bench.up()
+    client.set(KEYS.inbox("r"), "x")
+    client.rpush(KEYS.inbox("fine"), "x")
+    (wrong,) = await broker.nodes.wrong_types(["q"], ["r", "fine", "gone"])
+    assert (wrong.key, wrong.type, wrong.expected) == (KEYS.inbox("r"), "string", "list")

@@ -477,3 +477,34 @@ async def test_a_list_of_results_is_bounded(bench):
     bench.job("1", reply_to=REPLY_TO)
     await bench.until(lambda: bench.replies[-1] != MOST_RESULTS - 1)
     assert (bench.replies[0], len(bench.replies)) == (1, MOST_RESULTS)
+
+
+@pytest.mark.parametrize("status", [0, 1])
+async def test_a_reply_list_of_another_type_holds_no_slot_and_loses_nothing(
+    bench, status, log_lines
+):
+    bench.client.hset(REPLY_TO, "f", "v")
+    await bench.pool(bench.script(f"echo done; exit {status}"))
+    bench.job("first", reply_to=REPLY_TO)
+    (entry,) = await bench.until(lambda: bench.failed)
+    assert entry["queuerelay"]["id"] == "first"
+    if status == 0:
+        assert entry["exception"] == "ReplyRefused"
+        assert f"{REPLY_TO} is a hash, expected a list" in entry["error"]
+    await bench.idle()
+    # The key is nobody's: it stays, and its name is in the log.
+    assert bench.client.hgetall(REPLY_TO) == {b"f": b"v"}
+    assert [line for line in log_lines() if f"WRONGTYPE {REPLY_TO} is a hash" in line]
+    bench.client.delete(REPLY_TO)
+    bench.job("second", reply_to=REPLY_TO)
+    await bench.until(lambda: bench.client.llen(REPLY_TO) or len(bench.failed) > 1)
+
+
+async def test_the_inbox_of_a_relay_of_another_type_holds_no_slot(bench):
+    inbox = KEYS.inbox("r")
+    bench.client.set(inbox, "x")
+    await bench.pool(bench.script("printf 'Content-Type: a/b\\n\\nyes'"))
+    bench.request(method="GET")
+    (entry,) = await bench.until(lambda: bench.failed)
+    assert f"{inbox} is a string, expected a list" in entry["error"]
+    await bench.idle()

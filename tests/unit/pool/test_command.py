@@ -68,6 +68,7 @@ def test_split_refuses_half_a_quotation(text, why):
         ("{id}", {"id": "caf\xe9"}, b"caf\xc3\xa9"),
         ("{id}", {"id": 7}, b"7"),
         ("--id={id}", {"id": -7}, b"--id=-7"),
+        ("{id}", {"id": 0}, b"0"),
         ("{id}", {"id": 2**70}, b"1180591620717411303424"),
         ("{id}", {"id": 0.5}, b"0.5"),
         ("{id}", {"id": True}, b"true"),
@@ -143,6 +144,8 @@ def test_fields_and_program():
             ({"id": number}, "{id}: what begins with '-' is an option")
             for number in (-5, -0.0, -1.5e-10, -(2**70), float("-inf"))
         ),
+        ({"id": "--x=y"}, "{id}: what begins with '-' is an option"),
+        ({"id": "-"}, "{id}: what begins with '-' is an option"),
         ({"id": 10**5000}, "{id}: a number that is much too large"),
     ],
 )

@@ -103,10 +103,14 @@ def test_names_that_are_none(act, path):
     assert now(act(path)).status == 400
 
 
-def test_a_request_cannot_be_submitted(act, broker):
-    body = json.dumps({"class": "RequestProcessor", "args": [{"remote_addr": "127.0.0.1"}]})
+@pytest.mark.parametrize(
+    "name",
+    ["RequestProcessor", "Object::RequestProcessor", "requestprocessor", "a.RequestProcessor"],
+)
+def test_a_request_cannot_be_submitted(act, broker, name):
+    body = json.dumps({"class": name, "args": [{"remote_addr": "127.0.0.1"}]})
     answer = act("queues/requests/jobs", body.encode())
     answer = now(answer)
     assert answer.status == 400
-    assert b"RequestProcessor" in answer.body
+    assert name.encode() in answer.body
     assert broker.messages("requests") == []

@@ -209,17 +209,27 @@ def test_401_says_how(guard):
     assert "Basic" in caught.value.headers["WWW-Authenticate"]
 
 
-def test_guessing_is_slowed_by_address(guard, clock):
+def test_wrong_credentials_are_counted_by_address(guard, clock):
     for _ in range(TRIES):
         assert status(guard, ask("Bearer 00000000000000")) == 401
         clock.advance(1.0)
     with pytest.raises(Denied) as caught:
-        guard.let(ask(f"Bearer {TOKEN}"), OPERATE)
+        guard.let(ask("Bearer 00000000000000"), OPERATE)
     assert caught.value.status == 429
     assert int(caught.value.headers["Retry-After"]) == WINDOW - TRIES + 1
-    assert guard.let(ask(f"Bearer {TOKEN}", client="192.0.2.2"), OPERATE) == "deploy"
+    assert status(guard, ask("Bearer 00000000000000", client="192.0.2.2")) == 401
     clock.advance(WINDOW - TRIES)
-    assert guard.let(ask(f"Bearer {TOKEN}"), OPERATE) == "deploy"
+    assert status(guard, ask("Bearer 00000000000000")) == 401
+
+
+def test_who_guesses_locks_out_nobody_who_has_the_right_credentials(guard):
+    for _ in range(TRIES * 3):
+        status(guard, ask("Bearer 00000000000000"))
+        assert guard.let(ask(f"Bearer {TOKEN}"), OPERATE) == "deploy"
+        assert guard.trusts(ask(f"Bearer {TOKEN}"))
+    # Nor do the right ones make guessing free, nor is who has none told to wait.
+    assert status(guard, ask("Bearer 00000000000000")) == 429
+    assert status(guard, ask()) == 401
 
 
 @pytest.mark.parametrize(
@@ -233,8 +243,8 @@ def test_guessing_is_slowed_by_address(guard, clock):
 def test_a_host_has_many_addresses(guard, addresses, other):
     for address in addresses:
         assert status(guard, ask("Bearer 00000000000000", client=address)) == 401
-    assert status(guard, ask(f"Bearer {TOKEN}", client=addresses[0])) == 429
-    assert guard.let(ask(f"Bearer {TOKEN}", client=other), OPERATE) == "deploy"
+    assert status(guard, ask("Bearer 00000000000000", client=addresses[0])) == 429
+    assert status(guard, ask("Bearer 00000000000000", client=other)) == 401
 
 
 def test_missing_credentials_are_no_guess(guard):

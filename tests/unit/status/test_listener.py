@@ -8,6 +8,7 @@ from queuerelay.http.channel import LINGER
 from queuerelay.http.connections import SURPLUS, SWEEP
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.proxied import behind_proxy
+from queuerelay.status.denial_log import QUIET
 from queuerelay.status.guard import TRIES
 from queuerelay.status.listener import LIMITS
 from queuerelay.status.status import Access
@@ -226,9 +227,29 @@ def test_a_wrong_try_is_counted_and_noted_once(connect, guarded, log_lines):
     for _ in range(TRIES):
         head = local("POST", "/failed/retry", wrong, ("Content-Length", "9"))
         assert connect(guarded).send(head + b"x" * 9).response("POST").status == 401
-    assert len([line for line in log_lines() if "action by nobody" in line]) == TRIES
-    head = local("POST", "/failed/retry", AUTHORIZED, ("Content-Length", "9"))
+    head = local("POST", "/failed/retry", wrong, ("Content-Length", "9"))
     assert connect(guarded).send(head).response("POST").status == 429
+    assert [line.split(": ")[-1] for line in log_lines() if "action by nobody" in line] == [
+        "401 credentials are needed",
+        "429 too many wrong credentials",
+    ]
+
+
+def test_a_flood_of_denied_actions_is_few_lines(connect, guarded, log_lines):
+    wrong = ("Authorization", f"Bearer {TOKEN}x")
+    for number in range(80):
+        for fields in ((), (wrong,)):
+            head = local("POST", f"/queues/q{number}/pause", *fields, ("Content-Length", "0"))
+            assert connect(guarded).send(head).response("POST").status in (401, 429)
+    guarded.turn(QUIET + 0.1)
+    lines = [line for line in log_lines() if "by nobody" in line]
+    assert len(lines) == 4
+    assert 2 + sum(int(line.split()[0]) for line in lines if " more by nobody" in line) == 160
+    guarded.turn(2 * QUIET)
+    assert len([line for line in log_lines() if "by nobody" in line]) == 4
+    head = local("POST", "/queues/q/pause", ("Content-Length", "0"))
+    connect(guarded).send(head)
+    assert len([line for line in log_lines() if "by nobody" in line]) == 5
 
 
 def test_an_error_of_ours_before_the_body_is_logged(connect, guarded, monkeypatch, logged_failures):

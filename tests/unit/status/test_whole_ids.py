@@ -11,6 +11,7 @@ from tests.unit.status.page_scene import snapshot
 
 TOKEN = "0123456789abcdef"
 ID = "e75f1b81-00112233445566778899aabbccddeeff"
+SECRET = "an argument of somebody's job"
 AUTHORIZED = ("Authorization", f"Bearer {TOKEN}")
 PATHS = ("/", "/status.json", "/failures.json", "/metrics", "/stats.txt", "/history.json")
 PROBES = ("/healthz", "/readyz")
@@ -33,12 +34,24 @@ def fill(stage):
     pool = shown.pools[0]
     slot, exit = pool.slots[0], pool.exits[0]
     letter = shown.failures.items[0]
+    said = {"error": f"{ID} failed", "stderr": f"for {ID}", "stdout": ID}
+    dead = replace(
+        letter,
+        message=ID,
+        error=f"of {ID}",
+        text=f"{SECRET} {ID}",
+        attempts=tuple(replace(one, **said) for one in letter.attempts),
+    )
     stage.status.collector._snapshot = replace(
         shown,
         pools=(
-            replace(pool, slots=(replace(slot, message=ID),), exits=(replace(exit, message=ID),)),
+            replace(
+                pool,
+                slots=(replace(slot, message=ID),),
+                exits=(replace(exit, message=ID, stderr=f"{ID}-x: no", stdout=f"<{ID}>"),),
+            ),
         ),
-        failures=replace(shown.failures, items=(replace(letter, message=ID),)),
+        failures=replace(shown.failures, items=(dead,)),
     )
 
 
@@ -65,6 +78,8 @@ def test_ids_are_whole_for_those_alone_who_may_read(stage, path):
         assert answer.status == 200
         body = answer.body.decode()
         assert (ID in body) is whole
+        assert (ID[SHOWN:] in body) is whole
+        assert (SECRET.partition("'")[0] in body) is whole
         assert short_id(ID)[:-1] in body
 
 
