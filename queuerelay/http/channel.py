@@ -26,12 +26,7 @@ from twisted.internet.interfaces import IHalfCloseableDescriptor, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from queuerelay.errors import (
-    BadRequest,
-    BodyTooLarge,
-    Refusal,
-    RequestTimeout,
-)
+from queuerelay.errors import BadRequest, BodyTooLarge, Refusal, RequestTimeout
 from queuerelay.http.chunked import ChunkedDecoder
 from queuerelay.http.connections import Connections
 from queuerelay.http.head import Head, HeadReader, read_head

@@ -12,7 +12,7 @@ Invariants:
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import inf
 from typing import Final
@@ -47,7 +47,7 @@ from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
 from queuerelay.relay.held import Held, HeldClient, HeldState, HeldTable
 from queuerelay.relay.notices import Notices, command_failed
-from queuerelay.relay.outbox import Outbox
+from queuerelay.relay.outbox import Outbox, by_queue
 from queuerelay.relay.replies import Replies
 from queuerelay.relay.report import RelayReport, RelaySnapshot
 from queuerelay.relay.routes import Routes
@@ -188,7 +188,7 @@ class Relay:
                 self._endings.cut(held, Break.STOPPING, "the relay stops")
             else:
                 self._endings.refuse(held, Draining("it is stopping"))
-        for queue, batch in _by_queue(queued).items():
+        for queue, batch in by_queue(queued).items():
             self._outbox.withdraw(queue, batch)
 
     def stop(self) -> Deferred[None]:
@@ -351,7 +351,7 @@ class Relay:
         for held in due:
             if held.state is HeldState.GATED:
                 self._endings.refuse(held, NotStarted(), HeldState.EXPIRED)
-        for queue, batch in _by_queue(due).items():
+        for queue, batch in by_queue(due).items():
             self._expire(queue, [held for held in batch if held.state is HeldState.QUEUED])
 
     def _expire(self, queue: str, batch: list[Held]) -> None:
@@ -394,10 +394,3 @@ class Relay:
 
     def _read_legacy(self, batch: Sequence[bytes | TooLarge]) -> Deferred[None] | None:
         return self._replies.read_legacy(batch, self._broker)
-
-
-def _by_queue(batch: Iterable[Held]) -> dict[str, list[Held]]:
-    queues: dict[str, list[Held]] = {}
-    for held in batch:
-        queues.setdefault(held.queue, []).append(held)
-    return queues

@@ -26,7 +26,7 @@ PRIVATE = {
         "_protocolUpgradeForWebsockets": {"http/site.py"},
         "_respondToBadRequestAndDisconnect": {"http/channel.py"},
         "_send100Continue": {"http/channel.py"},
-        "_waitingForTransport": {"http/channel.py", "http/sender.py"},
+        "_waitingForTransport": {"http/channel.py", "http/half_closed.py", "http/sender.py"},
     },
     http.HTTPFactory: {
         "_logDateTime": {"http/site.py"},
