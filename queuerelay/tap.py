@@ -8,6 +8,7 @@ import pwd
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService, Service
@@ -123,7 +124,15 @@ def makeService(options: Options) -> IService:
     from queuerelay.service import Daemon
 
     try:
-        daemon = Daemon(options.configuration, reactor=reactor)
+        config = options.configuration
+        for_all = all(pool.no_new_privs is not False for pool in config.pools)
+        if not for_all:
+            # Where one pool may, the others have a command in front of theirs.
+            pools = [
+                replace(one, no_new_privs=one.no_new_privs is not False) for one in config.pools
+            ]
+            config = replace(config, pools=tuple(pools))
+        daemon = Daemon(config, reactor=reactor)
         twistd: Mapping[str, Any] = options.parent or {}
         if twistd.get("umask") is None:
             # It has not been set yet for a daemon, and scripts get the one of now.
@@ -135,8 +144,7 @@ def makeService(options: Options) -> IService:
             reactor,
             ending,
             user=_user_of(twistd),
-            # Where one pool may, the others have a command in front of theirs.
-            no_new_privs=all(pool.no_new_privs for pool in options.configuration.pools),
+            no_new_privs=for_all,
         )
     except QueuerelayError as error:
         _fail(error)
