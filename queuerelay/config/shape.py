@@ -7,13 +7,14 @@
 3. Nothing is checked here: what `load` gives was, a record made by hand, as in tests, was not.
 
 `Config` has all the others in it: `RelayConfig` with a `Route` for each ``[[relay.route]]``, a
-`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`.
+`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`, and `Kept` of dead letters.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.proxies import X_FORWARDED
 
@@ -62,6 +63,8 @@ class RelayConfig:
     max_held_bytes: int = 256 * MiB
     #: Bytes of one request's body.
     max_body: int = 16 * MiB
+    #: Bytes of one reply, as it comes from its worker.
+    max_reply: int = 96 * MiB
     #: Messages on one queue.
     max_queue: int = MOST_QUEUED
     #: Clients connected at a time, None for what the open files allow.
@@ -209,3 +212,5 @@ class Config:
     #: Pools in the order of the file, that of ``--worker`` last.
     pools: tuple[PoolConfig, ...] = ()
     status: StatusConfig = field(default_factory=StatusConfig)
+    #: What is kept of dead letters.
+    failed: Kept = KEPT

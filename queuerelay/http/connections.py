@@ -100,6 +100,9 @@ class Connections:
         self._sweep_call: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
         self._most = limits.max_connections or MOST
+        #: Bytes that connections keep of heads that are not complete, and behind requests that
+        #: wait for their answers.
+        self.kept = 0
 
     def settle(self) -> int:
         """Find out how many clients there may be, now that the process has its limits."""

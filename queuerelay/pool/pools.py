@@ -11,8 +11,9 @@ from twisted.logger import Logger
 
 from queuerelay import __version__
 from queuerelay.broker.base import Broker
+from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.strays import STRAYS_INTERVAL, Strays
+from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
 from queuerelay.loop import Loop, Watched
@@ -25,6 +26,7 @@ from queuerelay.pool.stopping import Stopping
 from queuerelay.pool.task import Workshop
 from queuerelay.processes.interfaces import IProcesses
 from queuerelay.processes.spawner import Spawner
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.node import LoopAge, PoolNode, PoolState, encode
 from queuerelay.wire.order import decode_order, encode_report
 
@@ -73,6 +75,7 @@ class Pools:
         reactor: Any,
         processes: IProcesses | None = None,
         address: str | None = None,
+        kept: Kept = KEPT,
     ) -> None:
         self._configs = configs
         self._broker = broker
@@ -86,11 +89,14 @@ class Pools:
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
         own = {queue for config in configs for queue in config.queues}
-        self._strays = Strays(broker, own)
+        self._kept = kept
+        self._unsettled = UnsettledQueues(broker, own, kept=kept)
+        self._bounds = DeadLetterBounds(broker, kept)
         self._loops = [
             Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor),
             Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
-            Loop("strays", STRAYS_INTERVAL, self._look_after_strays, clock=reactor),
+            Loop("unsettled", UNSETTLED_INTERVAL, self._look_after_unsettled, clock=reactor),
+            Loop("dead letters", BOUNDS_INTERVAL, self._bounds.keep, clock=reactor),
         ]
         self._hurried = self._stopping = False
         self._stop_sign = Stopping(reactor)
@@ -114,6 +120,7 @@ class Pools:
             processes=self._processes,
             clock=self._reactor,
             wall_clock=self._broker.time,
+            kept=self._kept,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             address=self._address,
             stopping=self._stop_sign,
@@ -219,8 +226,8 @@ class Pools:
             except BrokerError as error:
                 self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
 
-    def _look_after_strays(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._strays.look())
+    def _look_after_unsettled(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._unsettled.look())
 
     def _beat(self) -> Deferred[None]:
         return self._broker.nodes.beat(self.id, encode(self.published()), inbox_life=_LIFE)

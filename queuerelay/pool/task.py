@@ -24,7 +24,7 @@ from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.destination import destination
-from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.failure import KEPT, Kept, encode_failure
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Attempt, Message, Request, decode_message
 from queuerelay.wire.outcome import Outcome
@@ -287,7 +287,15 @@ def _node_id(work: Work) -> str:
     return node_id if isinstance(node_id, str) and node_id else work.id
 
 
-def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: float) -> bytes:
+def failure(
+    work: Work,
+    *,
+    worker: str,
+    reason: str,
+    last: Attempt | None,
+    now: float,
+    kept: Kept = KEPT,
+) -> bytes:
     """The entry for ``resque:failed``; `worker` is ``queuerelay.<host>:<pid>:<queues>``."""
     attempts = (*work.message.attempts, *((last,) if last is not None else ()))
     return encode_failure(
@@ -300,4 +308,5 @@ def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: 
         # Other tools show this alone.
         backtrace=(last.stderr or last.stdout).splitlines() if last is not None else (),
         attempts=attempts,
+        kept=kept,
     )

@@ -22,9 +22,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker
+from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.strays import STRAYS_INTERVAL, Strays
+from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
@@ -48,6 +49,8 @@ from queuerelay.relay.replies import Replies
 from queuerelay.relay.report import RelayReport, RelaySnapshot
 from queuerelay.relay.routes import Routes
 from queuerelay.relay.stream import Break, Streams
+from queuerelay.wire.commands import TooLarge
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.node import RelayNode, encode
 
@@ -71,6 +74,7 @@ class Relay:
         *,
         prefix: str,
         clock: IReactorTime,
+        kept: Kept = KEPT,
     ) -> None:
         self._config = config
         self._broker = broker
@@ -123,17 +127,19 @@ class Relay:
         self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
-        reaper, strays = Reaper(broker, queues), Strays(broker, queues)
+        reaper = Reaper(broker, queues, kept=kept)
+        unsettled = UnsettledQueues(broker, queues, kept=kept)
         self._loops = [
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._outbox.look, clock=clock),
             Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
+            Loop("dead letters", BOUNDS_INTERVAL, DeadLetterBounds(broker, kept).keep, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
             Loop(
-                "strays",
-                STRAYS_INTERVAL,
-                lambda: Deferred.fromCoroutine(strays.look()),
+                "unsettled",
+                UNSETTLED_INTERVAL,
+                lambda: Deferred.fromCoroutine(unsettled.look()),
                 clock=clock,
             ),
         ]
@@ -142,6 +148,7 @@ class Relay:
             self.id,
             self._replies.read,
             legacy=(legacy, self._read_legacy) if legacy else None,
+            largest=config.max_reply,
         )
 
     # Life
@@ -352,7 +359,7 @@ class Relay:
         if not self._stopped:
             self._beat().addErrback(command_failed)
 
-    def _read_legacy(self, batch: Sequence[bytes]) -> Deferred[None] | None:
+    def _read_legacy(self, batch: Sequence[bytes | TooLarge]) -> Deferred[None] | None:
         return self._replies.read_legacy(batch, self._broker)
 
 
