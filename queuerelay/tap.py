@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService, Service
@@ -127,6 +128,13 @@ def makeService(options: Options) -> IService:
 
     try:
         config = options.configuration
+        for_all = all(pool.no_new_privs is not False for pool in config.pools)
+        if not for_all:
+            # Where one pool may, the others have a command in front of theirs.
+            pools = [
+                replace(one, no_new_privs=one.no_new_privs is not False) for one in config.pools
+            ]
+            config = replace(config, pools=tuple(pools))
         daemon = Daemon(config, reactor=reactor)
         twistd: Mapping[str, Any] = options.parent or {}
         if twistd.get("umask") is None:
@@ -140,8 +148,7 @@ def makeService(options: Options) -> IService:
             ending,
             twistd=twistd,
             log=_log_of(twistd, config),
-            # Where one pool may, the others have a command in front of theirs.
-            no_new_privs=all(pool.no_new_privs for pool in config.pools),
+            no_new_privs=for_all,
         )
     except QueuerelayError as error:
         _fail(error)

@@ -159,8 +159,9 @@ class PoolConfig:
     #: User and group that scripts run as, names or numbers; None for the daemon's.
     user: str | None = None
     group: str | None = None
-    #: Whether scripts can get no rights by running a program (setuid, sudo).
-    no_new_privs: bool = True
+    #: Whether scripts can get no rights by running a program (setuid, sudo); None for what is so in
+    #: the process: the daemon gives up such rights, another application may not.
+    no_new_privs: bool | None = None
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
     #: Seconds of processor time of one process.

@@ -114,7 +114,7 @@ class Workshop:
             address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
         )
         self._rights = Rights(
-            user=config.user, group=config.group, no_new_privs=config.no_new_privs
+            user=config.user, group=config.group, no_new_privs=bool(config.no_new_privs)
         )
         if config.user is not None:
             self._at_home(config.user, config.env)

@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parents[2] / "queuerelay"
 #: For each class of Twisted's, the private attributes and the modules that may use them.
 PRIVATE = {
     http.HTTPChannel: {
-        "_handlingRequest": {"http/channel.py", "http/half_closed.py"},
+        "_handlingRequest": {"http/channel.py", "http/half_closed.py", "http/kept.py"},
         "_networkProducer": {"http/channel.py", "http/half_closed.py"},
         "_protocolUpgradeForWebsockets": {"http/site.py"},
         "_respondToBadRequestAndDisconnect": {"http/channel.py"},
