@@ -15,12 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python import usage
 
-from queuerelay import __version__
+from queuerelay import __version__, plain_log
 from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
 from queuerelay.processes.heritage import HERITAGE
 from queuerelay.redact import redact
+from queuerelay.visible import visible
 
 _log = Logger()
 
@@ -28,7 +29,7 @@ _log = Logger()
 def _fail(error: Exception) -> NoReturn:
     """End with one line and exit status 1: a person reads what is wrong, without a traceback."""
     stderr = sys.__stderr__
-    said = redact(str(error))
+    said = visible(redact(str(error)))
     if stderr is None or sys.stderr is stderr:
         raise SystemExit(f"queuerelay: {said}") from None
     # twistd has made its log of stderr by now; whoever started us looks at the real one.
@@ -116,6 +117,7 @@ def makeService(options: Options) -> IService:
 
     # Before anything has a timer.
     use_monotonic(reactor)
+    plain_log.install()
     ending = _Ending(reactor)
     ending.install()
     # Imported late: it takes a while, and a signal meanwhile shall end us in order.

@@ -17,6 +17,7 @@ from queuerelay import __version__
 from queuerelay.errors import ConfigError
 from queuerelay.redact import redact
 from queuerelay.redis_source import Source, first, of_environment
+from queuerelay.visible import visible
 from queuerelay.wire.destination import overlap
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
@@ -217,6 +218,16 @@ def _chdir(directory: str) -> None:
         raise ConfigError.of("--chdir", directory, f"a directory ({error.strerror})") from error
 
 
+class _Plain(logging.Formatter):
+    """The lines of the log, without what a terminal would obey in what others wrote."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(map(visible, super().formatException(ei).split("\n")))
+
+
 def _log_to_stderr(level: str) -> None:
     """One handler on our own logger: the root logger is the application's."""
     logger = logging.getLogger("queuerelay")
@@ -225,7 +236,7 @@ def _log_to_stderr(level: str) -> None:
             one.disabled = False
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
+        handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(process)d %(message)s"))
         logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(level.upper())
