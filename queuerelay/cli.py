@@ -12,12 +12,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from queuerelay import __version__
 from queuerelay.client import ApiError, Client, NotDone, Unreachable
 from queuerelay.overview import overview
-from queuerelay.terminal import safe, span, table
+from queuerelay.safe_text import safe
+from queuerelay.terminal import colours, columns_of, show, span, table
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -250,14 +251,14 @@ def _status(client: Client, options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(found))
         else:
-            lines = overview(found, _columns(sys.stdout), colour=_colour(sys.stdout))
+            lines = overview(found, columns_of(sys.stdout), colour=colours(sys.stdout))
             if options.watch is not None and sys.stdout.isatty():
                 rows = shutil.get_terminal_size().lines - 2
                 if len(lines) > rows:
                     lines[rows:] = [f"... and {len(lines) - rows} lines more"]
                 # Home, and clear what is below: nothing flickers.
                 sys.stdout.write("\x1b[H\x1b[J")
-            _print(lines)
+            print("\n".join(lines))
         sys.stdout.flush()
         if options.watch is None:
             critical = found.get("health", {}).get("severity") == "critical"
@@ -299,26 +300,24 @@ def _list(client: Client, options: argparse.Namespace) -> int:
     if rows:
         head = ("ID", "FAILED AT", "QUEUE", "CLASS", "MESSAGE", "ERROR")
         spare = ("MESSAGE", "CLASS", "FAILED AT")
-        lines += ["", *table(head, rows, columns=_columns(sys.stdout), spare=spare)]
-    _print(lines)
+        lines += ["", *table(head, rows, columns=columns_of(sys.stdout), spare=spare)]
+    show(lines)
     return DONE
 
 
 def _show(client: Client, options: argparse.Namespace) -> int:
     one = _find(client, [options.id])[options.id]
     for name in ("id", "message", "queue", "class", "failed_at", "worker", "exception", "error"):
-        print(f"{name + ':':<11}{safe(str(one[name]))}")
+        show([f"{name + ':':<11}{one[name]}"])
     if one.get("text"):
-        print(f"\nit could not be read:\n    {safe(one['text'])}")
+        show(["", "it could not be read:", f"    {one['text']}"])
     for number, attempt in enumerate(one["attempts"], 1):
         # In words, as "exit status 137: SIGKILL"; of a foreign worker what there is.
         ended = attempt["error"] or attempt["signal"] or f"exit status {attempt['code']}"
-        print(f"\nattempt {number}: {safe(ended)} after {span(attempt['run'])}")
-        for line in attempt["stderr"].splitlines():
-            print(f"    {safe(line)}")
+        show(["", f"attempt {number}: {ended} after {span(attempt['run'])}"])
+        show([f"    {line}" for line in attempt["stderr"].splitlines()])
         # A listener of an earlier release does not say it.
-        for line in attempt.get("stdout", "").splitlines():
-            print(f"    stdout: {safe(line)}")
+        show([f"    stdout: {line}" for line in attempt.get("stdout", "").splitlines()])
     return DONE
 
 
@@ -375,7 +374,7 @@ def _stop(client: Client, options: argparse.Namespace) -> int:
 
 def _submit(client: Client, options: argparse.Namespace) -> int:
     args = _json_list(options.args)
-    print(safe(str(client.submit(options.queue, options.cls, args).get("id", ""))))
+    show([str(client.submit(options.queue, options.cls, args).get("id", ""))])
     return DONE
 
 
@@ -390,24 +389,8 @@ def _json_list(given: str) -> list[Any]:
 
 
 def _said(answer: dict[str, Any]) -> int:
-    print(safe(str(answer.get("text", "done"))))
+    show([str(answer.get("text", "done"))])
     return DONE
-
-
-# Where it is shown
-
-
-def _colour(out: TextIO) -> bool:
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _columns(out: TextIO) -> int:
-    """Columns of the terminal; a file or a pipe gets whole lines."""
-    return shutil.get_terminal_size().columns if out.isatty() else 10_000
-
-
-def _print(lines: Sequence[str]) -> None:
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from queuerelay.terminal import cut, safe, span, table
+from queuerelay.safe_text import safe
+from queuerelay.terminal import cut, span, table
 
 _COLOURS: Final = {"ok": "32", "warning": "33", "critical": "31"}
 
@@ -11,17 +12,15 @@ def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
     """``/status.json`` as lines of so many columns."""
     health, redis = found["health"], found["redis"]
     word = safe(str(health["severity"]))
-    first = cut(
-        f"queuerelay {safe(str(found['version']))}   {word}   "
+    first = (
+        f"queuerelay {found['version']}   {word}   "
         f"Redis {'up' if redis['up'] else 'DOWN'}"
         f"{'' if redis['latency'] is None else ', ' + span(redis['latency'])}   "
         f"{sum(one['count'] for one in found['held'])} held   "
-        f"{found['failures']['total']} dead letters",
-        columns,
+        f"{found['failures']['total']} dead letters"
     )
-    # Colours take no columns.
-    lines = [first.replace(f"   {word}   ", f"   {_painted(word, colour)}   ", 1)]
-    lines += [f"  {one['severity']}: {safe(one['text'])}" for one in health["reasons"][:20]]
+    lines = [first]
+    lines += [f"  {one['severity']}: {one['text']}" for one in health["reasons"][:20]]
     lines += [""]
     lines += table(
         (
@@ -40,7 +39,11 @@ def overview(found: dict[str, Any], columns: int, *, colour: bool) -> list[str]:
             columns=columns,
             spare=(">DONE/MIN", "HOST"),
         )
-    return [lines[0], *(cut(line, columns) for line in lines[1:])]
+    # Here, so that no line is forgotten: whatever it is made of, the listener may be a liar.
+    lines = [cut(safe(line), columns) for line in lines]
+    # Colours take no columns.
+    lines[0] = lines[0].replace(f"   {word}   ", f"   {_painted(word, colour)}   ", 1)
+    return lines
 
 
 def _queue(one: dict[str, Any]) -> tuple[str, ...]:

@@ -1,20 +1,18 @@
-"""Text for terminals: foreign text that cannot do anything to them, tables, durations."""
+"""The terminal: lines and tables of foreign text, durations, what it can do."""
 
+import os
+import shutil
 import unicodedata
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 from queuerelay.durations import in_words
+from queuerelay.safe_text import safe
 
 #: Space between two columns.
 _GAP: Final = "  "
 #: Columns of a row's last cell that are to be seen, where it has so many.
 _LAST: Final = 24
-
-
-def safe(text: str) -> str:
-    r"""`text` with everything that a terminal would obey, or not show, as ``\x1b``."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def width(text: str) -> int:
@@ -85,3 +83,19 @@ def _widths(shown: Sequence[Sequence[str]]) -> list[int]:
 def span(seconds: float | None) -> str:
     """A duration in words, "-" where none is known."""
     return "-" if seconds is None else in_words(seconds)
+
+
+def show(lines: Sequence[str]) -> None:
+    """Print what may have foreign words in it; all but colours and JSON goes this way."""
+    for line in lines:
+        print(safe(line))
+
+
+def colours(out: TextIO) -> bool:
+    """Whether `out` takes colours."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def columns_of(out: TextIO) -> int:
+    """Columns of the terminal; a file or a pipe gets whole lines."""
+    return shutil.get_terminal_size().columns if out.isatty() else 10_000

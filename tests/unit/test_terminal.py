@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.terminal import cut, safe, span, table, width
+from queuerelay.safe_text import safe
+from queuerelay.terminal import cut, span, table, width
 
 
 @pytest.mark.parametrize(
