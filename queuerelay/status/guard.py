@@ -8,10 +8,14 @@ To act, in this order, so that no answer tells more than the one before it:
    it), an ``Origin`` must name the host that was asked (RFC 6454), and without either of them only
    a bearer token counts, which no browser attaches by itself: a program that has a name and a
    password instead sends an ``Origin``.
-3. Who has tried too many wrong credentials waits: 429. Who is an address, of IPv6 its /64: a host
-   has all of that. Behind a proxy all have the proxy's, so one can make the others wait; with the
-   PROXY protocol (``haproxy:tcp:...``) of a trusted proxy each has its own.
-4. Without valid credentials: 401; with some that are not for this: 403.
+3. Wrong credentials: 401, and 429 from an address that has given too many of them, of IPv6 its /64:
+   a host has all of that. Behind a proxy all have the proxy's; with the PROXY protocol
+   (``haproxy:tcp:...``) of a trusted proxy each has its own. None at all: 401, which is no guess.
+   Right ones count for nothing here, and pass whatever came from the same address: else anybody
+   there could lock the operator out. So guessing is no slower for the 429: what holds against it
+   is the least length of a secret (`credentials.SHORTEST`). It tells programs with an old secret
+   to try less often.
+4. Valid credentials that are not for this: 403.
 
 To read is for everybody, unless it was said that it needs credentials as well; then 3 and 4 hold.
 Where it does not, ids of messages are whole for those alone who have them. Wrong ones are counted
@@ -95,22 +99,24 @@ class Guard:
     def _allowed(self, ask: StatusRequest, scope: str) -> Credential:
         """Who sends `ask`, where that is somebody with `scope`."""
         authorization = ask.headers.get("authorization", "")
-        whose = _whose(ask.client)
-        left = self._left(whose)
-        if left:
-            raise Denied(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
         who = None
         if authorization and self._credentials is not None:
             who = self._credentials.who(authorization)
         if who is None:
             if authorization:
-                self._note(whose)
+                self._refuse_guesses(_whose(ask.client))
             challenge = _FOR_PEOPLE if "text/html" in ask.headers.get("accept", "") else _CHALLENGE
             raise Denied(401, "credentials are needed", {"WWW-Authenticate": challenge})
-        self._wrong.pop(whose, None)
         if scope not in who.scopes:
             raise Denied(403, f"these credentials are not for this: it needs the scope {scope}")
         return who
+
+    def _refuse_guesses(self, address: str) -> None:
+        """Count one more of `address`; `Denied` where it had too many."""
+        left = self._left(address)
+        if left:
+            raise Denied(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
+        self._note(address)
 
     def _left(self, address: str) -> float:
         """Seconds until the address may try again."""

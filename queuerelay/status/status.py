@@ -17,6 +17,7 @@ from queuerelay.status.collect.shortened import failures_for_anybody, for_anybod
 from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.credentials import Credentials
 from queuerelay.status.guard import Guard
+from queuerelay.status.refusals import RefusedActions
 from queuerelay.wire.node import Node
 
 
@@ -93,6 +94,8 @@ class Status:
             clock=clock,
             private=access.private,
         )
+        #: Logs the actions of those who may not act.
+        self.refused = RefusedActions(clock)
         self._process = process
         #: The last snapshot as anybody may see it, beside itself.
         self._public: tuple[StatusSnapshot, StatusSnapshot] | None = None
@@ -117,6 +120,7 @@ class Status:
 
     def stop(self) -> Deferred[None]:
         """Collect no more; fires when nothing is left running."""
+        self.refused.stop()
         if self.probe is not None:
             self.probe.stop()
         return self.collector.stop()

@@ -1,5 +1,6 @@
 """The actions as routes that take POST alone: each lets the guard decide first, does one thing, and
-leaves one line in the log: who, from where, what, and what came of it.
+leaves one line in the log: who, from where, what, and what came of it. Those that are refused leave
+fewer (`queuerelay.status.refusals`).
 
 The answer is JSON, ``{"done": true or false, "text": ...}`` and more; for a form that a browser
 sent, it is the way back to the page (303), with a word in the address that the page knows.
@@ -18,7 +19,7 @@ from queuerelay.errors import BrokerError
 from queuerelay.status.actions.acts import ActionResult, Acts
 from queuerelay.status.actions.form import Wrong
 from queuerelay.status.actions.table import ACTIONS
-from queuerelay.status.guard import NO_HEADERS, Denied, Guard
+from queuerelay.status.guard import NO_HEADERS, Denied
 from queuerelay.status.json_answer import json_answer
 from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
 from queuerelay.status.status import Status
@@ -35,7 +36,7 @@ def routes(status: Status) -> list[StatusRoute]:
     acts = Acts(status)
     found = []
     for action in ACTIONS:
-        guarded = _Guarded(status.guard, action.scope, partial(action.act, acts))
+        guarded = _Guarded(status, action.scope, partial(action.act, acts))
         found.append(
             StatusRoute(
                 path=action.path, handler=guarded, methods=(action.method,), deny=guarded.deny
@@ -49,8 +50,9 @@ class _Guarded:
 
     _log = Logger()
 
-    def __init__(self, guard: Guard, scope: str, act: _Act) -> None:
-        self._guard = guard
+    def __init__(self, status: Status, scope: str, act: _Act) -> None:
+        self._guard = status.guard
+        self._refused = status.refused
         self._scope = scope
         self._act = act
 
@@ -69,7 +71,7 @@ class _Guarded:
         try:
             return self._guard.let(ask, self._scope)
         except Denied as denied:
-            self._audit(ask, "nobody", str(denied))
+            self._refused.add(ask.client, _shown(ask), denied.status, str(denied))
             return _answer(ask, denied.status, denied.text, headers=denied.headers)
 
     async def _acted(self, ask: StatusRequest, who: str) -> StatusResponse:
@@ -95,9 +97,13 @@ class _Guarded:
             "action by {who} from {client}: {action}: {outcome}",
             who=who,
             client=ask.client,
-            action=ascii("/".join(ask.segments)[:_SHOWN])[1:-1],
+            action=_shown(ask),
             outcome=ascii(outcome)[1:-1],
         )
+
+
+def _shown(ask: StatusRequest) -> str:
+    return ascii("/".join(ask.segments)[:_SHOWN])[1:-1]
 
 
 def _from_page(ask: StatusRequest) -> bool:

@@ -209,17 +209,34 @@ def test_401_says_how(guard):
     assert "Basic" in caught.value.headers["WWW-Authenticate"]
 
 
-def test_guessing_is_slowed_by_address(guard, clock):
+WRONG = "Bearer 00000000000000"
+
+
+def test_wrong_ones_are_told_to_wait_by_address(guard, clock):
     for _ in range(TRIES):
-        assert status(guard, ask("Bearer 00000000000000")) == 401
+        assert status(guard, ask(WRONG)) == 401
         clock.advance(1.0)
     with pytest.raises(Denied) as caught:
-        guard.let(ask(f"Bearer {TOKEN}"), OPERATE)
+        guard.let(ask(WRONG), OPERATE)
     assert caught.value.status == 429
     assert int(caught.value.headers["Retry-After"]) == WINDOW - TRIES + 1
-    assert guard.let(ask(f"Bearer {TOKEN}", client="192.0.2.2"), OPERATE) == "deploy"
+    assert status(guard, ask(WRONG, client="192.0.2.2")) == 401
     clock.advance(WINDOW - TRIES)
+    assert status(guard, ask(WRONG)) == 401
+
+
+def test_the_right_ones_are_never_locked_out_by_the_wrong(path, clock):
+    guard = Guard(Credentials(str(path)), clock=clock, private=True)
+    for _ in range(3 * TRIES):
+        status(guard, ask(WRONG))
+    assert status(guard, ask(WRONG)) == 429
     assert guard.let(ask(f"Bearer {TOKEN}"), OPERATE) == "deploy"
+    guard.let_read(ask(f"Bearer {TOKEN}"))
+    assert guard.trusts(ask(f"Bearer {TOKEN}"))
+    # They do not help whoever guesses from behind the same proxy.
+    assert status(guard, ask(WRONG)) == 429
+    # Who gives none has guessed nothing, and is told how.
+    assert status(guard, ask()) == 401
 
 
 @pytest.mark.parametrize(
@@ -233,8 +250,8 @@ def test_guessing_is_slowed_by_address(guard, clock):
 def test_a_host_has_many_addresses(guard, addresses, other):
     for address in addresses:
         assert status(guard, ask("Bearer 00000000000000", client=address)) == 401
-    assert status(guard, ask(f"Bearer {TOKEN}", client=addresses[0])) == 429
-    assert guard.let(ask(f"Bearer {TOKEN}", client=other), OPERATE) == "deploy"
+    assert status(guard, ask(WRONG, client=addresses[0])) == 429
+    assert status(guard, ask(WRONG, client=other)) == 401
 
 
 def test_missing_credentials_are_no_guess(guard):
@@ -298,5 +315,5 @@ def test_whoever_guesses_is_not_helped_by_reading(guard, clock):
     for _ in range(TRIES):
         assert not guard.trusts(ask("Bearer 00000000000000"))
     assert status(guard, ask("Bearer 00000000000000")) == 429
-    assert guard.trusts(ask(f"Bearer {TOKEN}", client="192.0.2.2"))
+    assert guard.trusts(ask(f"Bearer {TOKEN}"))
     assert not guard.trusts(ask())
