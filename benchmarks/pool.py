@@ -38,6 +38,7 @@ from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.processes.spawner import Spawner
 from queuerelay.wire import url
 
@@ -101,6 +102,7 @@ async def jobs_of_a_pool(
             clock=reactor,
             wall_clock=time.time,
             holder="bench:1",
+            stopping=Stopping(reactor),
         ),
     )
     # As the daemon does, whatever it runs; a loop that one writes for oneself leaves it alone.

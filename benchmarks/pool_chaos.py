@@ -49,6 +49,7 @@ def host(address: str, size: int, number: int, command: list[str]) -> None:
     from queuerelay.config import PoolConfig
     from queuerelay.pool.pool import Pool
     from queuerelay.pool.runtime import Runtime
+    from queuerelay.pool.stopping import Stopping
     from queuerelay.processes.spawner import Spawner
     from queuerelay.wire import url
 
@@ -74,6 +75,7 @@ def host(address: str, size: int, number: int, command: list[str]) -> None:
             clock=reactor,
             wall_clock=time.time,
             holder=f"chaos{number}:{os.getpid()}",
+            stopping=Stopping(reactor),
         ),
     )
     broker.start()

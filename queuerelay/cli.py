@@ -208,6 +208,10 @@ def _failed(commands: Any) -> None:
         one.set_defaults(run=_letters, does=does)
         one.add_argument("ids", metavar="ID", nargs="*", help="of dead letters or their messages")
         one.add_argument("--all", action="store_true", help="all that there are")
+        one.set_defaults(cls=None, args=None)
+        if name == "retry":
+            one.add_argument("--class", dest="cls", metavar="CLASS", help="another than it had")
+            one.add_argument("--args", help="others than it had, a JSON list")
 
 
 def _pools(command: Any) -> None:
@@ -304,11 +308,17 @@ def _show(client: Client, options: argparse.Namespace) -> int:
     one = _find(client, [options.id])[options.id]
     for name in ("id", "message", "queue", "class", "failed_at", "worker", "exception", "error"):
         print(f"{name + ':':<11}{safe(str(one[name]))}")
+    if one.get("text"):
+        print(f"\nit could not be read:\n    {safe(one['text'])}")
     for number, attempt in enumerate(one["attempts"], 1):
-        ended = attempt["signal"] or f"exit status {attempt['code']}"
+        # In words, as "exit status 137: SIGKILL"; of a foreign worker what there is.
+        ended = attempt["error"] or attempt["signal"] or f"exit status {attempt['code']}"
         print(f"\nattempt {number}: {safe(ended)} after {span(attempt['run'])}")
         for line in attempt["stderr"].splitlines():
             print(f"    {safe(line)}")
+        # A listener of an earlier release does not say it.
+        for line in attempt.get("stdout", "").splitlines():
+            print(f"    stdout: {safe(line)}")
     return DONE
 
 
@@ -337,6 +347,13 @@ def _letters(client: Client, options: argparse.Namespace) -> int:
         return _said(options.does(client, None))
     found = _find(client, [one for one in options.ids if len(one) == SHOWN])
     ids = [found[one]["id"] if one in found else one for one in options.ids]
+    mended = {} if options.cls is None else {"class": options.cls}
+    if options.args is not None:
+        mended["args"] = _json_list(options.args)
+    if mended:
+        if len(ids) != 1:
+            raise _Wrong("--class and --args are for one dead letter")
+        return _said(client.mend(ids[0], mended))
     return _said(options.does(client, ids))
 
 
@@ -357,14 +374,19 @@ def _stop(client: Client, options: argparse.Namespace) -> int:
 
 
 def _submit(client: Client, options: argparse.Namespace) -> int:
+    args = _json_list(options.args)
+    print(safe(str(client.submit(options.queue, options.cls, args).get("id", ""))))
+    return DONE
+
+
+def _json_list(given: str) -> list[Any]:
     try:
-        args = json.loads(sys.stdin.read() if options.args == "-" else options.args)
+        args = json.loads(sys.stdin.read() if given == "-" else given)
     except (ValueError, RecursionError) as error:
         raise _Wrong(f"ARGS: expected a JSON list: {error}") from error
     if not isinstance(args, list):
         raise _Wrong(f"ARGS: expected a JSON list, got {type(args).__name__}")
-    print(safe(str(client.submit(options.queue, options.cls, args).get("id", ""))))
-    return DONE
+    return args
 
 
 def _said(answer: dict[str, Any]) -> int:

@@ -87,6 +87,10 @@ class Client:
         """Put dead letters back on their queues, None for all."""
         return self._letters("retry", ids)
 
+    def mend(self, id: str, mended: Mapping[str, Any]) -> dict[str, Any]:
+        """Put a dead letter back, with another ``class`` or other ``args`` than it had."""
+        return self._post("failed", id, "retry", fields=mended)
+
     def drop(self, ids: Sequence[str] | None) -> dict[str, Any]:
         """Take dead letters out for good, None for all."""
         return self._letters("drop", ids)
@@ -130,8 +134,8 @@ class Client:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-            if self._token:
-                headers["Authorization"] = f"Bearer {self._token}"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         kind = (
             http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
         )

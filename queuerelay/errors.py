@@ -239,6 +239,13 @@ class BadReply(Refusal):
     reason = "bad-reply"
 
 
+class ReplyTooLarge(Refusal):
+    """the worker's reply is larger than this server accepts"""
+
+    status = 502
+    reason = "reply-too-large"
+
+
 class WorkerFailed(Refusal):
     """the worker that had this request failed"""
 

@@ -57,6 +57,8 @@ def _pool(one: dict[str, Any]) -> tuple[str, ...]:
     outcomes = one["outcomes"]
     failed = sum(outcomes.get(name, 0) for name in ("critical", "crash", "misconfigured"))
     state = one["resting"] or (f"{one['looping']} do not stay up" if one["looping"] else "")
+    # A listener of an earlier release does not say it.
+    state = state or one.get("unstartable", "")
     return (
         *(one["name"], one["host"], one["node"], str(one["busy"]), str(one["size"])),
         *(f"{one['per_minute'].get('success', 0.0):.1f}", str(failed), state),

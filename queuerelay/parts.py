@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from queuerelay import __version__
 from queuerelay.broker.backend import Backend, Given
 from queuerelay.broker.base import Broker
+from queuerelay.clocks import on_wall_clock
 from queuerelay.config import Config, describe, load
 from queuerelay.http.forwarded import Trust
 from queuerelay.pool.pools import Pools
@@ -30,7 +31,7 @@ from queuerelay.relay.listeners import Listeners
 from queuerelay.relay.relay import Relay
 from queuerelay.status.listener import StatusListener
 from queuerelay.status.resource import StatusResource
-from queuerelay.status.status import Status, ThisProcess
+from queuerelay.status.status import Access, Status, ThisProcess
 from queuerelay.wire import url
 from queuerelay.wire.keys import Keys
 
@@ -55,6 +56,9 @@ class Part:
     def start(self) -> None:
         """Begin to work; Redis may come later."""
 
+    def stopping(self) -> None:
+        """The service begins to stop; `stop` comes when those after this part have stopped."""
+
     async def stop(self, until: float) -> None:
         """End the part; returns when nothing is left running. The drain time is over at `until`, in
         the reactor's seconds.
@@ -76,6 +80,8 @@ class ServiceOfParts(Service):
     `reactor` is the one that the application runs on. Without `broker` the one that `config` names
     is used; a test may give a `queuerelay.testing.MemoryBroker`.
     """
+
+    _log = Logger()
 
     def __init__(self, config: Config, *, reactor: Any, broker: Broker | None = None) -> None:
         backend = BackendPart(config, reactor=reactor, broker=broker)
@@ -110,6 +116,11 @@ class ServiceOfParts(Service):
         """
         for part in self._parts:
             part.check()
+        if on_wall_clock(self._reactor):
+            self._log.warn(
+                "the reactor's timers go by the wall clock: where that is set, requests and jobs "
+                "stand still or run into their time-outs; queuerelay.clocks.use_monotonic mends it"
+            )
         super().startService()
         for part in self._parts:
             part.start()
@@ -117,6 +128,8 @@ class ServiceOfParts(Service):
     def stopService(self) -> Deferred[None]:
         """Let what is under way end within the drain time; fires when nothing is left running."""
         super().stopService()
+        for part in self._parts:
+            part.stopping()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -160,7 +173,9 @@ class RelayPart(Part):
 
     def __init__(self, config: Config, broker: Broker, *, reactor: Any) -> None:
         self._reactor = reactor
-        self.relay = Relay(config.relay, broker, prefix=config.prefix, clock=reactor)
+        self.relay = Relay(
+            config.relay, broker, prefix=config.prefix, clock=reactor, kept=config.failed
+        )
 
     def start(self) -> None:
         """Begin to hold and to answer."""
@@ -252,7 +267,9 @@ class PoolsPart(Part):
     ) -> None:
         self._config = config
         self._reactor = reactor
-        self.pools = Pools(config.pools, broker, reactor=reactor, address=address)
+        self.pools = Pools(
+            config.pools, broker, reactor=reactor, address=address, kept=config.failed
+        )
 
     def check(self) -> None:
         """Raise `ConfigError` where a pool's command is not there."""
@@ -270,6 +287,10 @@ class PoolsPart(Part):
                 queues=",".join(pool.queues) or "its own",
                 redis=url.parse(self._config.redis).redacted,
             )
+
+    def stopping(self) -> None:
+        """Take the end of a script for the stop's doing from now on: the relay drains before."""
+        self.pools.stopping()
 
     async def stop(self, until: float) -> None:
         """Let scripts end within the rest of the drain time."""
@@ -307,7 +328,10 @@ class StatusPart(Part):
             address=url.parse(config.redis).place,
             clock=reactor,
             process=process or ThisProcess(),
-            credentials=config.status.credentials,
+            access=Access(
+                credentials=config.status.credentials,
+                private=config.status.readers == "credentials",
+            ),
         )
 
     def start(self) -> None:

@@ -18,6 +18,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 
 from queuerelay import __version__
+from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.daemon_log import DaemonLog
 from queuerelay.errors import QueuerelayError
@@ -116,6 +117,8 @@ def makeService(options: Options) -> IService:
     """The daemon for these options."""
     from twisted.internet import reactor
 
+    # Before anything has a timer.
+    use_monotonic(reactor)
     ending = _Ending(reactor)
     ending.install()
     # Imported late: it takes a while, and a signal meanwhile shall end us in order.

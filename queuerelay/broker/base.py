@@ -9,7 +9,7 @@ What ends a claim is repeated over lost connections, until Redis answers or `Bro
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -17,18 +17,26 @@ from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey, 
 from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.commands import TooLarge
 from queuerelay.wire.keys import Keys
 
 #: Takes a batch of raw replies. It may return a Deferred, which is awaited; where that fails with a
 #: `BrokerError`, the same batch comes again.
-InboxHandler = Callable[[Sequence[bytes]], object]
+InboxHandler = Callable[[Sequence[bytes | TooLarge]], object]
+#: Bytes of a reply that is fetched, where nobody says otherwise.
+LARGEST_REPLY: Final = 96 * 1024 * 1024
 
 
 class QueuesPart(Protocol):
     """The queues: lists of messages that wait."""
 
-    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
-        """Append `messages`, at least one, in order; fires with the length of the queue."""
+    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int | None]:
+        """Append `messages`, at least one, in order; fires with the length of the queue.
+
+        Where the connection is lost over it, it fires on the next one: with None where the push was
+        executed, with `NotConnected` where it was not and never will be. `ConnectionDropped` means
+        that nobody knows: Redis has lost data, or there will be no other connection.
+        """
 
     def take_off(
         self, queue: str, messages: Sequence[bytes], *, newest: bool = False
@@ -73,8 +81,12 @@ class LeasesPart(Protocol):
     ) -> Deferred[bool]:
         """End the claim, and append `entry` to the dead letters. Repeated until answered."""
 
-    def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
-        """Take over messages whose lease has expired, for `lease` seconds."""
+    def reap(
+        self, queue: str, *, lease: float, overdue: float = 0.0, most: int = 100
+    ) -> Deferred[list[Claim]]:
+        """Take over messages whose lease has expired, `overdue` seconds ago or more, for `lease`
+        seconds.
+        """
 
 
 class DelayedPart(Protocol):
@@ -102,8 +114,9 @@ class DeadLettersPart(Protocol):
     ) -> Deferred[DeadLetterPage]:
         """`count` dead letters from the `start`-th on, newest or oldest first."""
 
-    def retry(self, which: str | bytes) -> Deferred[bool]:
-        """Put the message of a dead letter back at the tail of its queue, as if never tried.
+    def retry(self, which: str | bytes, mended: Mapping[str, Any] | None = None) -> Deferred[bool]:
+        """Put the message of a dead letter back at the tail of its queue, as if never tried; with
+        the ``class`` or ``args`` of `mended` in the place of its own.
 
         `which` is the entry's `DeadLetterEntry.id` or its `message_id` (then the newest of them),
         or its exact bytes, which is quickest. False where it is not there any more, or has no
@@ -122,6 +135,11 @@ class DeadLettersPart(Protocol):
 
     def drop_many(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
         """Drop all of `which`, or all that there are now; fires with how many it was."""
+
+    def prune(self, *, max_count: int, max_bytes: int, before: float) -> Deferred[int]:
+        """Drop the oldest until there are no more than so many, in so many bytes, and none that
+        failed before that Unix second; the newest one stays. Fires with how many were dropped.
+        """
 
 
 class GatePart(Protocol):
@@ -145,11 +163,17 @@ class InboxPart(Protocol):
     """The inboxes of nodes: lists of replies, each read by its node alone."""
 
     def open(
-        self, node_id: str, handler: InboxHandler, *, legacy: tuple[str, InboxHandler] | None = None
+        self,
+        node_id: str,
+        handler: InboxHandler,
+        *,
+        legacy: tuple[str, InboxHandler] | None = None,
+        largest: int = LARGEST_REPLY,
     ) -> None:
         """Read replies for `node_id` from now on; before `Broker.start`, once.
 
-        `legacy` is a list that many relays share, and its handler.
+        `legacy` is a list that many relays share, and its handler. A reply of more than `largest`
+        bytes is not fetched: the handler gets a `TooLarge` for it.
         """
 
     def reply(self, node_id: str, replies: Sequence[bytes]) -> Deferred[int]:
@@ -170,6 +194,11 @@ class NodesPart(Protocol):
 
     def survey(self) -> Deferred[Survey]:
         """What Redis knows of everybody, the depths of queues and the dead letters apart."""
+
+    def unsettled(self) -> Deferred[list[str]]:
+        """The queues that have messages in flight or delayed, whoever is configured for them; not
+        all where there are very many queues.
+        """
 
     def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
         """The keys of `queues`, and those that all need, that are of the wrong type."""
@@ -294,6 +323,18 @@ class Broker(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether commands can be sent now."""
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of Redis, which all nodes have in common: for whatever
+        goes into Redis, or is compared with what stands there. Our own clock's until Redis was
+        heard.
+        """
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds that the wall clock of this host is ahead of that of Redis; None where nobody
+        knows.
+        """
 
     @property
     def fault(self) -> Unusable | None:

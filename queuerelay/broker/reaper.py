@@ -1,12 +1,13 @@
 """Finds messages whose worker died, and does with them what `wire.recovery` says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker
 from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, recover
 
 #: Seconds between two looks at the leases.
@@ -22,7 +23,8 @@ _REAPER_LEASE = 30.0
 class Reaper:
     """Settles what dead workers left in flight on `queues`; any number of them may run.
 
-    `reap` is to be called each `REAP_INTERVAL` seconds. A message is tried `tries` times in all.
+    `reap` is to be called each `REAP_INTERVAL` seconds. A message is tried `tries` times in all;
+    leases that expired less than `overdue` seconds ago are left.
     """
 
     _log = Logger()
@@ -32,27 +34,33 @@ class Reaper:
         broker: Broker,
         queues: Sequence[str],
         *,
-        wall_clock: Callable[[], float],
         tries: int = TRIES,
+        overdue: float = 0.0,
+        kept: Kept = KEPT,
     ) -> None:
         self._broker = broker
         self._queues = queues
-        self._wall_clock = wall_clock
         self._tries = tries
+        self._overdue = overdue
+        self._kept = kept
         self._resting = 0
         broker.on_up(self._rest)
 
     def _rest(self) -> None:
         self._resting = REST
 
-    async def reap(self) -> int:
-        """Look once at every queue; gives how many messages were settled."""
+    async def reap(self, queues: Sequence[str] | None = None) -> int:
+        """Look once at every queue, or at those of `queues`; gives how many messages were
+        settled.
+        """
         if self._resting:
             self._resting -= 1
             return 0
         settled = 0
-        for queue in self._queues:
-            for claim in await self._broker.leases.reap(queue, lease=_REAPER_LEASE):
+        for queue in self._queues if queues is None else queues:
+            for claim in await self._broker.leases.reap(
+                queue, lease=_REAPER_LEASE, overdue=self._overdue
+            ):
                 try:
                     settled += await self._settle(claim)
                 except (ConnectionDropped, NotConnected):
@@ -67,7 +75,7 @@ class Reaper:
 
     async def _settle(self, claim: Claim) -> bool:
         """False where somebody else was faster."""
-        now = self._wall_clock()
+        now = self._broker.time()
         verdict = recover(
             claim.message,
             keys=self._broker.keys,
@@ -76,6 +84,7 @@ class Reaper:
             since=claim.since or now,
             now=now,
             tries=self._tries,
+            kept=self._kept,
         )
         match verdict:
             case Retry(message=message):

@@ -4,16 +4,14 @@
    error message come from here; units and defaults of the records are those of `shape`.
 2. The start log keeps the order of `OPTIONS`: the top of the file, the relay's, the status
    listener's, and the pool that ``--worker`` makes. Twisted sorts ``--help`` by itself.
-3. `ROUTE_KEYS` and `POOL_KEYS` are what has no option: there may be many routes and pools.
+3. What has no option, as there may be many routes and pools, is in `tables`.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 from queuerelay.config import values
 from queuerelay.config.option import Option
 from queuerelay.config.shape import MiB
-from queuerelay.config.values import Check
 
 OPTIONS: Final = (
     Option(
@@ -113,6 +111,14 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="max-reply",
+        help="How large a worker's reply may be, in Redis",
+        type=int,
+        check=values.whole("bytes", 1024, 512 * MiB),
+        unit="bytes",
+        limit=True,
+    ),
+    Option(
         name="max-queue",
         help="How long one queue may become",
         type=int,
@@ -178,6 +184,12 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="half-close",
+        help="What becomes of a client that closes its side of the connection: wait, it gets its "
+        "answer, or leave, its request is given up",
+        check=values.one_of("wait", "leave"),
+    ),
+    Option(
         name="drain",
         help="How long a shutdown waits for answers",
         type=float,
@@ -234,7 +246,8 @@ OPTIONS: Final = (
     Option(
         name="proxy-fields",
         help="The header fields that these proxies set in every request: X-Forwarded-For, -Proto, "
-        "-Host, -Port, or Forwarded; with commas",
+        "-Host, -Port, or Forwarded, and any further ones that nobody else may write, such as "
+        "X-Forwarded-User; with commas",
         check=values.proxy_fields,
         separated=True,
         otherwise="X-Forwarded-For, -Proto, -Host",
@@ -261,12 +274,65 @@ OPTIONS: Final = (
         otherwise="none, so that it only shows",
     ),
     Option(
+        name="status-readers",
+        table="status",
+        named="readers",
+        help="Who may read the status page, JSON and metrics: anybody, or those with credentials",
+        check=values.one_of("anybody", "credentials"),
+    ),
+    Option(
         name="status-host",
         table="status",
         named="hosts",
         help="Name under which the status page may be asked, beside addresses and localhost",
         check=values.hosts,
         repeatable=True,
+        otherwise="none",
+    ),
+    Option(
+        name="failed-max-count",
+        table="failed",
+        named="max_count",
+        help="How many dead letters are kept; the oldest are dropped",
+        type=int,
+        check=values.whole("dead letters", 1, 10_000_000),
+        unit="dead letters",
+    ),
+    Option(
+        name="failed-max-bytes",
+        table="failed",
+        named="max_bytes",
+        help="How much memory of Redis they may take",
+        type=int,
+        check=values.whole("bytes", MiB, 2**50),
+        unit="bytes",
+    ),
+    Option(
+        name="failed-max-age",
+        table="failed",
+        named="max_age",
+        help="How long each of them is kept, in seconds or as 180d, 12h or 30m",
+        check=values.age,
+        otherwise="180d",
+    ),
+    Option(
+        name="failed-max-body",
+        table="failed",
+        named="max_body",
+        help="How much of the body of a request that failed is kept",
+        type=int,
+        check=values.whole("bytes", 0, 256 * MiB),
+        unit="bytes",
+    ),
+    Option(
+        name="failed-redact",
+        table="failed",
+        named="redact",
+        help="Header fields of such a request whose values are left out, beside Authorization, "
+        "Cookie and those whose names end with Token, Key, Secret, Password or Session; with "
+        "commas",
+        check=values.fields,
+        separated=True,
         otherwise="none",
     ),
     # One pool, without a file.
@@ -294,55 +360,4 @@ OPTIONS: Final = (
         separated=True,
         otherwise="that of --queue",
     ),
-)
-
-#: Keys of a ``[[relay.route]]``; they are in the file only.
-ROUTE_KEYS: Final[Mapping[str, Check]] = {
-    "queue": values.queue,
-    "path": values.path,
-    "method": values.method,
-    "host": values.host,
-    "header": values.header,
-    "deadline": values.deadline,
-}
-
-#: Keys of a ``[[pool]]``; those of its three options apart, they are in the file only.
-POOL_KEYS: Final[Mapping[str, Check]] = {
-    "name": values.pool_name,
-    "queues": values.queues,
-    "command": values.command,
-    "size": values.size,
-    "min": values.size,
-    "max": values.size,
-    "grow_after": values.seconds(0, 86400),
-    "shrink_after": values.seconds(0, 86400),
-    "timeout": values.seconds(0.1, 30 * 86400),
-    "tries": values.whole("tries", 1, 100),
-    "lease": values.seconds(1, 3600),
-    "grace": values.seconds(0, 86400),
-    "resident": values.flag,
-    "status": values.one_of("exit", "stdout"),
-    "client_gone": values.one_of("finish", "kill"),
-    "cwd": values.directory,
-    "env": values.env,
-    "pass_env": values.several(values.variable, "names of environment variables"),
-    "weights": values.weights,
-    "umask": values.umask,
-    "rlimit_as": values.whole("bytes", MiB, 2**50),
-    "rlimit_cpu": values.whole("seconds", 1, 30 * 86400),
-    # With fewer not even a shell starts.
-    "rlimit_nofile": values.whole("files", 8, 2**20),
-    "exits": values.exits,
-    # As base64 it must stay below the 512 MiB that Redis takes for one value.
-    "max_output": values.whole("bytes", 1, 256 * MiB),
-    "recycle_after": values.seconds(1, 365 * 86400),
-    "recycle_memory": values.whole("bytes", MiB, 2**50),
-    "script_name": values.path,
-    "script_filename": values.file,
-}
-#: Keys of resident pools alone, whose processes talk to Redis themselves; and of pools of scripts.
-RESIDENT_ONLY: Final = ("recycle_after", "recycle_memory")
-SCRIPT_ONLY: Final = (
-    *("min", "max", "grow_after", "shrink_after", "timeout", "tries", "lease", "status"),
-    *("client_gone", "weights", "exits", "max_output", "script_name", "script_filename"),
 )

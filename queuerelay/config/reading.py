@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from queuerelay.config.command import Template
-from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
+from queuerelay.config.options import OPTIONS
 from queuerelay.config.shape import (
     DEFAULT_POOL,
     OFF,
@@ -28,11 +28,13 @@ from queuerelay.config.shape import (
     Route,
     StatusConfig,
 )
+from queuerelay.config.tables import POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
 from queuerelay.config.values import COMMAND, Check
 from queuerelay.config.values import redis as check_redis
 from queuerelay.errors import ConfigError
 from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
+from queuerelay.wire.failure import Kept
 from queuerelay.wire.keys import Keys
 
 
@@ -95,7 +97,8 @@ def _made(
     values: Mapping[str, Any], routes: tuple[Route, ...], pools: tuple[PoolConfig, ...]
 ) -> Config:
     """The record for values by their full names, routes, and the pools of the file."""
-    found: dict[str, dict[str, Any]] = {"": {}, "relay": {}, "pool": {}, "status": {}}
+    tables = ("", "relay", "pool", "status", "failed")
+    found: dict[str, dict[str, Any]] = {name: {} for name in tables}
     for option in OPTIONS:
         if option.dotted in values:
             found[option.table][option.key] = values[option.dotted]
@@ -104,7 +107,8 @@ def _made(
     status = StatusConfig(**found["status"])
     roles = {"relay": True, "pool": bool(pools), "status": status.listen is not None}
     found[""].setdefault("role", tuple(role for role in ROLES if roles[role]))
-    return Config(**found[""], relay=relay, pools=pools, status=status)
+    failed = Kept(**found["failed"])
+    return Config(**found[""], relay=relay, pools=pools, status=status, failed=failed)
 
 
 def _check_together(config: Config, names: Mapping[str, str]) -> None:
@@ -126,6 +130,12 @@ def _check_together(config: Config, names: Mapping[str, str]) -> None:
         raise ConfigError.of(names["role"], ",".join(config.role), "a [[pool]] or --worker for it")
     if "status" in config.role and config.status.listen is None:
         raise ConfigError.of(names["status.listen"], OFF, "an endpoint for the role status")
+    if config.status.readers != "anybody" and config.status.credentials is None:
+        raise ConfigError.of(
+            names["status.readers"],
+            config.status.readers,
+            f"a file of {names['status.credentials']} for it",
+        )
 
 
 def _check_reply_prefix(config: Config, names: Mapping[str, str]) -> None:
@@ -176,7 +186,12 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], prefix: str) -> 
 
 
 #: The tables of the file with options in them, and what else may stand in each.
-_TABLES: Final = {"": ("relay", "pool", "status"), "relay": ("route",), "status": ()}
+_TABLES: Final = {
+    "": ("relay", "pool", "status", "failed"),
+    "relay": ("route",),
+    "status": (),
+    "failed": (),
+}
 
 
 def _values(document: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,14 @@
 3. Nothing is checked here: what `load` gives was, a record made by hand, as in tests, was not.
 
 `Config` has all the others in it: `RelayConfig` with a `Route` for each ``[[relay.route]]``, a
-`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`.
+`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`, and `Kept` of dead letters.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.proxies import X_FORWARDED
 
@@ -62,6 +63,8 @@ class RelayConfig:
     max_held_bytes: int = 256 * MiB
     #: Bytes of one request's body.
     max_body: int = 16 * MiB
+    #: Bytes of one reply, as it comes from its worker.
+    max_reply: int = 96 * MiB
     #: Messages on one queue.
     max_queue: int = MOST_QUEUED
     #: Clients connected at a time, None for what the open files allow.
@@ -78,6 +81,8 @@ class RelayConfig:
     body_time: float = 30.0
     #: Seconds between two requests of a connection.
     idle: float = 60.0
+    #: What becomes of a client that closes its side of the connection: "wait" or "leave".
+    half_close: str = "wait"
     #: Seconds that held requests get at shutdown.
     drain: float = 25.0
     #: Seconds between two frames of a streamed reply.
@@ -124,6 +129,10 @@ class PoolConfig:
     timeout: float = 300.0
     #: Tries of a message in all.
     tries: int = 3
+    #: Seconds after which a message fails whose script cannot be started.
+    start_patience: float = 3600.0
+    #: Starts that come to nothing after which it does; None for any number in that time.
+    start_tries: int | None = None
     #: Seconds for which a claim on a message holds without being renewed. The pool renews it each
     #: third of that; where its process is dead, others take the message over only so much later.
     lease: float = 15.0
@@ -173,6 +182,8 @@ class StatusConfig:
     listen: str | None = "tcp:8080:interface=127.0.0.1"
     #: File with the credentials that actions need; without one there are no actions.
     credentials: str | None = None
+    #: Who may read: ``anybody``, or those with ``credentials`` for it.
+    readers: str = "anybody"
     #: Names, without port, under which the listener may be asked beside addresses and localhost.
     hosts: tuple[str, ...] = ()
 
@@ -201,3 +212,5 @@ class Config:
     #: Pools in the order of the file, that of ``--worker`` last.
     pools: tuple[PoolConfig, ...] = ()
     status: StatusConfig = field(default_factory=StatusConfig)
+    #: What is kept of dead letters.
+    failed: Kept = KEPT

@@ -4,7 +4,7 @@ the status listener stand on it.
 Imports go one way::
 
     proxy_line, forwarded  <-  proxied  <-  listening
-    head  <-  chunked, connections  <-  channel  <-  site
+    head, half_closed  <-  chunked, connections  <-  channel  <-  site
     negotiate, error_pages  <-  problems  <-  site
     request_id  <-  site
 
@@ -15,6 +15,7 @@ A connection, from the port inwards::
     proxy_line    the PROXY line with which that begins; pure
     channel       one connection of a client: its requests, its answers, its deadlines
     connections   all clients of one server: how many, and whose time is over
+    half_closed   clients that close their side and read on, or have left
     head          request line and header section, or the refusal; pure
     chunked       a body in chunks; pure
 

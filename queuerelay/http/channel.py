@@ -12,6 +12,11 @@ Invariants:
    not even what came in the same segment: no second request, no second answer.
 3. A connection that is being closed is gone after a bounded time, whether its client reads or not.
 4. From the first byte of a request to its last a deadline runs that single bytes do not extend.
+5. What a connection keeps unread counts as `Connections.kept`. Where there is no room for it, an
+   unfinished head is refused; of requests behind one that waits nothing is kept, and the answer to
+   that one is the last: a client sends them again (RFC 9112 9.3.2).
+6. A client that closes its side gets what was written, answers to all that it had asked, and a 400
+   to what it left incomplete; then the connection is closed.
 """
 
 from math import inf
@@ -20,7 +25,6 @@ from typing import Any, Final
 from twisted.internet.interfaces import IHalfCloseableDescriptor, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web import http
 
 from queuerelay.errors import (
     BadRequest,
@@ -32,6 +36,7 @@ from queuerelay.errors import (
 from queuerelay.http.chunked import ChunkedDecoder
 from queuerelay.http.connections import Connections
 from queuerelay.http.head import Head, HeadReader, read_head
+from queuerelay.http.kept import KeepingChannel
 
 #: Seconds for which a client is still read from after an early answer, so that the answer arrives.
 LINGER: Final = 2.0
@@ -44,29 +49,12 @@ LEAST_RATE: Final = 1024
 _UNKNOWN: Final = (b"-", b"-", b"-")
 
 
-class StrictChannel(http.HTTPChannel):
+class StrictChannel(KeepingChannel):
     """One connection of a client; `factory.connections` has its limits."""
 
-    # Whatever the endpoint makes; twisted.web's annotations know a few methods of it only.
-    factory: Any
-    transport: Any
-    _networkProducer: Any
-    persistent: bool
-
-    #: Whether the client is heard no more: after an early answer, and after the last one.
-    deaf = False
-    #: When `expire` is to be called; infinity for never.
-    due = inf
-
-    #: Bytes that were read and not looked at yet.
-    _pending = b""
-    #: Whether `_advance` is at work, further down the stack.
-    _busy = False
-    _paused = False
     #: Whether the client got time to read an earlier answer before its request has to come on.
     _excused = False
-    #: The head that is coming in, the head whose body is coming in, and that body.
-    _reader: HeadReader | None = None
+    #: The head whose body is coming in, and that body.
     _head: Head | None = None
     _decoder: ChunkedDecoder | None = None
     _left = 0
@@ -112,6 +100,8 @@ class StrictChannel(http.HTTPChannel):
         """The client has left, or was sent away."""
         self.deaf = True
         self._pending = b""
+        self._reader = None
+        self._count()
         super().connectionLost(reason)
         self.factory.connections.left(self)
 
@@ -126,6 +116,8 @@ class StrictChannel(http.HTTPChannel):
         elif len(self._pending) > EAGER and not self._paused:
             self._paused = True
             self._networkProducer.pauseProducing()
+        if self._pending or self._reader is not None or self._kept:
+            self._keep()
 
     def resumeProducing(self) -> None:
         """The transport has sent what was written."""
@@ -133,8 +125,10 @@ class StrictChannel(http.HTTPChannel):
         if not self._handlingRequest:
             # And then it reads again, too.
             self._paused = False
-            if self._pending and not self._busy:
+            if (self._pending or self._half_closed) and not self._busy:
                 self._advance()
+            if self._kept:
+                self._count()
 
     # Reading
 
@@ -152,6 +146,8 @@ class StrictChannel(http.HTTPChannel):
                     self._read_body(self._head, data)
         finally:
             self._busy = False
+        if self._half_closed:
+            self._cut_short()
 
     def _read_head(self, data: bytes) -> None:
         connections: Connections = self.factory.connections
@@ -239,6 +235,8 @@ class StrictChannel(http.HTTPChannel):
         self._head = self._decoder = None
         self._handlingRequest = True
         self.due = inf
+        if self._half_closed:
+            self._await_answer()
         self.requests[-1].requestReceived(head.method, head.target, head.version)
 
     # Answers
@@ -263,6 +261,8 @@ class StrictChannel(http.HTTPChannel):
                 self._networkProducer.resumeProducing()
         if self._pending and not self._busy:
             self._advance()
+        if self._kept:
+            self._count()
 
     def answer_early(self, request: Any, refusal: Refusal) -> None:
         """Answer a request that is still being sent, and close once the client has heard of it."""
@@ -270,7 +270,8 @@ class StrictChannel(http.HTTPChannel):
 
     def close_with(self, answer: bytes) -> None:
         """Send `answer` in place of reading on, and close once the client has heard of it."""
-        self.transport.write(answer)
+        self.transport.write(answer[self.ahead :])
+        self.ahead = 0
         # It may not have read the answer before this one.
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
 
@@ -284,6 +285,17 @@ class StrictChannel(http.HTTPChannel):
         request = self.make_request(self._head)
         self.requests.append(request)
         self.answer_early(request, refusal)
+
+    def _cut_short(self) -> None:
+        """No more bytes will come, and those that came are no whole request."""
+        if self.deaf or self._handlingRequest or self._waitingForTransport:
+            return
+        if self.idle:
+            self._close_idle()
+        elif self._head is None:
+            self._refuse_head(BadRequest("cut short"))
+        else:
+            self.answer_early(self.requests[-1], BadRequest("cut short"))
 
     def request_line(self) -> tuple[bytes, bytes, bytes]:
         """Method, target and version of the request that is being read, as far as known."""
@@ -300,7 +312,7 @@ class StrictChannel(http.HTTPChannel):
     def _close(self) -> None:
         """The last answer was written, and is to be read within the idle time."""
         connections: Connections = self.factory.connections
-        if self._pending:
+        if self._pending or self._dropped:
             # Closing with bytes unread would reset the connection, and might cost the answer.
             self._linger(connections.limits.idle)
             return
@@ -318,9 +330,11 @@ class StrictChannel(http.HTTPChannel):
         self._networkProducer.unregisterProducer()
         transport = self.transport
         # Under TLS closing says so to the client, and reads on until it agrees; half-closing would
-        # go past TLS to the socket.
-        if IHalfCloseableDescriptor.providedBy(transport) and not ISSLTransport.providedBy(
-            transport
+        # go past TLS to the socket. A client that sends no more provokes no reset.
+        if (
+            IHalfCloseableDescriptor.providedBy(transport)
+            and not ISSLTransport.providedBy(transport)
+            and not self._half_closed
         ):
             transport.loseWriteConnection()  # type: ignore[attr-defined]  # not in the interface
         else:
@@ -330,6 +344,8 @@ class StrictChannel(http.HTTPChannel):
         self.deaf = True
         self._pending = b""
         self._reader = self._decoder = None
+        if self._kept:
+            self._count()
 
     def abort(self) -> None:
         """Close at once, whatever has not been sent."""
@@ -363,7 +379,9 @@ class StrictChannel(http.HTTPChannel):
     def expire(self, now: float) -> None:
         """The time for what this connection is doing is over."""
         limits = self.factory.connections.limits
-        if self.deaf or self._handlingRequest:
+        if self._half_closed and self._handlingRequest and not self.deaf:
+            self._look_for_client(now)
+        elif self.deaf or self._handlingRequest:
             self.abort()
         elif self.idle:
             self._close_idle()

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 
+from queuerelay.http.half_closed import HalfClosedWatch
 from queuerelay.http.head import HeadLimits
 
 #: Seconds between two looks at the deadlines, so a deadline may be as late as that.
@@ -60,6 +61,8 @@ class ClientLimits:
     #: probes are answered when others have taken every place.
     spare: int = 0
     spare_paths: frozenset[bytes] = frozenset()
+    #: Whether a client that closes its side of the connection is answered; else it has left.
+    half_close: bool = True
 
 
 class ClientConnection(Protocol):
@@ -67,6 +70,7 @@ class ClientConnection(Protocol):
 
     #: When `expire` is to be called, in clock seconds; infinity for never.
     due: float
+    transport: Any
 
     def expire(self, now: float) -> None:
         """The time for what this connection is doing is over."""
@@ -89,11 +93,16 @@ class Connections:
     def __init__(self, limits: ClientLimits, *, clock: IReactorTime) -> None:
         self.limits = limits
         self.channels: set[ClientConnection] = set()
+        #: The clients among them that have closed their side.
+        self.half_closed = HalfClosedWatch(clock)
         self.seconds = clock.seconds
         self._clock = clock
         self._sweep_call: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
         self._most = limits.max_connections or MOST
+        #: Bytes that connections keep of heads that are not complete, and behind requests that
+        #: wait for their answers.
+        self.kept = 0
 
     def settle(self) -> int:
         """Find out how many clients there may be, now that the process has its limits."""
@@ -124,6 +133,8 @@ class Connections:
     def left(self, client: ClientConnection) -> None:
         """A client has left, or was sent away."""
         self.channels.discard(client)
+        if len(self.half_closed):
+            self.half_closed.discard(client)
         if self.channels:
             return
         if self._sweep_call is not None:

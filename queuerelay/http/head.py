@@ -166,6 +166,12 @@ class HeadReader:
         return method, target, b"HTTP/1." + minor
 
     @property
+    def weight(self) -> int:
+        """Bytes of memory that this takes, about."""
+        # A field is two bytes objects in a tuple, beside the buffer.
+        return 2 * len(self._buffer) + 160 * len(self._fields)
+
+    @property
     def begun(self) -> bool:
         """Whether a part of a request was read; empty lines are no part."""
         return bool(self._buffer)

@@ -18,6 +18,10 @@ _QUOTED: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _WEIGHT: Final = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
+#: The type of event streams (WHATWG HTML, "Server-sent events").
+_EVENTS: Final = b"text/event-stream"
+
+
 class Format(Enum):
     """The formats of an error; of two that a client names alike, the first."""
 
@@ -60,6 +64,20 @@ def _preferred(accept: bytes, html: bool) -> Format:
         if mine > rank or (mine == rank and suited == b"*/*"):
             best, rank = one, mine
     return best
+
+
+def prefers_events(accept: Sequence[bytes]) -> bool:
+    """Whether a client's ``Accept`` fields ask for ``text/event-stream`` before all else."""
+    # Most fields do not name it at all, and need no parsing.
+    text = b",".join(accept)
+    return _EVENTS in text.lower() and len(text) <= _LONGEST and _prefers_events(text)
+
+
+@lru_cache(maxsize=256)
+def _prefers_events(accept: bytes) -> bool:
+    weights = _weights(accept)
+    mine = weights.pop(_EVENTS, 0.0)
+    return mine > max(weights.values(), default=0.0)
 
 
 def _weights(accept: bytes) -> dict[bytes, float]:

@@ -13,9 +13,16 @@ Invariants:
 """
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ITransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    ITransport,
+)
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from zope.interface import implementer
 
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.proxy_line import NotProxied, ProxyLine, read_proxy_line
@@ -29,6 +36,7 @@ def behind_proxy(text: str, factory: IProtocolFactory, *, trust: Trust) -> IProt
     return ProxiedFactory(factory, trust=trust) if text.startswith(PREFIX) else factory
 
 
+@implementer(IHalfCloseableProtocol)
 class ProxiedConnection(ProtocolWrapper):
     """One connection of a proxy."""
 
@@ -66,6 +74,18 @@ class ProxiedConnection(ProtocolWrapper):
             if not data:
                 return
         super().dataReceived(data)
+
+    def readConnectionLost(self) -> None:
+        """The proxy has closed its side, as its client has."""
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.readConnectionLost()
+        else:
+            self.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Our side was closed."""
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.writeConnectionLost()
 
     def _refuse(self, reason: str) -> None:
         self._refused = True

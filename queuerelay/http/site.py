@@ -131,6 +131,7 @@ class SiteChannel(StrictChannel):
     def _protocolUpgradeForWebsockets(self, protocol: IProtocol) -> None:
         """The connection is a WebSocket from here on, and nobody tells us when it ends."""
         self._release()
+        self.deaf = True
         self.site.connections.left(self)
         super()._protocolUpgradeForWebsockets(protocol)
 
@@ -197,6 +198,11 @@ class Site(server.Site):
         """The site listens no more."""
         if self._logged:
             super().stopFactory()
+
+    def _updateLogDateTime(self) -> None:
+        super()._updateLogDateTime()
+        # The base takes the seconds of the reactor, which may stand on the monotonic clock.
+        self._logDateTime = http.datetimeToLogString()
 
     def log(self, request: http.Request) -> None:
         """A request was answered."""

@@ -20,9 +20,11 @@ What is decided, in plain values, without reactor or clock:
 One message after the other, each module on those above it:
 
 - `runtime`: what all pools of a process run on: broker, processes, clocks.
+- `stopping`: whether an end was of the daemon's own stop.
 - `child`: one process, from its start until it needs no slot any more.
 - `slot`: a slot while it has a message. `tally`: counters, and the exits that are remembered.
-- `cooldown`: rests where the command cannot be run. `settle`: the end of a claim.
+- `cooldown`: rests where the command cannot be run. `misfits`: messages of which it is so.
+- `settle`: the end of a claim.
 - `disposition`: what becomes of a message. `runner`: its script, from the claim to the end.
 - `filling`: the loop that claims messages for free slots.
 - `resque_worker`: a pool as Resque's tools see it. `upkeep`: leases, dead pools, delayed messages.

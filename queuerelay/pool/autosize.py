@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from queuerelay.config import PoolConfig
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.sizing import SizeRule, next_size
+from queuerelay.wire.message import waited
 
 
 class AutoSize:
@@ -39,10 +40,10 @@ class AutoSize:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
-        waits = [
-            self._wall_clock() - depth.oldest_at for depth in depths if depth.oldest_at is not None
-        ]
-        if any(depth.length and depth.oldest_at is None for depth in depths):
+        wall = self._wall_clock()
+        found = [(depth.length, waited(depth.oldest_at, wall)) for depth in depths]
+        waits = [wait for _, wait in found if wait is not None]
+        if any(length and wait is None for length, wait in found):
             # Only php-resque and we write when a message was pushed; of others we know how long we
             # have seen any.
             waits.append(now - (self._waiting_since if self._waiting_since is not None else now))

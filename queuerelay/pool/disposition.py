@@ -15,23 +15,37 @@ from queuerelay.config import PoolConfig
 from queuerelay.errors import MessageError, ReplyError
 from queuerelay.pool import task
 from queuerelay.pool.cooldown import FIRST_REST, LONGEST_REST, Cooldown
-from queuerelay.pool.exits import Acknowledge, Dead, ProcessEnd, PutBack, RetryAt, next_step
+from queuerelay.pool.exits import (
+    MOMENT,
+    Acknowledge,
+    Dead,
+    ProcessEnd,
+    PutBack,
+    RetryAt,
+    may_repeat,
+    next_step,
+)
+from queuerelay.pool.misfits import Misfits, given_up
 from queuerelay.pool.output import Capture
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.settle import Settler
 from queuerelay.pool.slot import PoolSlot
+from queuerelay.pool.stopping import Doubts
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Work
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.message import Attempt, with_attempt
+from queuerelay.wire.message import (
+    Attempt,
+    FailedStarts,
+    waited,
+    with_attempt,
+    with_failed_starts,
+)
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.recovery import unreadable
 
 #: Seconds before a message that we ourselves failed on gives up its slot.
 _STUMBLE: Final = 1.0
-
-#: How many messages are remembered whose script said that it cannot run.
-MISFITS: Final = 1024
 
 _REASONS: Final = {
     400: "400 Bad Request",
@@ -56,13 +70,13 @@ class Disposition:
         self._clock = runtime.clock
         self._wall_clock = runtime.wall_clock
         self._holder = runtime.holder
+        self._kept = runtime.kept
         self._worker = runtime.worker_id(config.queues)
         self._settler = settler
         self._rest = rest
         self._tally = tally
-        #: How often the script of each message has said that it cannot run, the latest last.
-        self._misfits: dict[str, int] = {}
-        #: Called when the process of a slot is gone and its message is being acknowledged.
+        self.misfits = Misfits(runtime.clock)
+        #: Called when the process of a slot is gone and its message is still to be settled.
         self.on_settling: Callable[[PoolSlot], object] = lambda slot: None
 
     # No script has seen it
@@ -83,6 +97,7 @@ class Disposition:
             worker=self._holder,
             error=error,
             now=self._wall_clock(),
+            kept=self._kept,
         )
         answer = None
         if verdict.reply_to is not None and verdict.reply is not None:
@@ -112,8 +127,8 @@ class Disposition:
     async def not_started(self, work: Work, reason: str) -> None:
         """The script is at fault, not the message: it goes back without using a try."""
         self._take_a_rest(reason)
-        self._add(work, ProcessEnd(not_started=reason), Outcome.MISCONFIGURED, "")
-        await self._settler.put_back(work.claim)
+        self._add(work, ProcessEnd(not_started=reason), Outcome.MISCONFIGURED)
+        await self._back_or_dead(work, reason)
 
     async def stumbled(self, claim: Claim) -> None:
         """An error of ours, which another try may not meet: it counts as a crash."""
@@ -135,33 +150,49 @@ class Disposition:
 
     def count(self, work: Work, exit: ProcessEnd, outcome: Outcome, attempt: Attempt) -> None:
         """Count the attempt, how long it ran, and how long the message had waited for the first."""
-        self._add(work, exit, outcome, attempt.stderr)
-        queue, pushed_at = work.claim.queue, work.message.pushed_at
+        if outcome is not Outcome.MISCONFIGURED:
+            self.misfits.forget(work.id)
+        self._add(work, exit, outcome, attempt)
+        queue, wait = work.claim.queue, waited(work.message.pushed_at, attempt.started_at)
         self._tally.runs[queue].observe(exit.run)
-        if work.attempt == 1 and pushed_at is not None:
-            self._tally.waits[queue].observe(attempt.started_at - pushed_at)
+        if work.attempt == 1 and wait is not None:
+            self._tally.waits[queue].observe(wait)
 
-    async def succeed(self, slot: PoolSlot, work: Work, output: Capture, attempt: Attempt) -> None:
-        """Acknowledge the message, and send what its script printed to whoever waits for it."""
+    async def succeed(
+        self, slot: PoolSlot, work: Work, output: Capture, attempt: Attempt, doubts: Doubts
+    ) -> None:
+        """Acknowledge the message, and send what its script printed to whoever waits for it.
+
+        What is no answer may be so because of our stop: then the message goes back.
+        """
         request = work.message.request
         # The seed's relay does not say when it took the request.
         wait = attempt.started_at - request.accepted_at if request and request.accepted_at else 0.0
         try:
             answer = task.success(work, output, wait=wait, run=attempt.run)
         except ReplyError as error:
+            if may_repeat(work.message):
+                self.freed(slot)
+                if await doubts.wait(MOMENT):
+                    await self._settler.put_back(work.claim)
+                    return
             await self.fail(work, reason=str(error), last=attempt)
             return
         with self._broker.together():
             acknowledged = self._settler.acknowledge(work.claim, answer)
             # The next message is asked for in the same write, without waiting for Redis in between.
-            slot.settling = True
-            self.on_settling(slot)
+            self.freed(slot)
         if not await acknowledged:
             self._log.warn(
                 "pool {pool}: {message} was no longer ours when its script had ended",
                 pool=self._config.name,
                 message=work.id,
             )
+
+    def freed(self, slot: PoolSlot) -> None:
+        """The process of the slot is gone: there is room for another, whatever is still to do."""
+        slot.settling = True
+        self.on_settling(slot)
 
     async def settle(
         self, work: Work, outcome: Outcome, exit: ProcessEnd, attempt: Attempt
@@ -172,7 +203,8 @@ class Disposition:
             work.message,
             attempt=work.attempt,
             tries=self._config.tries,
-            now=self._wall_clock(),
+            # Whatever was waited for since: the pause begins with the end.
+            now=attempt.started_at + attempt.run,
             jitter=random.random(),
         )
         match step:
@@ -186,38 +218,64 @@ class Disposition:
                     return
                 await self._settler.delay(work.claim, message, max(0.0, when - self._wall_clock()))
             case PutBack() if outcome is Outcome.MISCONFIGURED:
-                reason = f"{exit}; {attempt.stderr[-200:].strip()}".rstrip("; ")
-                await self._misfit(work, reason)
+                said = attempt.stderr or attempt.stdout
+                reason = f"{exit}; {said[-200:].strip()}".rstrip("; ")
+                await self._misfit(work, reason, attempt)
             case PutBack():
                 await self._settler.put_back(work.claim)
             case Dead(reason=reason):
                 await self.fail(work, reason=reason, last=attempt, status=exit.reply_status)
 
-    async def _misfit(self, work: Work, reason: str) -> None:
-        """The script says that it cannot run: back, without using a try.
+    async def _misfit(self, work: Work, reason: str, attempt: Attempt) -> None:
+        """The script says that it cannot run.
 
         Mostly that is the script's affair, and the pool rests. Where the same message says so
         again it may be the message's: then it waits, so that the others behind it get their turn,
         and the pool goes on where they succeed.
         """
-        again = self._misfits.pop(work.id, 0)
-        while len(self._misfits) >= MISFITS:
-            del self._misfits[next(iter(self._misfits))]
-        self._misfits[work.id] = again + 1
+        again = work.message.failed_starts.number > 0
         if not again or self._rest.reason:
             self._take_a_rest(reason)
-        if again:
-            pause = back_off(again + 1, first=FIRST_REST, longest=LONGEST_REST)
-            await self._settler.delay(work.claim, work.claim.message, pause)
+        await self._back_or_dead(work, reason, last=attempt, waits=again)
+
+    async def _back_or_dead(
+        self, work: Work, reason: str, *, last: Attempt | None = None, waits: bool = False
+    ) -> None:
+        """Back without using a try, where it `waits` after a while; after too many tries, or too
+        long, it fails. The message itself knows of them: also whoever takes it next.
+        """
+        before, now = work.message.failed_starts, self._wall_clock()
+        starts = FailedStarts(
+            number=before.number + 1, since=before.since if before.number else now
+        )
+        most, since = self._config.start_tries, now - starts.since
+        if since >= self._config.start_patience or (most is not None and starts.number >= most):
+            await self.fail(work, reason=given_up(starts.number, since, reason), last=last)
+            return
+        if before.number:
+            self.misfits.note(work.id, reason)
+        try:
+            message = with_failed_starts(work.claim.message, starts)
+        except MessageError as error:
+            await self.fail(work, reason=str(error), last=last)
+            return
+        if waits:
+            pause = back_off(starts.number, first=FIRST_REST, longest=LONGEST_REST)
+            await self._settler.delay(work.claim, message, pause)
         else:
-            await self._settler.put_back(work.claim)
+            await self._settler.put_back(work.claim, message)
 
     async def fail(
         self, work: Work, *, reason: str, last: Attempt | None = None, status: int = 502
     ) -> None:
         """The message fails for good for `reason`; whoever waits for a reply gets `status`."""
         entry = task.failure(
-            work, worker=self._worker, reason=reason, last=last, now=self._wall_clock()
+            work,
+            worker=self._worker,
+            reason=reason,
+            last=last,
+            now=self._wall_clock(),
+            kept=self._kept,
         )
         self._log.warn(
             "pool {pool}: {message} failed: {reason}",
@@ -225,6 +283,7 @@ class Disposition:
             message=work.id,
             reason=reason,
         )
+        self.misfits.forget(work.id)
         self._tally.failed += 1
         await self._settler.fail(work.claim, entry, task.refusal(work, status, _REASONS[status]))
 
@@ -242,13 +301,16 @@ class Disposition:
     def _count(self, what: str) -> None:
         self._tally.count(what, self._clock.seconds())
 
-    def _add(self, work: Work, exit: ProcessEnd, outcome: Outcome, stderr: str) -> None:
+    def _add(
+        self, work: Work, exit: ProcessEnd, outcome: Outcome, attempt: Attempt | None = None
+    ) -> None:
         shown = exit_record(
             exit,
             at=self._wall_clock(),
             message=work.id,
             queue=work.claim.queue,
             outcome=outcome,
-            stderr=stderr,
+            stderr=attempt.stderr if attempt is not None else "",
+            stdout=attempt.stdout if attempt is not None else "",
         )
         self._tally.add(shown, self._clock.seconds())

@@ -10,7 +10,7 @@ transient     again after a back-off, until its tries are used up
 crash         like transient where the message may run twice (RFC 9110 9.2.2), else failed
 critical      failed, no second try
 misconfigured back, without using a try: the script is at fault, not the message
-interrupted   (we ended it to shut down) back without using a try where it may run twice
+interrupted   (the daemon stops) back without using a try where it may run twice
 abandoned     (we ended it: its client left, or another pool has the message) acknowledged,
               which does nothing where the lease is lost
 ============= ======================================================================
@@ -23,9 +23,12 @@ from enum import StrEnum
 from typing import Final
 
 from queuerelay.backoff import back_off
+from queuerelay.pool.stopping import DOUBT
 from queuerelay.wire.message import Message
-from queuerelay.wire.outcome import Outcome
+from queuerelay.wire.outcome import TIMED_OUT, Outcome
 from queuerelay.wire.recovery import TRIES
+
+_SIGNALS: Final = signal.valid_signals()
 
 #: Seconds before the second try, the factor for each further one, and the longest: 1, 4, 16, then
 #: 60, before jitter.
@@ -70,20 +73,36 @@ class ProcessEnd:
 
     @property
     def signal_name(self) -> str | None:
-        """``SIGKILL`` and the like, None where no signal ended it."""
-        return None if self.signal is None else signal_name(self.signal)
+        """``SIGKILL`` and the like, None where no signal ended it, nor what it stood for."""
+        number = self.signal or died_of(self.code)
+        return None if number is None else signal_name(number)
 
     @property
     def reply_status(self) -> int:
         """The HTTP status for a client whose message failed with this exit."""
-        return 504 if self.ended_by_us is EndReason.TIMEOUT else 502
+        timed_out = self.ended_by_us is EndReason.TIMEOUT or self.code == TIMED_OUT
+        return 504 if timed_out else 502
 
     def __str__(self) -> str:
         """In words: ``exit status 1``, ``SIGKILL, ended by us: time-out``."""
         if self.not_started is not None:
             return f"not started: {self.not_started}"
-        how = f"exit status {self.code}" if self.signal is None else signal_name(self.signal)
+        how = self.signal_name or ""
+        if self.signal is None:
+            meant = "time-out" if self.code == TIMED_OUT else how
+            how = f"exit status {self.code}: {meant}" if meant else f"exit status {self.code}"
         return how if self.ended_by_us is None else f"{how}, ended by us: {self.ended_by_us}"
+
+
+#: What a shell adds to the number of the signal that ended its command (POSIX XCU 2.8.2).
+_BY_SIGNAL: Final = 128
+
+
+def died_of(code: int | None) -> int | None:
+    """The signal that an exit status of a shell stands for: 9 for 137; None where it is none."""
+    if code is not None and code - _BY_SIGNAL in _SIGNALS:
+        return code - _BY_SIGNAL
+    return None
 
 
 def signal_name(number: int) -> str:
@@ -100,7 +119,8 @@ def signal_name(number: int) -> str:
 # --- From the exit to the outcome ----------------------------------------------------------------
 
 #: 75 is EX_TEMPFAIL of sysexits; 126 and 127 are the shell's "cannot execute" and "not found"
-#: (POSIX XCU 2.8.2). Every other status is critical.
+#: (POSIX XCU 2.8.2). Those that stand for a signal, and for the end of a time, are crashes like
+#: those; every other status is critical.
 DEFAULT_EXITS: Final[Mapping[int, Outcome]] = {
     0: Outcome.SUCCESS,
     75: Outcome.TRANSIENT,
@@ -154,6 +174,8 @@ def _by_code(code: int, rules: ExitRules, stdout: bytes | None) -> Outcome:
     by_stdout = rules.stdout and stdout is not None
     if code in rules.exits:
         outcome = rules.exits[code]
+    elif code == TIMED_OUT or died_of(code) is not None:
+        outcome = Outcome.CRASH
     elif by_stdout:
         outcome = Outcome.SUCCESS if code == 0 else Outcome.CRITICAL
     else:
@@ -161,6 +183,35 @@ def _by_code(code: int, rules: ExitRules, stdout: bytes | None) -> Outcome:
     if by_stdout and stdout is not None and outcome is Outcome.SUCCESS:
         return _PRINTED.get(stdout.strip(), Outcome.CRITICAL)
     return outcome
+
+
+#: Signals that a service manager ends a group of processes with, and what a shell makes of them.
+_TOLD: Final = (signal.SIGTERM, signal.SIGINT)
+#: Seconds in which an end that does not look like one by them may still be of the stop, where
+#: somebody waits for the answer: the group is told at once, within milliseconds.
+MOMENT: Final = 0.1
+
+
+def doubt(exit: ProcessEnd, outcome: Outcome, message: Message, *, waited_for: bool) -> float:
+    """Seconds for which it may still turn out that the stop of the daemon made this end; 0 for one
+    that stands.
+
+    `waited_for` says whether somebody waits for a reply.
+    """
+    if exit.ended_by_us is EndReason.SHUTDOWN:
+        # It says "later", and so do we.
+        return DOUBT if outcome is Outcome.TRANSIENT and may_repeat(message) else 0.0
+    if exit.ended_by_us is not None or not may_repeat(message):
+        return 0.0
+    if outcome not in (Outcome.CRASH, Outcome.CRITICAL, Outcome.TRANSIENT):
+        return 0.0
+    told = (exit.signal or died_of(exit.code)) in _TOLD
+    return DOUBT if told or not waited_for else MOMENT
+
+
+def may_repeat(message: Message) -> bool:
+    """Whether the message may run twice (RFC 9110 9.2.2)."""
+    return message.request is None or message.request.idempotent
 
 
 # --- From the outcome to the message -------------------------------------------------------------
@@ -210,7 +261,6 @@ def next_step(
     `now` is in Unix seconds, as the message's deadline is; `jitter` is drawn from [0, 1).
     """
     request = message.request
-    may_repeat = request is None or request.idempotent
     match outcome:
         case Outcome.SUCCESS | Outcome.ABANDONED:
             return Acknowledge()
@@ -218,7 +268,7 @@ def next_step(
             return Dead(reason="critical, so not tried again")
         case Outcome.MISCONFIGURED:
             return PutBack()
-        case Outcome.CRASH | Outcome.INTERRUPTED if not may_repeat:
+        case Outcome.CRASH | Outcome.INTERRUPTED if not may_repeat(message):
             return Dead(reason="not idempotent, so not tried again")
         case Outcome.INTERRUPTED:
             return PutBack()

@@ -23,6 +23,11 @@ STDERR_TAIL: Final = 8 * _KiB
 BURST: Final = 200
 RATE: Final = 50.0
 
+#: Seconds after which a line that was written over may be shown, though it has not ended.
+STILL: Final = 30.0
+
+#: Line ends.
+_ENDS: Final = re.compile(rb"\r+\n")
 #: Controls would move an operator's cursor, or forge a line of the log.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -43,6 +48,10 @@ class Tail:
         # Cut at twice the size, so that each byte is moved once.
         if len(self._kept) > 2 * self._size:
             del self._kept[: -self._size]
+
+    def rewind(self) -> None:
+        """Forget the line that has not ended."""
+        del self._kept[self._kept.rfind(b"\n") + 1 :]
 
     def value(self) -> bytes:
         """The last bytes that were fed."""
@@ -103,6 +112,13 @@ class Capture:
             raise ValueError(f"{self.left_out} of {self.total} bytes were not kept")
         return bytes(self._kept) + self._tail.value()
 
+    def end(self) -> str:
+        """The end of the output, as readable text."""
+        tail = self._tail.value()[-STDERR_TAIL:]
+        if len(tail) < STDERR_TAIL:
+            tail = bytes(self._kept[-STDERR_TAIL:] + tail)[-STDERR_TAIL:]
+        return end_of(tail, cut=self.total > len(tail))
+
     def excerpt(self) -> bytes:
         """What was kept of the output, with a line in the place of what was not."""
         gap = b"\n... %d bytes left out ...\n" % self.left_out if self.left_out else b""
@@ -112,7 +128,8 @@ class Capture:
 class Lines:
     """The stderr of one child: lines for the log, and its end for the attempt's record.
 
-    A line that is too long is cut and says so. Of a flood only some lines come out, by a bucket of
+    A line that is too long is cut and says so. Of one that is written over, as a progress bar is by
+    carriage returns, the last state counts. Of a flood only some lines come out, by a bucket of
     `burst` lines that fills by `rate` a second; `skipped` counts the others. The tail has the end
     of everything.
     """
@@ -135,6 +152,10 @@ class Lines:
         #: The line that has not ended, up to `longest`, and how much of it was dropped.
         self._line = bytearray()
         self._dropped = 0
+        #: Whether what comes next writes over the line, and whether something has.
+        self._returned = self._written_over = False
+        #: Whether the beginning of the line came out already.
+        self._shown = False
         #: Bytes that were printed.
         self.total = 0
         #: Lines that did not come out.
@@ -143,6 +164,8 @@ class Lines:
     def feed(self, chunk: bytes, now: float) -> list[str]:
         """The lines that end in `chunk`, without line ends, at `now` in seconds of any clock."""
         self.total += len(chunk)
+        if self._returned or b"\r" in chunk:
+            chunk = self._overwritten(chunk)
         self._tail.feed(chunk)
         if self._since is not None:
             gained = (now - self._since) * self._rate
@@ -160,15 +183,50 @@ class Lines:
                 start = last + 1
                 break
             self._add(chunk, start, end)
-            lines.append(self._take())
-            self._tokens -= 1
+            if self.unfinished or not self._shown:
+                lines.append(self._take())
+                self._tokens -= 1
+            self._shown = False
             start = end + 1
         self._add(chunk, start, len(chunk))
         return lines
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is a line that has not ended."""
+        return bool(self._line or self._dropped)
+
+    def so_far(self, now: float) -> str:
+        """What there is of a line that does not end; what follows counts as another. "" for none,
+        where there were too many already, and for one that is being written over.
+        """
+        moving = self._written_over and now - (self._since or 0.0) < STILL
+        if not self.unfinished or self._tokens < 1 or moving:
+            return ""
+        self._tokens -= 1
+        self._written_over, self._shown = False, True
+        return self._take()
+
     def finish(self) -> list[str]:
         """The line that has no end, if there is one: the child has closed its stderr."""
-        return [self._take()] if self._line or self._dropped else []
+        return [self._take()] if self.unfinished else []
+
+    def _overwritten(self, chunk: bytes) -> bytes:
+        """The chunk without what is written over; also of the line that has begun."""
+        returned = chunk.endswith(b"\r")
+        if self._returned:
+            chunk = b"\r" + chunk
+        # A line's own end may be one of Windows.
+        chunk = _ENDS.sub(b"\n", chunk.rstrip(b"\r") if returned else chunk)
+        lines = chunk.split(b"\n")
+        if b"\r" in lines[0]:
+            self._line.clear()
+            self._dropped = 0
+            self._tail.rewind()
+        over = returned or b"\r" in lines[-1]
+        self._written_over = over or (self._written_over and len(lines) == 1)
+        self._returned = returned
+        return b"\n".join(one.rpartition(b"\r")[2] for one in lines)
 
     def _add(self, chunk: bytes, start: int, end: int) -> None:
         stop = min(end, start + self._longest - len(self._line))
@@ -177,7 +235,7 @@ class Lines:
 
     def _take(self) -> str:
         line = bytes(self._line)
-        text = readable(line if self._dropped else line.removesuffix(b"\r"))
+        text = readable(line)
         if self._dropped:
             text += f" [{self._dropped} bytes more]"
         self._line.clear()
@@ -189,10 +247,15 @@ class Lines:
         if not self.total:
             return ""
         kept = self._tail.value()
-        if self.total > len(kept):
-            # The cut may have gone through a character: drop what is left of it (RFC 3629 3).
-            kept = kept[next((i for i in range(min(3, len(kept))) if kept[i] & 0xC0 != 0x80), 0) :]
-        return readable(kept.replace(b"\r\n", b"\n"))
+        return end_of(kept, cut=self.total > len(kept))
+
+
+def end_of(kept: bytes, *, cut: bool) -> str:
+    """The end of an output as readable text; `cut` says whether there was more before it."""
+    if cut:
+        # The cut may have gone through a character: drop what is left of it (RFC 3629 3).
+        kept = kept[next((i for i in range(min(3, len(kept))) if kept[i] & 0xC0 != 0x80), 0) :]
+    return readable(_ENDS.sub(b"\n", kept))
 
 
 def readable(text: bytes) -> str:

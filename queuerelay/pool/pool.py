@@ -4,8 +4,8 @@ Invariants:
 
 1. Never more than `size` slots are taken: one in `_begin` for each message, given back in `_freed`,
    both nowhere else. Only after `set_size` to less may there be more, until they have ended. A slot
-   whose process has succeeded and is only being acknowledged is not counted; there are never more
-   than `size` of those either.
+   whose process is gone and whose message is only being acknowledged is not counted, nor one of
+   which it is not known yet whether the stop ended it; there are never more than `size` of either.
 2. Slots ask for work: messages are claimed only where slots are free for them, and what comes when
    they no longer are goes back as it was.
 3. Every claimed message ends as `runner` says, once.
@@ -57,7 +57,10 @@ class Pool:
         self._rest = Cooldown(clock)
         self._settler = Settler(runtime.broker, clock, self._tally.left)
         disposition = Disposition(config, runtime, self._settler, self._rest, self._tally)
-        self._runner = Runner(config, runtime, disposition, self._rest)
+        self._misfits = disposition.misfits
+        self._stop_sign = runtime.stopping
+        self._doubts = runtime.stopping.doubts(config.size)
+        self._runner = Runner(config, runtime, disposition, self._rest, self._doubts)
         self._filling = Filling(config, runtime, self)
         self._slots: list[PoolSlot] = []
         worker_id = runtime.worker_id(config.queues)
@@ -119,6 +122,7 @@ class Pool:
 
     async def _stop(self, drain: float) -> None:
         self._stopping = True
+        self._stop_sign.announce()
         self._late = self._clock.callLater(drain, self.hurry)
         await self._filling.stop()
         while self._runs:
@@ -159,7 +163,7 @@ class Pool:
         self._log.info(
             "pool {pool}: {old} slots, now {new}", pool=self.config.name, old=self._size, new=size
         )
-        self._size = size
+        self._size = self._doubts.most = size
         self._idle_since = self._clock.seconds()
         self._filling.wake()
 
@@ -192,7 +196,8 @@ class Pool:
         if not self._takes:
             return 0
         # No more than `size` are being acknowledged: where Redis is slow, we are.
-        free = max(0, min(self._size - self.busy, 2 * self._size - len(self._slots)))
+        kept = len(self._slots) - len(self._doubts)
+        free = max(0, min(self._size - self.busy, 2 * self._size - kept))
         return self._rest.fits(free, (slot.since for slot in self._slots))
 
     @property
@@ -291,6 +296,7 @@ class Pool:
             counters=dict(tally.counters),
             rates=tally.rates(now),
             busy=self.busy,
+            unstartable=self._misfits.words(),
             left=dict(tally.left),
             durations=tally.durations(self.config.queues),
         )

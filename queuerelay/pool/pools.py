@@ -2,8 +2,7 @@
 
 import os
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -12,7 +11,9 @@ from twisted.logger import Logger
 
 from queuerelay import __version__
 from queuerelay.broker.base import Broker
+from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.records import BEAT_INTERVAL
+from queuerelay.broker.strays import STRAYS_INTERVAL, StrayQueues
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
 from queuerelay.loop import Loop, Watched
@@ -21,9 +22,11 @@ from queuerelay.pool.pool import Pool
 from queuerelay.pool.publish import published
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.pool.task import Workshop
 from queuerelay.processes.interfaces import IProcesses
 from queuerelay.processes.spawner import Spawner
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.node import LoopAge, PoolNode, PoolState, encode
 from queuerelay.wire.order import decode_order, encode_report
 
@@ -31,6 +34,8 @@ from queuerelay.wire.order import decode_order, encode_report
 LOOPS: Final = 100
 #: Seconds between two looks for orders.
 ORDERS_INTERVAL: Final = 0.5
+#: Seconds between two looks for orphans that have ended, where we are process 1.
+ORPHANS_INTERVAL: Final = 1.0
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
 _LIFE: Final = 60.0
 #: Characters of what an order is about, in the log.
@@ -68,14 +73,13 @@ class Pools:
         broker: Broker,
         *,
         reactor: Any,
-        wall_clock: Callable[[], float] = time.time,
         processes: IProcesses | None = None,
         address: str | None = None,
+        kept: Kept = KEPT,
     ) -> None:
         self._configs = configs
         self._broker = broker
         self._reactor = reactor
-        self._wall_clock = wall_clock
         self._spawner: Spawner | None = None
         if processes is None:
             processes = self._spawner = Spawner(reactor=reactor, together=broker.together)
@@ -84,11 +88,18 @@ class Pools:
         #: Names this process on the list of nodes.
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
+        own = {queue for config in configs for queue in config.queues}
+        self._kept = kept
+        self._strays = StrayQueues(broker, own, kept=kept)
+        self._bounds = DeadLetterBounds(broker, kept)
         self._loops = [
             Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor),
             Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
+            Loop("strays", STRAYS_INTERVAL, self._look_after_strays, clock=reactor),
+            Loop("dead letters", BOUNDS_INTERVAL, self._bounds.keep, clock=reactor),
         ]
         self._hurried = self._stopping = False
+        self._stop_sign = Stopping(reactor)
         self._born = reactor.seconds()
 
     def __getitem__(self, name: str) -> Pool | Residents:
@@ -108,17 +119,27 @@ class Pools:
             broker=self._broker,
             processes=self._processes,
             clock=self._reactor,
-            wall_clock=self._wall_clock,
+            wall_clock=self._broker.time,
+            kept=self._kept,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             address=self._address,
+            stopping=self._stop_sign,
         )
         for config in self._configs:
             made = Residents(config, runtime) if config.resident else Pool(config, runtime)
             self._pools[config.name] = made
         for pool in self._pools.values():
             pool.start()
+        if self._spawner is not None and os.getpid() == 1:
+            self._loops.append(
+                Loop("orphans", ORPHANS_INTERVAL, self._spawner.take_orphans, clock=self._reactor)
+            )
         for loop in self._loops:
             loop.start()
+
+    def stopping(self) -> None:
+        """The daemon begins to stop, and `stop` comes later: what ends meanwhile is interrupted."""
+        self._stop_sign.announce()
 
     def stop(self, drain: float) -> Deferred[None]:
         """Take no more work, give what runs `drain` seconds, end it, and leave the list of nodes.
@@ -126,6 +147,7 @@ class Pools:
         Fires when no process of ours is left.
         """
         self._stopping = True
+        self._stop_sign.announce()
         return Deferred.fromCoroutine(self._stop(0.0 if self._hurried else drain))
 
     async def _stop(self, drain: float) -> None:
@@ -172,7 +194,8 @@ class Pools:
             version=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
-            at=self._wall_clock(),
+            at=self._broker.time(),
+            skew=self._broker.skew,
             pools=published(self.snapshot()),
             uptime=self._reactor.seconds() - self._born,
             draining=self._stopping,
@@ -202,6 +225,9 @@ class Pools:
                 await self._broker.orders.report(order.id, encode_report(report))
             except BrokerError as error:
                 self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
+
+    def _look_after_strays(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._strays.look())
 
     def _beat(self) -> Deferred[None]:
         return self._broker.nodes.beat(self.id, encode(self.published()), inbox_life=_LIFE)

@@ -3,14 +3,17 @@
 Invariants:
 
 1. A post has at most one process.
-2. A process that ends is started again: at once where we ended it to replace it or where it lived
-   for `STEADY` seconds, else after a pause that doubles up to `LONGEST_PAUSE`.
+2. A process that ends is started again: at once where we ended it to replace it, where it lived
+   for `STEADY` seconds, or where it said with exit status 0 that it was done, as workers do that
+   take so many jobs each; else after a pause that doubles up to `LONGEST_PAUSE`.
+3. Also with status 0 it is started at most once in `BRIEF` seconds; and after `BRIEF_LIVES` in a
+   row that were shorter than that, an end is one like any other.
 """
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
@@ -22,7 +25,7 @@ from queuerelay.errors import CannotStart
 from queuerelay.pool.child import Child
 from queuerelay.pool.environment import resident_environment
 from queuerelay.pool.exits import ProcessEnd
-from queuerelay.pool.output import Lines
+from queuerelay.pool.logged import Logged
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.tally import Tally, exit_record
 from queuerelay.pool.task import Workshop
@@ -36,6 +39,9 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 #: Seconds after which a process counts as working: its end is then no sign of a crash loop.
 STEADY: Final = 10.0
+#: A life of less than so many seconds is no work, and how many of them may have been.
+BRIEF: Final = 0.1
+BRIEF_LIVES: Final = 100
 
 
 class Post:
@@ -51,10 +57,12 @@ class Post:
         self.ending = False
         #: Starts in a row that came to nothing.
         self.failures = 0
+        #: Brief lives in a row that ended with status 0.
+        self.brief = 0
         #: Whether it is to be filled; once it is not, it never is again.
         self.wanted = True
         #: Pauses of it, to be cut short by cancelling.
-        self.pause: Deferred[None] | None = None
+        self.pause: Deferred[Any] | None = None
         self.keeping: Deferred[None] = succeed(None)
 
     def wake(self) -> None:
@@ -86,6 +94,8 @@ class Keeper:
         self._wall_clock = runtime.wall_clock
         self._workshop = Workshop(config, inherited=dict(os.environb))
         self._environment = resident_environment(self._workshop.base, runtime.address)
+        self._stopping = runtime.stopping
+        self._doubts = runtime.stopping.doubts(config.size)
         self.tally = Tally()
         #: Counts rolling restarts: a process that was started under an earlier one is to be
         #: replaced.
@@ -95,43 +105,74 @@ class Keeper:
         """Keep a process running in `post` until it is no more wanted and its process is gone."""
         while self._wants(post):
             try:
-                exit = await self._serve(post)
+                exit, said = await self._serve(post)
             except Exception:
                 self._log.failure("pool {pool} failed to keep a process", pool=self._config.name)
-                exit = ProcessEnd(not_started="an error of ours")
+                exit, said = ProcessEnd(not_started="an error of ours"), ("", "")
+            outcome = _outcome(exit)
+            # Where word of our stop comes yet, it was no crash.
+            self._doubts.most = max(self._doubts.most, post.number)
+            word = self._doubts.wait() if outcome is Outcome.CRASH else succeed(False)
+            word.addCallback(self._count, exit, outcome, said)
             if not self._wants(post):
                 return
-            planned = exit.ended_by_us is not None
-            post.failures = 0 if planned or exit.run >= STEADY else post.failures + 1
-            if post.failures:
-                seconds = back_off(post.failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
-                self._log.error(
-                    "pool {pool}: process {number} ended ({exit}) after {run:.1f} s; again in "
-                    "{seconds:.0f} s",
-                    pool=self._config.name,
-                    number=post.number,
-                    exit=str(exit),
-                    run=exit.run,
-                    seconds=seconds,
-                )
-                post.pause = deferLater(self._clock, seconds)
-                with suppress(CancelledError):
-                    await post.pause
-                post.pause = None
+            if _failed(post, exit):
+                post.failures += 1
+                await self._rest(post, exit, word)
+            else:
+                post.failures = 0
+                if post.brief:
+                    await self._pause(post, BRIEF - exit.run)
+
+    async def _rest(self, post: Post, exit: ProcessEnd, word: Deferred[bool]) -> None:
+        """The pause before the next start, unless the process ended because of our `stopping`."""
+        seconds = back_off(post.failures, first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        until = self._clock.seconds() + seconds
+        try:
+            waited = post.pause = copied(word)
+            # What was started since our stop began, and ends, is no victim of it.
+            if await waited and post.since < (self._stopping.since or 0.0):
+                post.failures = 0
+                return
+            self._log.error(
+                "pool {pool}: process {number} ended ({exit}) after {run:.1f} s; again in "
+                "{seconds:.0f} s",
+                pool=self._config.name,
+                number=post.number,
+                exit=str(exit),
+                run=exit.run,
+                seconds=seconds,
+            )
+        except CancelledError:
+            # We are woken.
+            return
+        finally:
+            post.pause = None
+        await self._pause(post, until - self._clock.seconds())
+
+    async def _pause(self, post: Post, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        post.pause = deferLater(self._clock, seconds)
+        with suppress(CancelledError):
+            await post.pause
+        post.pause = None
 
     @staticmethod
     def _wants(post: Post) -> bool:
         # It may be over after each wait, which a type checker does not see.
         return post.wanted
 
-    async def _serve(self, post: Post) -> ProcessEnd:
-        """Start a process for `post`, and wait for its end."""
-        output, errors = Lines(), Lines()
+    async def _serve(self, post: Post) -> tuple[ProcessEnd, tuple[str, str]]:
+        """Start a process for `post`, and wait for its end; gives the ends of its stderr and its
+        stdout too.
+        """
+        output, errors = (Logged(self._clock, partial(self._say, post)) for _ in range(2))
         child = Child(
             stdin=b"",
             clock=self._clock,
-            on_output=lambda chunk: self._say(post, output.feed(chunk, self._clock.seconds())),
-            on_errors=lambda chunk: self._say(post, errors.feed(chunk, self._clock.seconds())),
+            on_output=output.heard,
+            on_errors=errors.heard,
             grace=self._config.grace,
         )
         post.release = self.release
@@ -150,33 +191,52 @@ class Keeper:
             )
             exit = await copied(child.done)
             post.child, post.ending = None, False
-            for lines in (output, errors):
-                self._say(post, lines.finish())
-                if lines.skipped:
-                    self._say(post, [f"{lines.skipped} more lines were not logged"])
-        outcome = Outcome.SUCCESS if exit.code == 0 else Outcome.CRASH
-        if exit.not_started is not None:
-            outcome = Outcome.MISCONFIGURED
-        elif exit.ended_by_us is not None:
-            outcome = Outcome.INTERRUPTED
+            output.end()
+            errors.end()
+        return exit, (errors.lines.tail(), output.lines.tail())
+
+    def _count(
+        self, stops: bool, exit: ProcessEnd, outcome: Outcome, said: tuple[str, str]
+    ) -> bool:
+        """Count the end, which was the stop's doing where it `stops`."""
+        stderr, stdout = said
         self.tally.add(
             exit_record(
                 exit,
                 at=self._wall_clock(),
                 message="",
                 queue=",".join(self._config.queues),
-                outcome=outcome,
-                stderr=errors.tail(),
+                outcome=Outcome.INTERRUPTED if stops else outcome,
+                stderr=stderr,
+                stdout="" if exit.code == 0 else stdout,
             ),
             self._clock.seconds(),
         )
-        return exit
+        return stops
 
-    def _say(self, post: Post, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._log.info(
-                "{pool} {number}: {line}", pool=self._config.name, number=post.number, line=line
-            )
+    def _say(self, post: Post, line: str) -> None:
+        self._log.info(
+            "{pool} {number}: {line}", pool=self._config.name, number=post.number, line=line
+        )
+
+
+def _failed(post: Post, exit: ProcessEnd) -> bool:
+    """Whether a process came to nothing; counts its brief lives."""
+    if exit.ended_by_us is not None or exit.run >= STEADY:
+        post.brief = 0
+        return False
+    if exit.code != 0:
+        return True
+    post.brief = post.brief + 1 if exit.run < BRIEF else 0
+    return post.brief > BRIEF_LIVES
+
+
+def _outcome(exit: ProcessEnd) -> Outcome:
+    if exit.not_started is not None:
+        return Outcome.MISCONFIGURED
+    if exit.ended_by_us is not None:
+        return Outcome.INTERRUPTED
+    return Outcome.SUCCESS if exit.code == 0 else Outcome.CRASH
 
 
 def copied(done: Deferred[_T]) -> Deferred[_T]:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from typing import Final
 
 from queuerelay.errors import CannotStart
@@ -21,8 +22,12 @@ def find_program(program: str, *, path: str, cwd: str | None = None) -> str:
     """
     directory = os.path.abspath(cwd or ".")
     if not os.path.isdir(directory):
-        why = "is not a directory" if os.path.lexists(directory) else "does not exist"
-        raise CannotStart(f"the directory {directory} {why}")
+        why = "does not exist"
+        if os.path.islink(directory):
+            why = f"is a link to {os.path.realpath(directory)}, which does not exist"
+        elif os.path.lexists(directory):
+            why = "is not a directory"
+        raise CannotStart(f"the directory {directory} {why}; make it, or change the pool's cwd")
     if not os.access(directory, os.X_OK):
         raise CannotStart(f"the directory {directory} may not be entered")
     if "/" in program:
@@ -43,6 +48,48 @@ def find_program(program: str, *, path: str, cwd: str | None = None) -> str:
         else:
             return candidate
     raise CannotStart(reason)
+
+
+def own_directory() -> str:
+    """The directory that we run in, by the name by which it was entered where that leads to it: a
+    ``current`` that is a link is another directory after a release.
+    """
+    named = os.environ.get("PWD", "")
+    with suppress(OSError):
+        if os.path.isabs(named) and os.path.samefile(named, "."):
+            return named
+    try:
+        return os.getcwd()
+    except OSError:
+        # Gone since before we looked.
+        return named or "/"
+
+
+class Directory:
+    """The directory that scripts of a pool run in, `cwd` as it is configured; also after our own
+    was removed under us.
+    """
+
+    def __init__(self, cwd: str | None) -> None:
+        self._cwd = cwd
+        self._own = own_directory()
+
+    def now(self) -> str | None:
+        """The directory, None for ours. Raises `CannotStart` where that is gone."""
+        if self._cwd is not None and os.path.isabs(self._cwd):
+            return self._cwd
+        try:
+            # The kernel knows that it was removed, though we are still in it.
+            os.getcwd()
+        except OSError as error:
+            if not os.path.isdir(self._own):
+                raise CannotStart(
+                    f"the daemon's own directory {self._own} was removed; make it again, or start "
+                    "the daemon in another one, or give the pool an absolute cwd"
+                ) from error
+            # There is one of this name again: a new release, say.
+            return os.path.join(self._own, self._cwd or "")
+        return self._cwd
 
 
 def _check(path: str) -> None:

@@ -47,6 +47,7 @@ class Residents:
     ) -> None:
         self.config = config
         self._clock = runtime.clock
+        self._stop_sign = runtime.stopping
         self._keeper = Keeper(config, runtime)
         self._memory = memory or _resident_memory
         self._posts: list[Post] = []
@@ -71,6 +72,7 @@ class Residents:
         may take to finish its work where that is more than the grace.
         """
         self._stopping = True
+        self._stop_sign.announce()
         return Deferred.fromCoroutine(self._stop(drain))
 
     async def _stop(self, drain: float) -> None:
@@ -262,7 +264,18 @@ class Residents:
 
 
 def _resident_memory(pid: int) -> int:
-    """Bytes of resident memory of a process; 0 where the system does not tell."""
+    """Bytes of resident memory of a process, or of a child of its own that has more: many are but
+    the parents of what works. 0 where the system does not tell.
+    """
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            children = [int(number) for number in file.read().split()]
+    except (OSError, ValueError):
+        children = []
+    return max(map(_memory_of, [pid, *children]))
+
+
+def _memory_of(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -23,11 +23,13 @@ from queuerelay.pool import task
 from queuerelay.pool.child import Child
 from queuerelay.pool.cooldown import PROOF, Cooldown
 from queuerelay.pool.disposition import Disposition
-from queuerelay.pool.exits import EndReason
-from queuerelay.pool.output import Capture, Lines
+from queuerelay.pool.exits import EndReason, doubt
+from queuerelay.pool.logged import Logged
+from queuerelay.pool.output import Capture
 from queuerelay.pool.runtime import Runtime
 from queuerelay.pool.settle import GivenUp
 from queuerelay.pool.slot import PoolSlot
+from queuerelay.pool.stopping import Doubts
 from queuerelay.pool.task import Work, Workshop
 from queuerelay.wire.message import Attempt
 from queuerelay.wire.outcome import Outcome
@@ -39,10 +41,15 @@ class Runner:
     _log = Logger()
 
     def __init__(
-        self, config: PoolConfig, runtime: Runtime, disposition: Disposition, rest: Cooldown
+        self,
+        config: PoolConfig,
+        runtime: Runtime,
+        disposition: Disposition,
+        rest: Cooldown,
+        doubts: Doubts,
     ) -> None:
         self._config = config
-        self._keys = runtime.broker.keys
+        self._broker = runtime.broker
         self._launch = runtime.processes.launch
         self._clock = runtime.clock
         self._wall_clock = runtime.wall_clock
@@ -50,6 +57,7 @@ class Runner:
         self._workshop = Workshop(config, inherited=dict(os.environb))
         self._disposition = disposition
         self._rest = rest
+        self._doubts = doubts
 
     async def run(self, slot: PoolSlot) -> None:
         """Work on the slot's message; never raises."""
@@ -80,7 +88,7 @@ class Runner:
     async def _work_on(self, slot: PoolSlot) -> None:
         claim, now = slot.claim, self._wall_clock()
         try:
-            work = task.read(claim, self._keys)
+            work = task.read(claim, self._broker.keys)
         except MessageError as error:
             await self._disposition.unreadable(claim, error)
             return
@@ -91,7 +99,7 @@ class Runner:
             await self._disposition.expired(claim)
             return
         try:
-            environment = self._workshop.environment(work)
+            environment = self._workshop.environment(work, skew=self._broker.skew or 0.0)
             argv = self._workshop.argv(work)
             stdin = work.stdin()
         except BadRequest as error:
@@ -114,22 +122,18 @@ class Runner:
         stdin: bytes,
     ) -> None:
         output = Capture(whole=work.wants_output, cap=self._config.max_output)
-        errors = Lines()
+        errors = Logged(self._clock, lambda line: self._say(work, line))
 
         def printed(chunk: bytes) -> None:
             output.feed(chunk)
             if output.over_limit:
                 child.end(EndReason.OUTPUT)
 
-        def complained(chunk: bytes) -> None:
-            for line in errors.feed(chunk, self._clock.seconds()):
-                self._say(work, line)
-
         child = Child(
             stdin=stdin,
             clock=self._clock,
             on_output=printed,
-            on_errors=complained,
+            on_errors=errors.heard,
             grace=self._config.grace,
         )
         started_at, started = self._wall_clock(), self._clock.seconds()
@@ -155,16 +159,20 @@ class Runner:
             for timer in timers:
                 if timer.active():
                     timer.cancel()
+            errors.end()
         if exit.not_started is not None:
             await self._disposition.not_started(work, exit.not_started)
             return
-        for line in errors.finish():
-            self._say(work, line)
-        if errors.skipped:
-            self._say(work, f"{errors.skipped} more lines on stderr were not logged")
         outcome = self._workshop.outcome(work, exit, output)
         if outcome is not Outcome.MISCONFIGURED:
             self._rest.proved(started)
+        seconds = doubt(exit, outcome, work.message, waited_for=work.reply_to is not None)
+        if seconds:
+            # Nothing of it runs any more: another message has the slot meanwhile.
+            self._disposition.freed(slot)
+            if await self._doubts.wait(seconds):
+                outcome = Outcome.INTERRUPTED
+        request = work.message.request
         attempt = Attempt(
             started_at=started_at,
             run=exit.run,
@@ -172,11 +180,13 @@ class Runner:
             worker=self._holder,
             exit=exit.code,
             signal=exit.signal_name or "",
-            stderr=errors.tail(),
+            stderr=errors.lines.tail(),
+            # A request's is its client's affair, and nobody's where all went well.
+            stdout="" if outcome is Outcome.SUCCESS or request is not None else output.end(),
         )
         self._disposition.count(work, exit, outcome, attempt)
         if outcome is Outcome.SUCCESS:
-            await self._disposition.succeed(slot, work, output, attempt)
+            await self._disposition.succeed(slot, work, output, attempt, self._doubts)
         else:
             self._log.info(
                 "pool {pool}: {message} ended with {exit}: {outcome}",
@@ -185,6 +195,9 @@ class Runner:
                 exit=str(exit),
                 outcome=outcome.value,
             )
+            # Some programs say everything there, PHP without an ini file for one.
+            for line in attempt.stdout.splitlines():
+                self._say(work, f"stdout: {line}")
             await self._disposition.settle(work, outcome, exit, attempt)
 
     def _patience(self, work: Work) -> float:

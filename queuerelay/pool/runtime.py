@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from twisted.internet.interfaces import IReactorTime
 
 from queuerelay.broker.base import Broker
+from queuerelay.pool.stopping import Stopping
 from queuerelay.processes.interfaces import IProcesses
+from queuerelay.wire.failure import KEPT, Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +19,14 @@ class Runtime:
     #: Starts the scripts.
     processes: IProcesses
     clock: IReactorTime
-    #: Unix seconds now.
+    #: Unix seconds now, by the clock of Redis: `Broker.time`.
     wall_clock: Callable[[], float]
+    #: What is kept of messages that fail for good.
+    kept: Kept = KEPT
     #: ``hostname:pid`` of this process: whose the claims are.
     holder: str
+    #: The stop of this process.
+    stopping: Stopping
     #: URL of Redis for processes that talk to it themselves, None for none; may have a password.
     address: str | None = field(default=None, repr=False)
 

@@ -59,9 +59,10 @@ class Settler:
             )
         return acknowledged.addCallback(self._over, claim.queue)
 
-    def put_back(self, claim: Claim) -> Deferred[bool]:
-        """The message goes back on its queue, as if never taken."""
-        return self._until_answered(lambda: self._broker.leases.retry(claim, claim.message))
+    def put_back(self, claim: Claim, message: bytes | None = None) -> Deferred[bool]:
+        """The message goes back to the head of its queue, as if never taken, or as `message`."""
+        back = claim.message if message is None else message
+        return self._until_answered(lambda: self._broker.leases.retry(claim, back))
 
     def delay(self, claim: Claim, message: bytes, seconds: float) -> Deferred[bool]:
         """The message comes again as `message`, in `seconds`."""

@@ -30,7 +30,7 @@ class PoolSlot:
         self.attempt = 0
         #: Whether a client waits for it, who may leave.
         self.client_waits = False
-        #: Whether its process is gone, and only Redis has yet to say so: room for another.
+        #: Whether its process is gone and only its message is to be settled: room for another.
         self.settling = False
         #: Its process, once it is started.
         self.child: Child | None = None

@@ -11,6 +11,8 @@ from queuerelay.wire.outcome import Outcome
 
 #: How many exits are remembered.
 EXITS: Final = 200
+#: Characters that are remembered of what each said on stderr, and on stdout.
+SAID: Final = 2048
 #: Seconds over which rates are taken.
 RATE_WINDOW: Final = 60
 
@@ -70,9 +72,16 @@ class Tally:
 
 
 def exit_record(
-    exit: ProcessEnd, *, at: float, message: str, queue: str, outcome: Outcome, stderr: str
+    exit: ProcessEnd,
+    *,
+    at: float,
+    message: str,
+    queue: str,
+    outcome: Outcome,
+    stderr: str = "",
+    stdout: str = "",
 ) -> ExitRecord:
-    """The exit as it is shown, with the end of its stderr."""
+    """The exit as it is shown, with the end of its stderr, and of its stdout where it failed."""
     return ExitRecord(
         at=at,
         message=message,
@@ -81,5 +90,6 @@ def exit_record(
         signal=exit.signal_name,
         run=exit.run,
         outcome=outcome.value,
-        stderr=stderr[-2048:],
+        stderr=stderr[-SAID:],
+        stdout=stdout[-SAID:],
     )

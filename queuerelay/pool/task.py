@@ -17,13 +17,13 @@ from queuerelay.errors import ReplyError
 from queuerelay.pool.environment import base_environment, message_environment
 from queuerelay.pool.exits import ExitRules, ProcessEnd, decide
 from queuerelay.pool.output import Capture
-from queuerelay.pool.program import find_program
+from queuerelay.pool.program import Directory, find_program
 from queuerelay.processes.confine import ProcessLimits, prefix
 from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.destination import destination
-from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.failure import KEPT, Kept, encode_failure
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Attempt, Message, Request, decode_message
 from queuerelay.wire.outcome import Outcome
@@ -112,7 +112,10 @@ class Workshop:
         self._limits = ProcessLimits(
             address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
         )
+        self._directory = Directory(config.cwd)
+        #: What is put before the command, for the directory that it was made for.
         self._prefix: list[bytes] | None = None
+        self._prefix_for: str | None = None
         #: The program, and how its file was when it was looked at.
         self._found: tuple[str, tuple[int, ...] | None] | None = None
 
@@ -133,15 +136,19 @@ class Workshop:
         self._located([b""])
 
     def _located(self, argv: list[bytes]) -> list[bytes]:
-        program = self._program()
+        directory = self._directory.now()
+        if directory != self._prefix_for:
+            self._prefix = self._found = None
+        program = self._program(directory)
         argv[0] = os.fsencode(program)
         if self._prefix is None:
-            config = self._config
-            found = prefix(program, directory=config.cwd, limits=self._limits, umask=config.umask)
+            umask = self._config.umask
+            found = prefix(program, directory=directory, limits=self._limits, umask=umask)
             self._prefix = [os.fsencode(part) for part in found]
+            self._prefix_for = directory
         return [*self._prefix, *argv]
 
-    def _program(self) -> str:
+    def _program(self, directory: str | None) -> str:
         """Where the program is now; `CannotStart` where it is not.
 
         The whole search costs a twentieth of a short job, so it is left out while the file that
@@ -153,12 +160,13 @@ class Workshop:
             if _signature(program) == signature:
                 return program
         path = self.base.get(b"PATH", b"").decode("utf-8", "surrogateescape")
-        program = find_program(self._template.program, path=path, cwd=self._config.cwd)
+        program = find_program(self._template.program, path=path, cwd=directory)
         self._found = program, _signature(program)
         return program
 
-    def environment(self, work: Work) -> dict[bytes, bytes]:
-        """The environment for `work`.
+    def environment(self, work: Work, *, skew: float = 0.0) -> dict[bytes, bytes]:
+        """The environment for `work`; its deadline by the clock of this host, which is `skew`
+        seconds ahead of that of messages.
 
         Raises `BadRequest` for a request that no environment can carry.
         """
@@ -167,7 +175,7 @@ class Workshop:
             message_id=work.id,
             queue=work.claim.queue,
             attempt=work.attempt,
-            deadline=request.deadline if request is not None else None,
+            deadline=request.deadline + skew if request is not None else None,
         )
         if request is None:
             return {**self.base, **own}
@@ -258,7 +266,15 @@ def _node_id(work: Work) -> str:
     return node_id if isinstance(node_id, str) and node_id else work.id
 
 
-def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: float) -> bytes:
+def failure(
+    work: Work,
+    *,
+    worker: str,
+    reason: str,
+    last: Attempt | None,
+    now: float,
+    kept: Kept = KEPT,
+) -> bytes:
     """The entry for ``resque:failed``; `worker` is ``queuerelay.<host>:<pid>:<queues>``."""
     attempts = (*work.message.attempts, *((last,) if last is not None else ()))
     return encode_failure(
@@ -268,6 +284,8 @@ def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: 
         exception="JobFailed",
         error=f"{last.error}; {reason}" if last is not None else reason,
         failed_at=now,
-        backtrace=last.stderr.splitlines() if last is not None else (),
+        # Other tools show this alone.
+        backtrace=(last.stderr or last.stdout).splitlines() if last is not None else (),
         attempts=attempts,
+        kept=kept,
     )

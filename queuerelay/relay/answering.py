@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from queuerelay.errors import InternalError, Refusal, TooManyHeld
 from queuerelay.http import forwarded
 from queuerelay.http.error_pages import Pages
+from queuerelay.http.negotiate import prefers_events
 from queuerelay.http.problems import Fields, for_refusal
 from queuerelay.http.request_id import request_id
 from queuerelay.http.sender import PIECE, Sender
@@ -30,6 +31,10 @@ from queuerelay.wire.reply import Reply
 
 #: Longest body, in bytes, that goes out in one write and so never waits for its client.
 AT_ONCE: Final = PIECE
+
+#: Statuses of ours for what may be over soon. They end a browser's EventSource for good, while it
+#: comes back after a connection that broke (WHATWG HTML 9.2.3).
+TEMPORARY: Final = frozenset({429, 502, 503, 504})
 
 _log = Logger()
 
@@ -143,7 +148,10 @@ class Answering(ABC):
             self._send(reply.status, fields, body)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Send an error of our own."""
+        """Send an error of our own, or break the connection: some clients come back only then."""
+        if refusal.status in TEMPORARY and self.method == b"GET" and self._awaits_events():
+            self._drop(refusal.status)
+            return
         fields, body = self._refusal_fields(refusal)
         self._send(refusal.status, fields, body)
 
@@ -191,6 +199,9 @@ class Answering(ABC):
         _log.failure("{what}", what=what)
         self.refuse(self._home.relay.count(InternalError(what), self.held))
 
+    def _awaits_events(self) -> bool:
+        return prefers_events(self.requestHeaders.getRawHeaders(b"accept") or ())
+
     def _refusal_fields(self, refusal: Refusal) -> tuple[Fields, bytes]:
         accept = self.requestHeaders.getRawHeaders(b"accept") or ()
         return for_refusal(refusal, self.method, accept, self._id, self._home.pages)
@@ -219,6 +230,10 @@ class Answering(ABC):
         self, framing: Framing, status: int, fields: Fields, body: bytes, *, last: bool
     ) -> None:
         """Send the header section of a streamed answer, and `body`, which is framed."""
+
+    @abstractmethod
+    def _drop(self, status: int) -> None:
+        """Close the client's connection without an answer, in place of an error of this status."""
 
     @abstractmethod
     def _cut(self) -> None:

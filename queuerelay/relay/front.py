@@ -55,6 +55,14 @@ class FrontChannel(StrictChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive and not self.factory.draining
 
+    def crowded(self) -> bool:
+        """Whether there is no room for what connections keep."""
+        return self.factory.relay.budget.room < 0
+
+    def send_ahead(self, request: FrontRequest) -> None:
+        """Send a byte of the answer to `request`."""
+        request.send_ahead()
+
     def make_request(self, head: Head) -> FrontRequest:
         """A request with the fields of `head`."""
         request = FrontRequest(self.factory, self)
@@ -86,6 +94,7 @@ class Front(http.HTTPFactory):
         super().__init__(timeout=limits.idle, reactor=clock)
         self.relay = relay
         self.connections = Connections(limits, clock=clock)
+        relay.budget.reading = self.connections
         self.access_log = access_log
         #: Whether answers tell how long they took (``Server-Timing``).
         self.server_timing = server_timing

@@ -18,4 +18,5 @@ def client_limits(config: RelayConfig) -> ClientLimits:
         body_time=config.body_time,
         idle=config.idle,
         max_connections=config.max_connections,
+        half_close=config.half_close == "wait",
     )

@@ -2,9 +2,12 @@
 
 Invariants:
 
-1. Everything of one reactor turn goes out in one command for each queue.
-2. A request is pushed once. Only where a connection was lost with the push under way, and only if
-   its method is idempotent, is it pushed again (RFC 9110 9.2.2); others wait for what comes.
+1. Everything of one reactor turn goes out in one command for each queue, but never more than
+   `RELEASE_BYTES` or one message before the last command is answered: what is being sent is held
+   two times more, as a command and by the transport.
+2. A request is pushed once; where a connection is lost over the push, the next one tells whether it
+   was. Only where Redis itself has lost that, and only if its method is idempotent, is a request
+   pushed again (RFC 9110 9.2.2); others wait for what comes.
 3. How long a queue is, is what Redis said last, and what has come and gone since.
 4. What cannot be pushed for `PATIENCE` seconds is refused: the client hears of it while it waits.
 5. What is for a paused queue waits here until its own deadline, also while Redis is away. It goes
@@ -26,6 +29,7 @@ from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GateWatch
 from queuerelay.relay.held import Held, HeldState
 from queuerelay.relay.notices import Notices, command_failed
+from queuerelay.wire.message import restamped
 
 #: Seconds that a request waits for Redis to come back before it is refused.
 PATIENCE: Final = 2.0
@@ -65,10 +69,14 @@ class Outbox:
         self._pending: Batches = {}
         self._uncertain: Batches = {}
         self._scheduled = False
+        #: Bytes of messages whose pushes are not answered yet.
+        self.sending = 0
         #: Requests whose clients have left in this reactor turn.
         self._leaving: Batches = {}
         #: Queues whose pending requests go out step by step.
         self._releasing: set[str] = set()
+        #: Whether Redis was heard, so that requests have its time in them.
+        self._timed = False
         gate.on_open = self._open
 
     def add(self, held: Held) -> None:
@@ -182,6 +190,8 @@ class Outbox:
 
     def _open(self) -> None:
         """Push what has waited for a connection, or for a queue to be resumed."""
+        if not self._timed:
+            self._restamp()
         lets = self._gate.lets
         for queue in filter(lets, list(self._uncertain)):
             batch = self._uncertain.pop(queue)
@@ -189,8 +199,21 @@ class Outbox:
             self._push(queue, [held for held in batch if held.state is HeldState.QUEUED])
         for queue in filter(lets, list(self._pending)):
             if queue not in self._releasing:
-                released = Deferred.fromCoroutine(self._release(queue))
-                released.addErrback(lambda failure: self._log.failure("a push failed", failure))
+                self._begin_release(queue)
+
+    def _begin_release(self, queue: str) -> None:
+        released = Deferred.fromCoroutine(self._release(queue))
+        released.addErrback(lambda failure: self._log.failure("a push failed", failure))
+
+    def _restamp(self) -> None:
+        """What came before Redis was heard for the first time has our own clock's time in it; now
+        that of Redis is known.
+        """
+        self._timed = True
+        ahead = self._broker.time() - self._clock.seconds()
+        for batch in self._pending.values():
+            for held in batch:
+                held.message = restamped(held.message, held.accepted_at + ahead)
 
     async def _release(self, queue: str) -> None:
         self._releasing.add(queue)
@@ -228,8 +251,13 @@ class Outbox:
             return
         for queue in list(self._pending):
             if self._gate.lets(queue) and queue not in self._releasing:
-                batch = self._pending.pop(queue)
-                self._push(queue, [held for held in batch if held.state is HeldState.GATED])
+                batch = self._pending[queue]
+                size = sum([len(held.message) for held in batch])
+                if self.sending + size > RELEASE_BYTES and len(batch) + self.sending > 1:
+                    self._begin_release(queue)
+                else:
+                    del self._pending[queue]
+                    self._push(queue, [held for held in batch if held.state is HeldState.GATED])
 
     def _push(self, queue: str, batch: list[Held]) -> Deferred[None]:
         """Push `batch`; fires when it is known what became of the push."""
@@ -238,17 +266,24 @@ class Outbox:
         for held in batch:
             self._table.pushed(held)
         self._lengths[queue] = self._lengths.get(queue, 0) + len(batch)
-        pushed = self._broker.queues.push(queue, [held.message for held in batch])
+        messages = [held.message for held in batch]
+        size = sum([len(message) for message in messages])
+        self.sending += size
+        pushed = self._broker.queues.push(queue, messages)
+        del messages
         known = pushed.addCallbacks(
-            lambda length: self._pushed(queue, length),
-            lambda failure: self._failed(queue, batch, failure),
+            lambda length: self._pushed(queue, length, size),
+            lambda failure: self._failed(queue, batch, failure, size),
         )
         return known.addErrback(lambda failure: self._log.failure("a push failed", failure))
 
-    def _pushed(self, queue: str, length: int) -> None:
-        self._lengths[queue] = length
+    def _pushed(self, queue: str, length: int | None, size: int) -> None:
+        self.sending -= size
+        if length is not None:
+            self._lengths[queue] = length
 
-    def _failed(self, queue: str, batch: list[Held], failure: Failure) -> None:
+    def _failed(self, queue: str, batch: list[Held], failure: Failure, size: int) -> None:
+        self.sending -= size
         alive = [held for held in batch if held.state is HeldState.QUEUED]
         if failure.check(NotConnected):
             for held in alive:

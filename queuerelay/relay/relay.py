@@ -12,8 +12,7 @@ Invariants:
 """
 
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -23,8 +22,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker
+from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.broker.records import BEAT_INTERVAL
+from queuerelay.broker.strays import STRAYS_INTERVAL, StrayQueues
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
@@ -48,6 +49,8 @@ from queuerelay.relay.replies import Replies
 from queuerelay.relay.report import RelayReport, RelaySnapshot
 from queuerelay.relay.routes import Routes
 from queuerelay.relay.stream import Break, Streams
+from queuerelay.wire.commands import TooLarge
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.node import RelayNode, encode
 
@@ -71,12 +74,11 @@ class Relay:
         *,
         prefix: str,
         clock: IReactorTime,
-        wall_clock: Callable[[], float] = time.time,
+        kept: Kept = KEPT,
     ) -> None:
         self._config = config
         self._broker = broker
         self._clock = clock
-        self._wall_clock = wall_clock
         #: The relay's id on the wire; a new one at each start of the process.
         self.id = os.urandom(4).hex()
         self._reply_to = f"{prefix}inbox:{self.id}"
@@ -125,19 +127,27 @@ class Relay:
         self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
-        reaper = Reaper(broker, queues, wall_clock=wall_clock)
+        reaper, strays = Reaper(broker, queues, kept=kept), StrayQueues(broker, queues, kept=kept)
         self._loops = [
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._outbox.look, clock=clock),
             Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
+            Loop("dead letters", BOUNDS_INTERVAL, DeadLetterBounds(broker, kept).keep, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
+            Loop(
+                "strays",
+                STRAYS_INTERVAL,
+                lambda: Deferred.fromCoroutine(strays.look()),
+                clock=clock,
+            ),
         ]
         legacy = config.legacy_replies
         broker.inbox.open(
             self.id,
             self._replies.read,
             legacy=(legacy, self._read_legacy) if legacy else None,
+            largest=config.max_reply,
         )
 
     # Life
@@ -196,7 +206,7 @@ class Relay:
     def published(self) -> RelayNode:
         """The record that this relay publishes."""
         return self._report.published(
-            self._config, self.loops(), now=self._clock.seconds(), at=self._wall_clock()
+            self._config, self.loops(), self._broker, now=self._clock.seconds()
         )
 
     def loops(self) -> list[Watched]:
@@ -240,7 +250,7 @@ class Relay:
                 QueueFull(particulars, retry_after=self._outbox.retry_after(queue))
             )
         id = f"{self.id}-{os.urandom(16).hex()}"
-        accepted_at = self._wall_clock()
+        accepted_at = self._broker.time()
         message = encode_request(
             queue=queue,
             node_id=id,
@@ -348,7 +358,7 @@ class Relay:
         if not self._stopped:
             self._beat().addErrback(command_failed)
 
-    def _read_legacy(self, batch: Sequence[bytes]) -> Deferred[None] | None:
+    def _read_legacy(self, batch: Sequence[bytes | TooLarge]) -> Deferred[None] | None:
         return self._replies.read_legacy(batch, self._broker)
 
 

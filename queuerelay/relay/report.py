@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from queuerelay import __version__
+from queuerelay.broker.base import Broker
 from queuerelay.broker.records import Gate, QueueDepth
 from queuerelay.config import RelayConfig
 from queuerelay.http.sender import Senders
@@ -78,16 +79,22 @@ class RelayReport:
         )
 
     def published(
-        self, config: RelayConfig, loops: Sequence[Watched], *, now: float, at: float
+        self,
+        config: RelayConfig,
+        loops: Sequence[Watched],
+        broker: Broker,
+        *,
+        now: float,
     ) -> RelayNode:
-        """The record that the relay publishes. `now` is clock seconds, `at` the time of day."""
+        """The record that the relay publishes; `now` is clock seconds."""
         snapshot, table = self.snapshot(), self._endings.table
         return RelayNode(
             id=self._id,
             version=__version__,
             host=os.uname().nodename,
             pid=os.getpid(),
-            at=at,
+            at=broker.time(),
+            skew=broker.skew,
             uptime=now - self._born,
             held=snapshot.held,
             held_bytes=snapshot.held_bytes,

@@ -196,7 +196,18 @@ class FrontRequest(Answering):
         if self._home.draining:
             channel.persistent = False
         old = self.clientproto == b"HTTP/1.0"
-        return self._home.head(status, fields, self._id, close=not channel.persistent, old=old)
+        head = self._home.head(status, fields, self._id, close=not channel.persistent, old=old)
+        if channel.ahead:
+            head = head[channel.ahead :]
+            channel.ahead = 0
+        return head
+
+    def send_ahead(self) -> None:
+        """Send one byte of the answer, for a client that may have left to show that."""
+        if self._sender is None:
+            self.channel.send_opening()
+        elif self._framing is not None and not self._sender.waiting:
+            self._sender.go_on(self._framing.ahead(), last=False)
 
     def _done(self) -> None:
         """The answer has left us, or is in the transport's own buffer."""
@@ -251,6 +262,11 @@ class FrontRequest(Answering):
         self._status = status
         sender = self._sending()
         sender.go_on(self._head(status, fields) + body, last=last)
+
+    def _drop(self, status: int) -> None:
+        self._status = status
+        self.channel.persistent = False
+        self._done()
 
     def _cut(self) -> None:
         self.aborted = True

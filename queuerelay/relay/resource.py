@@ -136,6 +136,10 @@ class _Exchange(Answering):
         if last:
             sender.end()
 
+    def _drop(self, status: int) -> None:
+        channel: Any = self._request.channel
+        channel.loseConnection()
+
     def _cut(self) -> None:
         transport: Any = self._request.transport
         transport.abortConnection()

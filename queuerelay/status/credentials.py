@@ -1,7 +1,8 @@
-"""Who may act, from a file: one credential a line, ``#`` for comments.
+"""Who may do what, from a file: one credential a line, ``#`` for comments.
 
-    bearer NAME TOKEN       Authorization: Bearer TOKEN (RFC 6750), for programs
-    basic NAME PASSWORD     Authorization: Basic ... (RFC 7617), for people with a browser
+    bearer NAME TOKEN               Authorization: Bearer TOKEN (RFC 6750), for programs
+    basic NAME PASSWORD             Authorization: Basic ... (RFC 7617), for people with a browser
+    bearer:submit,read NAME TOKEN   the same, for nothing but these scopes
 
 The file is read again when it has changed; where it then cannot be read, or is wrong, what it said
 before stays in force. Where it then has no credential any more, nobody may. Comparing takes as
@@ -15,6 +16,7 @@ import hmac
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +32,20 @@ _OPTION: Final = "--status-credentials"
 #: A token as it can stand after "Bearer".
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _EXPECTED: Final = "lines of: bearer NAME TOKEN, or basic NAME PASSWORD"
+#: What a credential may be good for.
+READ: Final = "read"
+OPERATE: Final = "operate"
+SUBMIT: Final = "submit"
+#: All of it, as a credential without scopes has it.
+SCOPES: Final = frozenset({READ, OPERATE, SUBMIT})
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The holder of a credential, and what it is good for."""
+
+    name: str
+    scopes: frozenset[str] = SCOPES
 
 
 class Credentials:
@@ -40,21 +56,21 @@ class Credentials:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._signature = _signature(self._path)
-        self._names = _read(self._path)
-        if not self._names:
+        self._known = _read(self._path)
+        if not self._known:
             raise ConfigError.of(_OPTION, path, _EXPECTED)
         if self._path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
             self._log.warn("{path} can be read or written by others", path=path)
 
-    def who(self, authorization: str) -> str | None:
-        """The name for an ``Authorization`` field, None where there is none."""
+    def who(self, authorization: str) -> Credential | None:
+        """The holder for an ``Authorization`` field, None where there is none."""
         self._refresh()
         scheme, _, secret = authorization.strip().partition(" ")
         given = _digest(scheme.lower(), _plain(scheme.lower(), secret.strip()))
         found = None
-        for digest, name in self._names.items():
+        for digest, credential in self._known.items():
             if hmac.compare_digest(digest, given):
-                found = name
+                found = credential
         return found
 
     def _refresh(self) -> None:
@@ -63,7 +79,7 @@ class Credentials:
             return
         self._signature = signature
         try:
-            self._names = _read(self._path)
+            self._known = _read(self._path)
         except ConfigError as error:
             self._log.error("the credentials stay as they were: {reason}", reason=str(error))
 
@@ -76,8 +92,8 @@ def _signature(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _read(path: Path) -> dict[bytes, str]:
-    """The names in the file, by the digest of the secret of each."""
+def _read(path: Path) -> dict[bytes, Credential]:
+    """The credentials in the file, by the digest of the secret of each."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             # To open a pipe waits until somebody writes.
@@ -90,23 +106,27 @@ def _read(path: Path) -> dict[bytes, str]:
         raise ConfigError.of(_OPTION, os.fspath(path), f"a readable file ({reason})") from error
     if len(content) > _LARGEST:
         raise ConfigError.of(_OPTION, os.fspath(path), f"a file of at most {_LARGEST} bytes")
-    names: dict[bytes, str] = {}
+    known: dict[bytes, Credential] = {}
     for number, line in enumerate(text.splitlines(), 1):
         parts = line.split(maxsplit=2)
         if not parts or parts[0].startswith("#"):
             continue
         # What a line says is secret, so the error names its number.
         where = f"{path}, line {number}"
-        if len(parts) != 3 or parts[0] not in ("bearer", "basic") or ":" in parts[1]:
+        scheme, colon, scopes = parts[0].partition(":")
+        if len(parts) != 3 or scheme not in ("bearer", "basic") or ":" in parts[1]:
             raise ConfigError.of(_OPTION, where, _EXPECTED)
-        scheme, name, secret = parts[0], parts[1], parts[2].rstrip()
+        wanted = frozenset(scopes.split(",")) if colon else SCOPES
+        if not wanted <= SCOPES:
+            raise ConfigError.of(_OPTION, where, f"scopes of {', '.join(sorted(SCOPES))}")
+        name, secret = parts[1], parts[2].rstrip()
         if scheme == "bearer" and _TOKEN.fullmatch(secret) is None:
             raise ConfigError.of(_OPTION, where, "a token without blanks, of ASCII alone")
         if len(secret) < SHORTEST:
             raise ConfigError.of(_OPTION, where, f"a secret of at least {SHORTEST} characters")
         plain = secret if scheme == "bearer" else f"{name}:{secret}"
-        names[_digest(scheme, plain)] = name
-    return names
+        known[_digest(scheme, plain)] = Credential(name, wanted)
+    return known
 
 
 def _plain(scheme: str, secret: str) -> str:

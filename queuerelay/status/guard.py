@@ -1,6 +1,6 @@
-"""Whether a request may act, before anything is done for it.
+"""Whether a request may act, before anything is done for it, and what it may see.
 
-In this order, so that no answer tells more than the one before it:
+To act, in this order, so that no answer tells more than the one before it:
 
 1. Without a file of credentials nobody may: 403.
 2. What a browser sends for another site's page is refused, with whatever credentials it attaches:
@@ -11,7 +11,11 @@ In this order, so that no answer tells more than the one before it:
 3. Who has tried too many wrong credentials waits: 429. Who is an address, of IPv6 its /64: a host
    has all of that. Behind a proxy all have the proxy's, so one can make the others wait; with the
    PROXY protocol (``haproxy:tcp:...``) of a trusted proxy each has its own.
-4. Without valid credentials: 401.
+4. Without valid credentials: 401; with some that are not for this: 403.
+
+To read is for everybody, unless it was said that it needs credentials as well; then 3 and 4 hold.
+Where it does not, ids of messages are whole for those alone who have them. Wrong ones are counted
+there too: else reading would tell whoever guesses, as often as he likes.
 """
 
 import ipaddress
@@ -22,7 +26,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from queuerelay.status.credentials import Credentials
+from queuerelay.status.credentials import READ, Credential, Credentials
 from queuerelay.status.route import StatusRequest
 
 #: Wrong credentials that one address may give within `WINDOW` seconds.
@@ -48,10 +52,16 @@ class Denied(Exception):
 
 
 class Guard:
-    """Lets those act whom `credentials` know; None for nobody."""
+    """Lets those act whom `credentials` know; None for nobody. `private` says that reading needs
+    credentials, too.
+    """
 
-    def __init__(self, credentials: Credentials | None, *, clock: IReactorTime) -> None:
+    def __init__(
+        self, credentials: Credentials | None, *, clock: IReactorTime, private: bool = False
+    ) -> None:
         self._credentials = credentials
+        #: Whether reading needs credentials.
+        self.private = private
         self._clock = clock
         #: Clock seconds of wrong credentials, by address, the latest address last.
         self._wrong: dict[str, deque[float]] = {}
@@ -61,24 +71,45 @@ class Guard:
         """Whether anybody may act at all."""
         return self._credentials is not None
 
-    def let(self, ask: StatusRequest) -> str:
-        """The name of who sends `ask` and may act; raises `Denied`."""
+    def let(self, ask: StatusRequest, scope: str) -> str:
+        """The name of who sends `ask` and may do what `scope` is for; raises `Denied`."""
         if self._credentials is None:
             raise Denied(403, "read-only: there is no --status-credentials file")
         authorization = ask.headers.get("authorization", "")
         if not _same_site(ask, authorization):
             raise Denied(403, "not from another site's page")
+        return self._allowed(ask, scope).name
+
+    def let_read(self, ask: StatusRequest) -> None:
+        """Return where `ask` may read; raises `Denied`."""
+        if self.private:
+            self._allowed(ask, READ)
+
+    def trusts(self, ask: StatusRequest) -> bool:
+        """Whether `ask` may see whole ids."""
+        try:
+            return bool(ask.headers.get("authorization")) and bool(self._allowed(ask, READ))
+        except Denied:
+            return False
+
+    def _allowed(self, ask: StatusRequest, scope: str) -> Credential:
+        """Who sends `ask`, where that is somebody with `scope`."""
+        authorization = ask.headers.get("authorization", "")
         whose = _whose(ask.client)
         left = self._left(whose)
         if left:
             raise Denied(429, "too many wrong credentials", {"Retry-After": str(int(left) + 1)})
-        who = self._credentials.who(authorization) if authorization else None
+        who = None
+        if authorization and self._credentials is not None:
+            who = self._credentials.who(authorization)
         if who is None:
             if authorization:
                 self._note(whose)
             challenge = _FOR_PEOPLE if "text/html" in ask.headers.get("accept", "") else _CHALLENGE
             raise Denied(401, "credentials are needed", {"WWW-Authenticate": challenge})
         self._wrong.pop(whose, None)
+        if scope not in who.scopes:
+            raise Denied(403, f"these credentials are not for this: it needs the scope {scope}")
         return who
 
     def _left(self, address: str) -> float:

@@ -2,7 +2,6 @@
 answer questions about it.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from queuerelay.broker.base import Broker
 from queuerelay.loop import Watched
 from queuerelay.status.collect.collector import Collector
+from queuerelay.status.collect.dead_letters import DeadLetters
+from queuerelay.status.collect.shortened import failures_for_anybody, for_anybody
 from queuerelay.status.collect.snapshot import StatusSnapshot
 from queuerelay.status.credentials import Credentials
 from queuerelay.status.guard import Guard
@@ -51,11 +52,21 @@ class ThisProcess:
     probe: DeepCheck | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may do what in a status room."""
+
+    #: File with the credentials of those who may act; None where nobody may.
+    credentials: str | None = None
+    #: Whether reading needs credentials as well.
+    private: bool = False
+
+
 class Status:
     """One status room; `start` and `stop` once each.
 
-    `address` is where Redis is, for people, without password. `credentials` is a file with those of
-    who may act; raises `ConfigError` where it is wrong. Without one nobody may.
+    `address` is where Redis is, for people, without password. `ConfigError` where the file of
+    `access` is wrong.
     """
 
     def __init__(
@@ -65,23 +76,40 @@ class Status:
         address: str,
         clock: IReactorTime,
         process: ThisProcess = ThisProcess(),
-        credentials: str | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        access: Access = Access(),
     ) -> None:
         self.broker = broker
         self.clock = clock
-        self.wall_clock = wall_clock
         self.collector = Collector(
             broker,
             local=[part.published for part in process.parts],
             address=address,
             clock=clock,
-            wall_clock=wall_clock,
         )
         self.probe = process.probe
         #: Decides who may act.
-        self.guard = Guard(Credentials(credentials) if credentials else None, clock=clock)
+        self.guard = Guard(
+            Credentials(access.credentials) if access.credentials else None,
+            clock=clock,
+            private=access.private,
+        )
         self._process = process
+        #: The last snapshot as anybody may see it, beside itself.
+        self._public: tuple[StatusSnapshot, StatusSnapshot] | None = None
+
+    def shown(self, *, whole: bool) -> StatusSnapshot:
+        """The last snapshot; with `whole` ids for who is trusted (`Guard.trusts`)."""
+        snapshot = self.snapshot
+        if whole:
+            return snapshot
+        if self._public is None or self._public[0] is not snapshot:
+            self._public = snapshot, for_anybody(snapshot)
+        return self._public[1]
+
+    def failures(self, start: int, count: int, *, whole: bool) -> Deferred[DeadLetters]:
+        """A page of dead letters, likewise; see `Collector.failures`."""
+        page = self.collector.failures(start, count)
+        return page if whole else page.addCallback(failures_for_anybody)
 
     def start(self) -> None:
         """Begin to collect."""
@@ -97,6 +125,10 @@ class Status:
     def snapshot(self) -> StatusSnapshot:
         """The last snapshot, at once."""
         return self.collector.snapshot
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of Redis, as everything in a snapshot is."""
+        return self.broker.time()
 
     @property
     def writable(self) -> bool:

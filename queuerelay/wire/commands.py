@@ -7,12 +7,13 @@ are in seconds here, and become what the script takes.
 Plain commands that both sides send are tuples (`Command`), as both clients take them.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from queuerelay.wire import scripts
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.dead_letter import Requeue
+from queuerelay.wire.dead_letter import SHOWN, Excerpt, Requeue
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.recovery import Drop, Retry, Verdict
 
@@ -21,6 +22,10 @@ from queuerelay.wire.recovery import Drop, Retry, Verdict
 REPLY_LIFE: Final = 3600
 #: Replies that are kept on a job's list; the oldest are dropped.
 MOST_RESULTS: Final = 1000
+
+#: Seconds that a fence is kept from its last raising on; a connection that lives longer raises it
+#: again when it is told so.
+FENCE_LIFE: Final = 86400
 
 Argument = str | bytes | int | float
 #: A command as a client takes it.
@@ -133,8 +138,12 @@ def delay(keys: Keys, queue: str, token: str, message: bytes, *, seconds: float)
     return Call("delay", names, [token, message, _ms(seconds)], _is_one)
 
 
-def reap(keys: Keys, queue: str, tokens: str, *, lease: float, most: int) -> Call[list[Claim]]:
-    """Take over leases that have expired, under new tokens that begin with `tokens`."""
+def reap(
+    keys: Keys, queue: str, tokens: str, *, lease: float, most: int, overdue: float = 0.0
+) -> Call[list[Claim]]:
+    """Take over leases that expired `overdue` seconds ago or more, under new tokens that begin with
+    `tokens`.
+    """
 
     def decode(answer: list[list[bytes]]) -> list[Claim]:
         claims = []
@@ -151,7 +160,8 @@ def reap(keys: Keys, queue: str, tokens: str, *, lease: float, most: int) -> Cal
             )
         return claims
 
-    return Call("reap", keys.lease(queue), [tokens, _ms(lease), most], decode)
+    args: list[Argument] = [tokens, _ms(lease), most, _ms(overdue)]
+    return Call("reap", keys.lease(queue), args, decode)
 
 
 class Progress(NamedTuple):
@@ -177,6 +187,40 @@ def find(keys: Keys, queues: Sequence[str], token: str) -> list[Command]:
     For a claim whose answer was lost with its connection.
     """
     return [*(("HGET", keys.inflight(queue), token) for queue in queues), ("TIME",)]
+
+
+# Fences: what a connection that was given up had sent may come late, and changes nothing then
+
+
+def fence(key: str, token: str) -> Call[frozenset[int] | None]:
+    """Let only the connection with `token` trim or push behind the fence `key`. Gives the numbers
+    of pushes that were executed and not heard of; None where the fence was not there.
+    """
+
+    def decode(answer: list[Any]) -> frozenset[int] | None:
+        was, *fields = answer
+        return frozenset(int(field) for field in fields if field != b"token") if was else None
+
+    return Call("fence", [key], [token, FENCE_LIFE], decode)
+
+
+def trim(key: str, fence_key: str, token: str, count: int) -> Call[None]:
+    """Drop `count` items from the head of the list, unless the fence was raised since."""
+    return Call("trim", [key, fence_key], [token, count], lambda _: None)
+
+
+def push(
+    key: str,
+    fence_key: str,
+    token: str,
+    number: int,
+    notes: Sequence[int],
+    messages: Sequence[bytes],
+) -> Call[int]:
+    """Append `messages` to the list and note `number`, unless the fence was raised since; drop
+    the `notes` of earlier pushes. Gives the length of the list.
+    """
+    return Call("push", [key, fence_key], [token, number, len(notes), *notes, *messages], int)
 
 
 # Queues
@@ -216,6 +260,17 @@ def is_paused(keys: Keys, queue: str) -> Command:
     return ("HEXISTS", keys.gate, queue)
 
 
+class Unanswered(tuple[Argument, ...]):
+    """A command that gets no answer."""
+
+    __slots__ = ()
+
+
+def unheard(command: Command) -> tuple[Command, Command]:
+    """Send `command` and have Redis keep its answer."""
+    return Unanswered(("CLIENT", "REPLY", "SKIP")), Unanswered(command)
+
+
 def wait_for(key: str, seconds: float) -> Command:
     """Wait until the list has something, `seconds` at most; gives its first item, or None.
 
@@ -227,9 +282,29 @@ def wait_for(key: str, seconds: float) -> Command:
 # Inboxes and nodes
 
 
-def peek(key: str, first: int, most: int, room: int) -> Call[list[bytes]]:
-    """`most` items of a list from place `first` on, fewer where they are more than `room` bytes."""
-    return Call("peek", [key], [first, most, room], list)
+class TooLarge(NamedTuple):
+    """In place of an item of a list that is too large to be fetched."""
+
+    #: Its bytes.
+    size: int
+    #: Whom the reply was for, "" where that is not to be seen.
+    node_id: str
+
+
+def peek(
+    key: str, first: int, most: int, room: int, *, largest: int
+) -> Call[list[bytes | TooLarge]]:
+    """`most` items of a list from place `first` on, fewer where they are more than `room` bytes;
+    none of more than `largest` bytes is fetched.
+    """
+    return Call("peek", [key], [first, most, room, largest], _peeked)
+
+
+def _peeked(answer: Any) -> list[bytes | TooLarge]:
+    return [
+        TooLarge(item[0], item[1].decode("ascii")) if type(item) is list else item
+        for item in answer
+    ]
 
 
 def move(source: str, key: str, most: int) -> Call[int]:
@@ -269,8 +344,27 @@ def failures(
     """How many dead letters there are, and `count` of them from the `start`-th on, fewer where they
     are more than `room` bytes.
     """
-    args = [start, count, int(newest), room]
+    args = [start, count, int(newest), room, 0]
     return Call("failures", [keys.failed], args, lambda answer: (answer[0], answer[1:]))
+
+
+def shown_failures(
+    keys: Keys, start: int, count: int, *, newest: bool, room: int
+) -> Call[tuple[int, list[bytes | Excerpt]]]:
+    """As `failures`, for people to see: of what is large its beginning and its end."""
+
+    def decode(answer: list[Any]) -> tuple[int, list[bytes | Excerpt]]:
+        total, *found = answer
+        return total, [one if isinstance(one, bytes) else Excerpt(*one) for one in found]
+
+    args = [start, count, int(newest), room, SHOWN]
+    return Call("failures", [keys.failed], args, decode)
+
+
+def prune(keys: Keys, max_count: int, max_bytes: int, before: float) -> Call[int]:
+    """Drop the oldest dead letters until they are within these bounds; gives how many."""
+    stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(max(0.0, before)))
+    return Call("prune", [keys.failed, keys.dropped], [max_count, max_bytes, stamp], int)
 
 
 def requeue(keys: Keys, entry: bytes, back: Requeue | None = None) -> Call[bool]:

@@ -6,15 +6,14 @@ more key, ``queuerelay``, which other libraries ignore. ``queue_time`` stands la
 age of a queue's oldest message is read from the tail of its bytes.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from queuerelay.errors import MessageError
 from queuerelay.wire import exact
-from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.body import decode_body, dump, put_body
 from queuerelay.wire.headers import is_token
 from queuerelay.wire.json_object import load_object
 
@@ -24,6 +23,16 @@ REQUEST_CLASS: Final = "RequestProcessor"
 VERSION: Final = 1
 #: Methods that may run twice without harm (RFC 9110 9.2.2).
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+
+
+#: Seconds by which a producer's clock may be ahead, and ago that a message may have been pushed;
+#: what says more is taken for what says nothing.
+AHEAD: Final = 60.0
+LONG_AGO: Final = 10 * 365.25 * 24 * 3600.0
+#: The times in a message of `encode_request`.
+_STAMPS: Final = re.compile(
+    rb'"accepted_at":([0-9]+\.[0-9]+),"deadline":([0-9]+\.[0-9]+),.*"queue_time":([0-9]+\.[0-9]+)}$'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +49,20 @@ class Attempt:
     worker: str = ""
     #: Exit status of the script, None where it had none.
     exit: int | None = None
-    #: Name of the signal that ended the script, "" for none.
+    #: Name of the signal that ended the script, or that its exit status stands for; "" for none.
     signal: str = ""
-    #: The last output on stderr.
+    #: The last output on stderr, and on stdout.
     stderr: str = ""
+    stdout: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedStarts:
+    """The starts of a message's script that came to nothing since its last attempt."""
+
+    number: int = 0
+    #: Unix seconds of the first of them.
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +106,7 @@ class Message:
     request: Request | None
     #: Attempts that failed, oldest first.
     attempts: Sequence[Attempt] = field(default_factory=tuple)
+    failed_starts: FailedStarts = FailedStarts()
     #: Top-level ``id``, "" where the message has none.
     id: str = ""
     #: Unix seconds at which the message was pushed first, None where it does not say.
@@ -100,6 +120,17 @@ class Message:
         first = self.args[0] if self.args else None
         reply_to = first.get("reply_to") if isinstance(first, dict) else None
         return reply_to if isinstance(reply_to, str) and reply_to else None
+
+
+def waited(pushed_at: float | None, now: float) -> float | None:
+    """Seconds that a message has waited that says that it was pushed at `pushed_at`.
+
+    None where it does not say, or cannot be believed: any producer writes what its own clock says.
+    """
+    if pushed_at is None:
+        return None
+    wait = now - pushed_at
+    return max(0.0, wait) if -AHEAD <= wait <= LONG_AGO else None
 
 
 def encode_request(
@@ -129,8 +160,7 @@ def encode_request(
     }
     if headers:
         first["headers"] = headers
-    if body:
-        first["body"], first["body_encoding"] = encode_body(body)
+    text = put_body(first, body) if body else b""
     if remote_addr:
         first["remote_addr"] = remote_addr
     first["scheme"] = scheme
@@ -138,15 +168,36 @@ def encode_request(
     first["accepted_at"] = accepted_at
     first["deadline"] = deadline
     first["v"] = VERSION
-    return orjson.dumps(
+    return dump(
         {
             "class": REQUEST_CLASS,
             "args": [first],
             "queue": queue,
             "id": node_id,
             "queue_time": accepted_at,
-        }
+        },
+        text,
     )
+
+
+def restamped(message: bytes, accepted_at: float) -> bytes:
+    """A message of `encode_request` as of `accepted_at`, its deadline as much later as before.
+
+    It has as many bytes as before, so the times are as exact as there is room for.
+    """
+    # The last ones are ours: a body and header fields stand before them.
+    found = _STAMPS.search(message, message.rfind(b'"accepted_at":'))
+    if found is None:
+        return message
+    ahead = accepted_at - float(found[1])
+    parts, end = [], 0
+    for group in (1, 2, 3):
+        start, stop = found.span(group)
+        whole, _, fraction = found[group].partition(b".")
+        stamp = b"%.*f" % (len(fraction), float(found[group]) + ahead)
+        parts += [message[end:start], stamp.rjust(len(whole) + 1 + len(fraction))]
+        end = stop
+    return b"".join((*parts, message[end:]))
 
 
 def decode_message(raw: bytes) -> Message:
@@ -170,6 +221,7 @@ def decode_message(raw: bytes) -> Message:
         args=args,
         request=request,
         attempts=_decode_attempts(value),
+        failed_starts=_decode_failed_starts(value),
         id=_text(value.get("id")),
         pushed_at=_number(value.get("queue_time")),
     )
@@ -180,12 +232,22 @@ def with_attempt(raw: bytes, attempt: Attempt) -> bytes:
 
     Raises `MessageError` where `raw` is not an object, or is nested too deeply to be written.
     """
+    return _rewritten(raw, lambda attempts: {"attempts": [*attempts, attempt_json(attempt)]})
+
+
+def with_failed_starts(raw: bytes, starts: FailedStarts) -> bytes:
+    """The message in `raw`, with `starts` noted. Raises `MessageError` as `with_attempt` does."""
+    noted = {"number": starts.number, "since": _milliseconds(starts.since)}
+    return _rewritten(raw, lambda attempts: {"attempts": attempts, "failed_starts": noted})
+
+
+def _rewritten(raw: bytes, ours: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> bytes:
     value = exact.load(raw)
     if not isinstance(value, dict):
         raise MessageError(f"expected an object, got {type(value).__name__}")
-    attempts = [attempt_json(one) for one in (*_decode_attempts(value), attempt)]
+    attempts = [attempt_json(one) for one in _decode_attempts(value)]
     queue_time = value.pop("queue_time", None)
-    value["queuerelay"] = {"attempts": attempts}
+    value["queuerelay"] = ours(attempts)
     if queue_time is not None:
         value["queue_time"] = queue_time
     return exact.dump(value)
@@ -205,6 +267,8 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
         written["signal"] = attempt.signal
     if attempt.stderr:
         written["stderr"] = attempt.stderr
+    if attempt.stdout:
+        written["stdout"] = attempt.stdout
     return written
 
 
@@ -233,9 +297,21 @@ def _decode_attempts(value: dict[str, Any]) -> tuple[Attempt, ...]:
                 exit=_exit(one.get("exit")),
                 signal=_text(one.get("signal")),
                 stderr=_text(one.get("stderr")),
+                stdout=_text(one.get("stdout")),
             )
         )
     return tuple(attempts)
+
+
+def _decode_failed_starts(value: dict[str, Any]) -> FailedStarts:
+    ours = value.get("queuerelay")
+    noted = ours.get("failed_starts") if isinstance(ours, dict) else None
+    if not isinstance(noted, dict):
+        return FailedStarts()
+    number, since = _number(noted.get("number")), _number(noted.get("since"))
+    if number is None or since is None or not 0 < number < 2**31:
+        return FailedStarts()
+    return FailedStarts(number=int(number), since=since)
 
 
 def _kind(value: object) -> str:

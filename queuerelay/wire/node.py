@@ -63,8 +63,11 @@ class Node:
     version: str = ""
     host: str = ""
     pid: int = 0
-    #: Unix seconds at which the node made the record, by its own clock.
+    #: Unix seconds at which the node made the record, by the clock of Redis.
     at: float = 0.0
+    #: Seconds that the wall clock of the node's host is ahead of that of Redis; None where the node
+    #: does not know.
+    skew: float | None = None
     #: Seconds since the node's start.
     uptime: float = 0.0
     #: Whether the node takes no more work.
@@ -158,7 +161,7 @@ class ExitRecord:
     queue: str
     #: Exit status, None where a signal ended it or it was not started.
     code: int | None
-    #: Name of the signal, such as ``SIGKILL``.
+    #: Name of the signal, such as ``SIGKILL``; beside a code where that stands for it (137).
     signal: str | None
     #: Seconds that the process ran.
     run: float
@@ -166,6 +169,8 @@ class ExitRecord:
     outcome: str
     #: The last output on stderr, bounded.
     stderr: str
+    #: The same on stdout, of a script that failed.
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +209,8 @@ class PoolState:
     busy: int = 0
     #: Residents that do not stay up.
     looping: int = 0
+    #: Messages whose script could not be run more than once, and why; "" for none.
+    unstartable: str = ""
     #: Messages by queue that are over: acknowledged or failed.
     left: Mapping[str, int] = field(default_factory=dict)
     durations: Mapping[str, JobDurations] = field(default_factory=dict)
@@ -242,6 +249,7 @@ def decode(raw: bytes, *, id: str) -> Node:
             "host": value.text("host"),
             "pid": value.whole("pid"),
             "at": value.number("at"),
+            "skew": value.maybe_signed("skew"),
             "uptime": value.number("uptime"),
             "draining": value.flag("draining"),
             "loops": tuple(_loops(value.several("loops"))),
@@ -311,6 +319,7 @@ def _pool(value: Table) -> PoolState:
         resident=value.flag("resident"),
         busy=value.whole("busy"),
         looping=value.whole("looping"),
+        unstartable=value.text("unstartable", LONG_TEXT),
         left=value.counts("left"),
         durations={
             queue: JobDurations(wait=_durations(one, "wait"), run=_durations(one, "run"))
@@ -341,6 +350,7 @@ def _exit(value: Table) -> ExitRecord:
         run=value.number("run"),
         outcome=value.text("outcome"),
         stderr=value.text("stderr", LONG_TEXT),
+        stdout=value.text("stdout", LONG_TEXT),
     )
 
 

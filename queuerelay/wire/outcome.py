@@ -16,6 +16,9 @@ class Outcome(StrEnum):
     ABANDONED = "abandoned"
 
 
+#: Exit status of timeout(1) where the time was over.
+TIMED_OUT: Final = 124
+
 #: Outcomes that ``exits`` may give to an exit status; the others are ours to find.
 CONFIGURABLE: Final = (
     Outcome.SUCCESS,

@@ -10,12 +10,11 @@ has seen those before it can tell (`queuerelay.relay.stream`); here each is mere
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-import orjson
-
 from queuerelay.errors import ReplyError
-from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.body import LARGE, cut_body, decode_body, dump, put_body
 from queuerelay.wire.headers import reply_headers
 from queuerelay.wire.json_object import load_object
 
@@ -78,7 +77,7 @@ def decode_reply(raw: bytes) -> Reply:
     """The reply in `raw`, a `Frame` where it may be part of a streamed one, `Failed` where it says
     that there is no answer, or `ReplyError` that says which part is wrong.
     """
-    value, node_id = _load(raw)
+    value, text, node_id = _load(raw)
     status = value.get("status", 200)
     if type(status) is not int or not 200 <= status <= 599:
         got = status if type(status) is int else type(status).__name__
@@ -89,7 +88,7 @@ def decode_reply(raw: bytes) -> Reply:
         headers, declared = _DEFAULT_HEADERS, None
     else:
         headers, declared = reply_headers(fields)
-    body = _body(value.get("body"), value.get("body_encoding"))
+    body = _body(text, value.get("body_encoding"))
     timing = value.get("timing")
     if timing is not None:
         timing = _timing(timing)
@@ -118,8 +117,8 @@ def decode_legacy_reply(raw: bytes) -> Reply:
     Those workers send the request's own keys back with it, its headers among them, so nothing but
     these two is believed. Raises `ReplyError`.
     """
-    value, node_id = _load(raw)
-    return Reply(node_id, 200, _DEFAULT_HEADERS, _body(value.get("body"), "percent"))
+    _, text, node_id = _load(raw)
+    return Reply(node_id, 200, _DEFAULT_HEADERS, _body(text, "percent"))
 
 
 def _timing(value: object) -> tuple[float | None, float | None] | None:
@@ -141,12 +140,16 @@ def _seconds(value: object) -> float | None:
     return None
 
 
-def _load(raw: bytes) -> tuple[dict[str, Any], str]:
-    value = load_object(raw, error=ReplyError)
+def _load(raw: bytes) -> tuple[dict[str, Any], object, str]:
+    if len(raw) < LARGE:
+        value = load_object(raw, error=ReplyError)
+        text = value.get("body")
+    else:
+        value, text = cut_body(raw, partial(load_object, error=ReplyError))
     node_id = value.get("node_id")
     if not isinstance(node_id, str) or not node_id:
         raise ReplyError(f"node_id: expected a text, got {type(node_id).__name__}")
-    return value, node_id
+    return value, text, node_id
 
 
 def _body(text: object, encoding: object) -> bytes:
@@ -176,8 +179,7 @@ def encode_reply(
     value: dict[str, Any] = {"node_id": node_id, "status": status}
     if headers is not None:
         value["headers"] = headers
-    if body:
-        value["body"], value["body_encoding"] = encode_body(body)
+    text = put_body(value, body) if body else b""
     if timing:
         value["timing"] = timing
     if more:
@@ -186,17 +188,16 @@ def encode_reply(
         value["n"] = number
     if problem is not None:
         value["problem"] = problem
-    return orjson.dumps(value)
+    return dump(value, text)
 
 
 def encode_frame(*, node_id: str, body: bytes, more: bool, number: int | None = None) -> bytes:
     """A further frame of a streamed reply; without `more` the last."""
     value: dict[str, Any] = {"node_id": node_id, "more": more}
-    if body:
-        value["body"], value["body_encoding"] = encode_body(body)
+    text = put_body(value, body) if body else b""
     if number is not None:
         value["n"] = number
-    return orjson.dumps(value)
+    return dump(value, text)
 
 
 def salvage_node_id(raw: bytes) -> str | None:

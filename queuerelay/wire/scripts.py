@@ -18,15 +18,19 @@ NAMES: Final = (
     "depth",
     "fail",
     "failures",
+    "fence",
     "frame",
     "move",
     "pause",
     "peek",
     "promote",
+    "prune",
+    "push",
     "reap",
     "renew",
     "requeue",
     "retry",
+    "trim",
 )
 
 

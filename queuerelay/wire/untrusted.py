@@ -64,6 +64,13 @@ class Table:
         value: Any = self._value.get(key)
         return float(value) if _is_number(value) else None
 
+    def maybe_signed(self, key: str) -> float | None:
+        """A number, be it below 0."""
+        value: Any = self._value.get(key)
+        negative = type(value) in (int, float) and value < 0
+        found = -value if negative else value
+        return (-float(found) if negative else float(found)) if _is_number(found) else None
+
     def flag(self, key: str) -> bool:
         """Whether the value is true."""
         return self._value.get(key) is True

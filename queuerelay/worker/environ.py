@@ -19,7 +19,8 @@ def environ_of(request: Request, *, queue: str) -> dict[str, Any]:
     """The CGI variables for `request` and our own ``queuerelay.*``; `wsgi.*` come elsewhere.
 
     ``queuerelay.id`` names the request in every log, ``queuerelay.queue`` is the queue that it
-    came by, ``queuerelay.deadline`` is in Unix seconds: after it nobody waits.
+    came by, ``queuerelay.deadline`` is in Unix seconds by the clock of Redis: after it nobody
+    waits.
     """
     authority, target = split_target(request.url)
     path, _, query = target.partition("?")

@@ -1,6 +1,7 @@
 """One connection to Redis that is made again for ever, and the log of its absence."""
 
 import logging
+import os
 import random
 import threading
 import time
@@ -35,6 +36,14 @@ def delay_after(failures: int, longest: float = LONGEST_DELAY) -> float:
         return 0.0
     jitter = random.random() / 2
     return back_off(failures, first=FIRST_DELAY, longest=longest, jitter=jitter)
+
+
+def end_as_stray(pid: int) -> None:
+    """End at once where this is not the process `pid`, but one that the application has forked and
+    let return: it has no message of its own, and would work on with copies of our connections.
+    """
+    if os.getpid() != pid:
+        os._exit(0)
 
 
 class Outage:
@@ -88,6 +97,7 @@ class Link:
         self._client: redis.Redis | None = None
         self._address: Address | None = None
         self._outage = outage
+        self._pid = os.getpid()
         #: Failures in a row.
         self.failures = 0
 
@@ -96,7 +106,10 @@ class Link:
         has its error there.
 
         Raises `RedisError` where the connection failed: what took effect is then unknown.
+
+        A process that an application has forked off, and that has come back to us, ends here.
         """
+        end_as_stray(self._pid)
         commands = [one.command() if isinstance(one, Call) else one for one in asked]
         try:
             answers = self._exchange(commands)

@@ -9,9 +9,11 @@ Invariants:
 """
 
 import logging
+import os
 import signal
 import time
 from dataclasses import dataclass
+from math import inf
 from types import FrameType
 from typing import Any, Final
 from wsgiref.types import WSGIApplication
@@ -28,10 +30,11 @@ from queuerelay.wire.recovery import Verdict, failed, unreadable
 from queuerelay.wire.reply import encode_reply
 from queuerelay.worker import wsgi
 from queuerelay.worker.doorbell import Doorbell
+from queuerelay.worker.in_hand import InHand, Limit
 from queuerelay.worker.lease import LeaseKeeper
-from queuerelay.worker.link import Link
+from queuerelay.worker.link import Link, end_as_stray
 from queuerelay.worker.settings import WorkerSettings
-from queuerelay.worker.stream import ReplyStream
+from queuerelay.worker.stream import PATIENCE, ReplyStream
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +70,16 @@ class WorkerLoop:
         link: Link,
         keeper: LeaseKeeper,
         doorbell: Doorbell,
+        *,
+        in_hand: InHand,
     ) -> None:
         self._application = application
         self._settings = settings
         self._link = link
         self._keeper = keeper
         self._doorbell = doorbell
+        self._in_hand = in_hand
+        self._pid = os.getpid()
         #: The time of the last claim on the monotonic clock of this process.
         self._claimed_at = 0.0
         self._claims = 0
@@ -85,6 +92,12 @@ class WorkerLoop:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._doorbell.ring_at_signals()
+        self._in_hand.serve()
+
+    def stop(self, number: int) -> None:
+        """End `run` as at this signal; safe in any thread."""
+        self._signal = number
+        self._doorbell.ring()
 
     def run(self) -> None:
         """Serve until a signal, or until the limit of requests."""
@@ -227,6 +240,7 @@ class WorkerLoop:
                 worker=holder,
                 error=error,
                 now=claim.since,
+                kept=self._settings.kept,
             )
             return self._concluded(claim, verdict)
         if message.request is None:
@@ -243,14 +257,11 @@ class WorkerLoop:
         timing: dict[str, float] = {}
         if request.accepted_at:
             timing["wait"] = round(max(0.0, claim.since - request.accepted_at), 6)
+        limit = self._limit(claim, request)
         stream = ReplyStream(
-            self._settings.keys,
-            self._link,
-            request,
-            queue=claim.queue,
-            token=claim.token,
-            timing=timing,
+            self._settings.keys, self._link, request, claim=claim, timing=timing, limit=limit
         )
+        self._in_hand.take(claim.queue, claim.token, until=limit.first)
         answer = wsgi.run(
             self._application,
             request,
@@ -258,6 +269,8 @@ class WorkerLoop:
             queue=claim.queue,
             max_reply=self._settings.max_reply,
         )
+        end_as_stray(self._pid)
+        limit.rest()
         run = time.monotonic() - began
         self._served += 1
         late_after = self._late_after(claim, request.deadline)
@@ -266,6 +279,18 @@ class WorkerLoop:
             late_after = time.monotonic() + LAST_FRAME
         call = self._end_of(claim, request, stream, answer, {**timing, "run": round(run, 6)})
         return End(claim=claim, call=call, late_after=late_after)
+
+    def _limit(self, claim: Claim, request: Request) -> Limit:
+        """The time that the application has for `request`."""
+        deadline = self._late_after(claim, request.deadline)
+        timeout = self._settings.timeout
+        if timeout is None:
+            first, silence = deadline, max(PATIENCE, request.deadline - request.accepted_at)
+        elif timeout == 0:
+            first = silence = inf
+        else:
+            first, silence = self._claimed_at + timeout, timeout
+        return Limit(self._in_hand, first=first, silence=silence, deadline=deadline)
 
     def _end_of(
         self,
@@ -310,6 +335,7 @@ class WorkerLoop:
             error=f"a WSGI worker answers requests only, this is a job of class {message.cls}",
             now=claim.since,
             attempts=tuple(message.attempts),
+            kept=self._settings.kept,
         )
         return self._concluded(claim, verdict)
 

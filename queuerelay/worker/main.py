@@ -18,15 +18,21 @@ from queuerelay.errors import ConfigError
 from queuerelay.redact import redact
 from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
+from queuerelay.wire.failure import Kept
+from queuerelay.wire.headers import is_token
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
+from queuerelay.worker.in_hand import InHand
 from queuerelay.worker.settings import MAX_REPLY, WorkerSettings
+from queuerelay.worker.supervisor import Orders, Supervisor
 
 log = logging.getLogger(__name__)
 
 _MIB: Final = 1024 * 1024
 #: Seconds that the main connection waits for an answer; a large reply must get through in it.
 ANSWER_TIMEOUT: Final = 10.0
+#: The value of ``--timeout`` for "as long as the client waits".
+_DEADLINE: Final = "deadline"
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -46,14 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keys = _keys(options.prefix, options.reply_prefix)
         if options.chdir is not None:
             _chdir(options.chdir)
-        application = load_application(options.application)
     except ConfigError as error:
-        sys.stderr.write(f"queuerelay-worker: {redact(str(error))}\n")
-        return 1
-    # Again: the application may have set up logging, and that may have silenced us.
-    _log_to_stderr(options.log_level)
-    _assemble(options, application, keys, where)
-    return 0
+        return _refused(error)
+    settings = WorkerSettings(
+        keys=keys,
+        queues=options.queues,
+        lease=options.lease,
+        # That of the parent, which others know.
+        holder=f"{socket.gethostname()}:{os.getpid()}",
+        max_reply=options.max_reply,
+        requests=options.requests,
+        timeout=options.timeout,
+        kept=Kept(redact=options.failed_redact or ()),
+    )
+    process = _Process(options, settings, where)
+    if options.timeout == 0:
+        return process.run(InHand(), None)
+    return Supervisor(process.run, process.end_message).serve()
+
+
+def _refused(error: ConfigError) -> int:
+    sys.stderr.write(f"queuerelay-worker: {redact(str(error))}\n")
+    return 1
 
 
 def _redis(options: argparse.Namespace) -> RedisUrl:
@@ -104,56 +124,84 @@ def _is_missing(error: BaseException, module_name: str) -> bool:
     return module_name == error.name or module_name.startswith(f"{error.name}.")
 
 
-def _assemble(
-    options: argparse.Namespace,
-    application: WSGIApplication,
-    keys: Keys,
-    where: RedisUrl,
-) -> None:
-    # Here, so that what is wrong is said in one line where redis-py is missing.
-    from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
-    from queuerelay.worker.lease import LeaseKeeper
-    from queuerelay.worker.link import Link, Outage
-    from queuerelay.worker.loop import WorkerLoop
-    from queuerelay.worker.master import MasterFinder
+def _fields(text: str) -> tuple[str, ...]:
+    """Names of header fields, with commas between them."""
+    names = tuple(name.strip().lower() for name in text.split(","))
+    if not all(map(is_token, names)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected names of header fields")
+    return names
 
-    holder = f"{socket.gethostname()}:{os.getpid()}"
-    settings = WorkerSettings(
-        keys=keys,
-        queues=options.queues,
-        lease=options.lease,
-        holder=holder,
-        max_reply=options.max_reply,
-        requests=options.requests,
-    )
-    outage, master = Outage(), MasterFinder(where, keys=keys)
-    log.info(
-        "worker %s %s: queues %s at %s, lease %g s, %s",
-        __version__,
-        holder,
-        ",".join(options.queues),
-        where.redacted,
-        options.lease,
-        options.application,
-    )
-    # A renewal must fail early enough for another one within the lease.
-    lease_link = Link(master, role="lease", outage=outage, timeout=max(1.0, options.lease / 3))
-    keeper = LeaseKeeper(settings, lease_link, tokens=secrets.token_hex(8), clock=time.monotonic)
-    doorbell = Doorbell()
-    loop = WorkerLoop(
-        application,
-        settings,
-        Link(master, role="main", outage=outage, timeout=ANSWER_TIMEOUT),
-        keeper,
-        doorbell,
-    )
-    loop.obey_signals()
-    keeper.start()
-    for queue in options.queues:
-        link = Link(master, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
-        doorbell.watch(queue, keys, link)
-    loop.run()
-    keeper.stop()
+
+class _Process:
+    """What a worker process does, and what is done about one that hung."""
+
+    def __init__(
+        self, options: argparse.Namespace, settings: WorkerSettings, where: RedisUrl
+    ) -> None:
+        """`where` is Redis."""
+        self._options = options
+        self._settings = settings
+        self._where = where
+
+    def run(self, in_hand: InHand, orders: Orders | None) -> int:
+        """Import the application, and serve; gives the exit status."""
+        options, settings = self._options, self._settings
+        try:
+            application = load_application(options.application)
+        except ConfigError as error:
+            return _refused(error)
+        # Again: the application may have set up logging, and that may have silenced us.
+        _log_to_stderr(options.log_level)
+        # Here, so that what is wrong is said in one line where redis-py is missing, and the parent
+        # is small.
+        from queuerelay.worker.doorbell import PEEK_TIMEOUT, Doorbell
+        from queuerelay.worker.lease import LeaseKeeper
+        from queuerelay.worker.link import Link, Outage
+        from queuerelay.worker.loop import WorkerLoop
+        from queuerelay.worker.master import MasterFinder
+
+        outage, master = Outage(), MasterFinder(self._where, keys=settings.keys)
+        lease = settings.lease
+        log.info(
+            "worker %s %s: queues %s at %s, lease %g s, %s",
+            __version__,
+            settings.holder,
+            ",".join(settings.queues),
+            self._where.redacted,
+            lease,
+            options.application,
+        )
+        # A renewal must fail early enough for another one within the lease.
+        lease_link = Link(master, role="lease", outage=outage, timeout=max(1.0, lease / 3))
+        tokens = secrets.token_hex(8)
+        keeper = LeaseKeeper(settings, lease_link, tokens=tokens, clock=time.monotonic)
+        doorbell = Doorbell()
+        main_link = Link(master, role="main", outage=outage, timeout=ANSWER_TIMEOUT)
+        loop = WorkerLoop(application, settings, main_link, keeper, doorbell, in_hand=in_hand)
+        loop.obey_signals()
+        if orders is not None:
+            orders.heard_by(loop.stop)
+        master.watch()
+        keeper.start()
+        for queue in settings.queues:
+            link = Link(master, role="peek", outage=outage, timeout=PEEK_TIMEOUT)
+            doorbell.watch(queue, settings.keys, link)
+        loop.run()
+        keeper.stop()
+        return 0
+
+    def end_message(self, queue: str, token: str) -> None:
+        """End the message that a killed process had in hand."""
+        from queuerelay.worker.link import Link, Outage
+        from queuerelay.worker.master import MasterFinder
+        from queuerelay.worker.timed_out import end_message
+
+        master = MasterFinder(self._where, keys=self._settings.keys)
+        link = Link(master, role="end", outage=Outage(), timeout=ANSWER_TIMEOUT)
+        try:
+            end_message(self._settings, link, queue, token)
+        finally:
+            link.close()
 
 
 def _keys(prefix: str, results: str) -> Keys:
@@ -256,6 +304,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="end with status 0 after so many requests; 0: never",
     )
+    add(
+        "--timeout",
+        type=_timeout,
+        default=_DEADLINE,
+        metavar="SECONDS",
+        help="how long the application may take for a request, and then for each part of a "
+        "streamed answer: a process that takes longer is killed and replaced; deadline: as long as "
+        "the client waits; 0: for ever",
+    )
+    add(
+        "--failed-redact",
+        type=_fields,
+        metavar="NAMES",
+        help="header fields of requests that are no part of dead letters, beside those with "
+        "credentials, with commas",
+    )
     add("--prefix", default=Keys().prefix, help="of queuerelay's own keys in Redis; the relay's")
     add(
         "--reply-prefix",
@@ -280,6 +344,10 @@ def _queues(text: str) -> tuple[str, ...]:
             f"got {text!r}, expected names with commas between, without : and *"
         )
     return queues
+
+
+def _timeout(text: str) -> float | None:
+    return None if text == _DEADLINE else _number(float, 0, 86400, "seconds")(text)
 
 
 def _number(

@@ -1,6 +1,8 @@
 """The place of the master, and the way into it, for all links of one worker process."""
 
+import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -28,12 +30,16 @@ from redis.retry import Retry
 from queuerelay.errors import BrokerError, NotConnected, Refused
 from queuerelay.wire.commands import Command
 from queuerelay.wire.keys import Keys
-from queuerelay.wire.server import greeting, who_is_master
+from queuerelay.wire.server import greeting, names, who_is_master
 from queuerelay.wire.url import Address, RedisUrl, address_of
+
+log = logging.getLogger(__name__)
 
 #: Seconds to wait for a connection; where there are several servers, one of them is given less.
 CONNECT_TIMEOUT: Final = 2.0
 HASTY: Final = 1.0
+#: Seconds between two looks at the Sentinels while all is well.
+LOOK_EVERY: Final = 2.0
 #: Longest wait for an answer where there are several: one that is gone must not keep us.
 ANSWER_OF_SEVERAL: Final = 4.0
 #: How the errors begin that redis-py gives a class of their own; of a class before its base.
@@ -114,6 +120,30 @@ class MasterFinder:
             if not self.url.service:
                 self._prefer(self.address)
 
+    def watch(self) -> None:
+        """Look at the Sentinels now and then, where there are some, in a thread of its own: a
+        master that they have replaced may go on without knowing it.
+        """
+        if self.url.service:
+            threading.Thread(target=self._look_for_ever, name="sentinels", daemon=True).start()
+
+    def _look_for_ever(self) -> None:
+        while True:
+            time.sleep(LOOK_EVERY)
+            self.look()
+
+    def look(self) -> None:
+        """Ask the Sentinels; where they name another master, all links follow."""
+        if self.address is None:
+            return
+        try:
+            found = self._ask_sentinels()
+        except RedisError as error:
+            log.debug("%s", error)
+            return
+        with self._lock:
+            self.address = found
+
     def _prefer(self, address: Address) -> None:
         if address in self._order:
             self._order.remove(address)
@@ -124,7 +154,12 @@ class MasterFinder:
         try:
             commands = next(steps)
             while True:
-                commands = steps.send(_exchange(connection, commands))
+                try:
+                    answers = _exchange(connection, commands)
+                except ConnectionError as error:
+                    # Some proxies close the connection on what they do not know.
+                    raise ConnectionError(f"{error} (it was asked {names(commands)})") from error
+                commands = steps.send(answers)
         except StopIteration:
             return
         except BrokerError as error:

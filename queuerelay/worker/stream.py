@@ -20,9 +20,11 @@ from redis.exceptions import RedisError
 
 from queuerelay.errors import QueuerelayError
 from queuerelay.wire import commands
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Request
 from queuerelay.wire.reply import encode_frame, encode_reply
+from queuerelay.worker.in_hand import Limit
 from queuerelay.worker.link import Link
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ PATIENCE: Final = 150.0
 SILENCE: Final = 30.0
 #: Seconds between two looks at how much the client has taken: the first, and the longest.
 LOOK: Final = (0.002, 0.1)
+#: Least seconds between two looks for an application that has nothing to send.
+LOOK_EVERY: Final = 1.0
 #: First numbers are below this; what follows stays a number that any JSON carries.
 _NUMBERS: Final = 2**48
 
@@ -47,7 +51,9 @@ class StreamStopped(QueuerelayError):
 
 
 class ReplyStream:
-    """The frames of one answer to `request`, which is held under `token`."""
+    """The frames of one answer to `request`, which is held by `claim`; `limit` is the time that the
+    application has for it.
+    """
 
     def __init__(
         self,
@@ -55,16 +61,17 @@ class ReplyStream:
         link: Link,
         request: Request,
         *,
-        queue: str,
-        token: str,
+        claim: Claim,
         timing: dict[str, float],
+        limit: Limit,
     ) -> None:
         self._keys = keys
         self._link = link
         self._request = request
-        self._queue = queue
-        self._token = token
+        self._claim = claim
         self._timing = timing
+        self._limit = limit
+        self._look_at = time.monotonic() + LOOK_EVERY
         self._number = random.randrange(_NUMBERS)
         #: Whether the first frame is out.
         self.begun = False
@@ -110,6 +117,19 @@ class ReplyStream:
             if self.size - self._taken > WINDOW:
                 self._wait()
 
+    def look(self) -> None:
+        """The application has nothing to send yet: look whether anybody waits, once a second.
+
+        Raises `StreamStopped` where nobody does.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY
+        if not self.begun and self._limit.over:
+            self._stop("its deadline has passed")
+        self._push(b"")
+
     def last(self) -> bytes:
         """The last frame, which ends the answer."""
         return encode_frame(
@@ -128,10 +148,18 @@ class ReplyStream:
         """Push `frame` once, and see how things stand; an empty one only looks."""
         if self.stopped:
             raise StreamStopped(self.stopped)
+        # Whoever has the message in hand waits now, not for the application.
+        self._limit.rest()
+        try:
+            self._push_now(frame)
+        finally:
+            self._limit.run(begun=self.begun)
+
+    def _push_now(self, frame: bytes) -> None:
         call = commands.frame(
             self._keys,
-            self._queue,
-            self._token,
+            self._claim.queue,
+            self._claim.token,
             self._request.reply_to,
             self._request.node_id,
             frame,

@@ -6,7 +6,9 @@
    an application that fails half-way gets a clean 500. Any other is streamed: each block goes out
    before the next one is asked for.
 2. Nothing is added to the answer: date, length and framing are the relay's.
-3. Whatever the application raises, SystemExit and broken pipes of its own among it, the worker
+3. A declared length is the answer's: an iterable that has more is not asked on once that shows, and
+   `write` past it is an error (PEP 3333, "Handling the Content-Length Header").
+4. Whatever the application raises, SystemExit and broken pipes of its own among it, the worker
    lives on.
 """
 
@@ -17,10 +19,10 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from wsgiref import util
 from wsgiref.handlers import BaseHandler
 from wsgiref.headers import Headers
 from wsgiref.types import ErrorStream, InputStream, WSGIApplication, WSGIEnvironment
-from wsgiref.util import is_hop_by_hop
 
 from queuerelay.errors import QueuerelayError
 from queuerelay.wire.headers import is_token
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A status line's code and reason; a worker's final answer is 200 to 599.
-_STATUS: Final = re.compile(r"([2-5][0-9]{2}) [^\r\n]*")
+#: A status line's code, and a reason that may be missing, as with gunicorn and waitress; a worker's
+#: final answer is 200 to 599.
+_STATUS: Final = re.compile(r"[2-5][0-9]{2}(?: [^\r\n]*)?", re.ASCII)
 #: A length that can be relied on (RFC 9110 8.6).
 _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 #: What a field value must not have (RFC 9110 5.5), and what is no byte (PEP 3333).
@@ -44,6 +47,27 @@ _NO_VALUE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 class NotWSGI(QueuerelayError):
     """the application did what PEP 3333 forbids"""
+
+
+class FileWrapper(util.FileWrapper):
+    """A file as an iterable, `wsgi.file_wrapper`. It can seek where the file can: a framework that
+    answers with a range (werkzeug, for one) then reads no more than that.
+    """
+
+    def seekable(self) -> bool:
+        """Whether the file can seek."""
+        able = getattr(self.filelike, "seekable", None)
+        return bool(able()) if able is not None else hasattr(self.filelike, "seek")
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place in the file."""
+        place: int = self.filelike.seek(offset, whence)
+        return place
+
+    def tell(self) -> int:
+        """The place in the file."""
+        place: int = self.filelike.tell()
+        return place
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +112,7 @@ class WSGIRun(BaseHandler):
     wsgi_multithread = False
     wsgi_multiprocess = True
     server_software = "queuerelay"
+    wsgi_file_wrapper = FileWrapper
     # wsgiref's own state, which typeshed leaves out.
     environ: WSGIEnvironment
     status: str | None
@@ -106,7 +131,7 @@ class WSGIRun(BaseHandler):
         self._blocks: list[bytes] = []
         self._size = 0
         self._answer: WSGIAnswer | None = None
-        #: Whether the answer has no body, and more of it is not wanted.
+        #: Whether more of the body is not wanted: the answer has none, or all that was declared.
         self._enough = False
         #: Whether all of a streamed answer went out.
         self._streamed = False
@@ -134,23 +159,27 @@ class WSGIRun(BaseHandler):
     def start_response(
         self,
         status: str,
-        headers: list[tuple[str, str]],
+        headers: Iterable[tuple[str, str]],
         exc_info: "OptExcInfo | None" = None,
     ) -> Callable[[bytes], None]:
-        """PEP 3333 start_response; checked here because wsgiref's checks vanish under -O."""
+        """PEP 3333 start_response, which has `headers` as a list of tuples; as with other servers
+        any iterable of pairs will do. Checked here because wsgiref's checks vanish under -O."""
         if exc_info and self.headers_sent and exc_info[1] is not None:
             try:
                 raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # a reference to its own frame
-        _check(status, headers)
+        pairs = _checked(status, headers)
         # A server must refuse connection fields or drop them (PEP 3333); old code sends them.
-        kept = [(name, value) for name, value in headers if not is_hop_by_hop(name)]
-        super().start_response(status, kept, exc_info)
+        kept = [(name, value) for name, value in pairs if not util.is_hop_by_hop(name)]
+        # wsgiref wants the space before the reason, too.
+        super().start_response(status.ljust(4), kept, exc_info)
         return self.write
 
     def write(self, data: bytes) -> None:
         """PEP 3333 write(): what goes through it is sent at once, whatever the iterable has."""
+        if type(data) is bytes and self._excess(data):
+            raise NotWSGI("write() past the Content-Length")
         self._take(data, hold=False)
 
     # What becomes of it.
@@ -162,7 +191,11 @@ class WSGIRun(BaseHandler):
         try:
             hold = isinstance(result, list | tuple)
             for block in result:
-                self._take(block, hold=hold)
+                excess = self._excess(block) if type(block) is bytes else 0
+                self._take(block[:-excess] if excess else block, hold=hold)
+                if excess:
+                    log.debug("%s: more than its Content-Length", self._request.node_id)
+                    self._enough = True
                 if self._enough:
                     break
             self.finish_content()
@@ -176,8 +209,12 @@ class WSGIRun(BaseHandler):
             raise NotWSGI(f"expected blocks of bytes, got {type(data).__name__}")
         if self.status is None or self.headers is None:
             raise NotWSGI("a block before start_response()")
-        if not data or self._enough:
-            # An empty block does not send the headers: the status may still change.
+        if not data:
+            # An empty block does not send the headers: the status may still change. It is what an
+            # application has to say that only wants to know whether its client is there.
+            self._stream.look()
+            return
+        if self._enough:
             return
         self.headers_sent = True
         self._size += len(data)
@@ -185,13 +222,23 @@ class WSGIRun(BaseHandler):
             self._stream.send(data)
         elif self._size <= self._max_reply and (hold or self._may_be_held(self.headers)):
             self._blocks.append(data)
-        elif self._request.method == "HEAD" or int(self.status[:3]) in NO_BODY_STATUSES:
+        elif not self._has_body(self.status):
             # It may never end, and nobody is to see it.
             self._enough = True
             self._blocks.clear()
         else:
             held, self._blocks = self._blocks, []
             self._stream.begin(int(self.status[:3]), self.headers.items(), b"".join([*held, data]))
+
+    def _excess(self, data: bytes) -> int:
+        """Bytes of `data` that are more than the application has declared."""
+        if self.headers is None or self.status is None or not self._has_body(self.status):
+            return 0
+        length = self._length(self.headers)
+        return 0 if length is None else min(len(data), max(0, self._size + len(data) - length))
+
+    def _has_body(self, status: str) -> bool:
+        return self._request.method != "HEAD" and int(status[:3]) not in NO_BODY_STATUSES
 
     def _may_be_held(self, headers: Headers) -> bool:
         length = self._length(headers)
@@ -249,15 +296,18 @@ class WSGIRun(BaseHandler):
         raise NotImplementedError("_take() does it")
 
 
-def _check(status: object, headers: object) -> None:
-    """`NotWSGI` unless the relay can send these; better here, where the application's log is."""
+def _checked(status: object, headers: object) -> list[tuple[str, str]]:
+    """The header fields; `NotWSGI` unless the relay can send these and the status; better here,
+    where the application's log is.
+    """
     if not isinstance(status, str) or _STATUS.fullmatch(status) is None:
         raise NotWSGI(f"status: got {status!r}, expected a text such as '200 OK' (200 to 599)")
-    if type(headers) is not list:
+    if isinstance(headers, str | bytes | dict) or not isinstance(headers, Iterable):
         raise NotWSGI(f"headers: expected a list, got {type(headers).__name__}")
-    for pair in headers:
+    pairs = list(headers)
+    for pair in pairs:
         if not (
-            isinstance(pair, tuple)
+            isinstance(pair, tuple | list)
             and len(pair) == 2
             and isinstance(pair[0], str)
             and isinstance(pair[1], str)
@@ -267,3 +317,4 @@ def _check(status: object, headers: object) -> None:
             raise NotWSGI(f"headers: {pair[0]!r} is not a name (RFC 9110 5.1)")
         if _NO_VALUE.search(pair[1]) is not None:
             raise NotWSGI(f"headers: {pair[0]}: a control or non-ISO-8859-1 character in the value")
+    return pairs

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from queuerelay.wire.reply import encode_reply
 from tests.acceptance import flask_app
 from tests.acceptance.browser import Browser, BrowserError, Page
 from tests.acceptance.site_app import IMAGES
 from tests.acceptance.stage import Secure, Stage, staged
 from tests.helpers.redis import ValkeyServer
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE, eventually
 
 SITE = "tests.acceptance.site_app:application"
 #: Bytes with a sum that the page can compute, too.
@@ -201,6 +202,25 @@ def test_events(page: Page, url: str, served: Stage) -> None:
     served.go("browser")
     page.until("had.length === 2")
     assert page.evaluate("had") == [["1", "first ü"], ["2", "second\nline"]]
+
+
+def test_events_come_again_after_an_error_of_ours(page: Page, url: str, served: Stage) -> None:
+    """A browser gives an event stream up for good after a 502 or 503."""
+    page.open(f"{url}/site/forms")
+    with served.busy("again"):
+        page.evaluate("""
+            window.had = [];
+            const source = new EventSource("/events/again");
+            source.onmessage = (event) => had.push(event.data);
+        """)
+        raw: Any = served.redis.blpop(["resque:queue:requests"], PATIENCE)
+        taken = json.loads(raw[1])["args"][0]
+        failed = encode_reply(node_id=taken["node_id"], status=502, problem="worker-failed")
+        served.redis.rpush(taken["reply_to"], failed)
+        eventually(lambda: served.queued() == 1)
+    page.until("had.length === 1")
+    assert page.evaluate("had") == ["first ü"]
+    served.go("again")
 
 
 def test_a_fetch_that_is_aborted(page: Page, url: str, served: Stage) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.acceptance.stage import Client, Stage, get, request
+from tests.helpers.processes import children
 from tests.helpers.waiting import PATIENCE, eventually
 
 CLIENTS = 12
@@ -137,7 +138,7 @@ def test_a_worker_killed_under_load_costs_no_client_its_answer(stage: Stage) -> 
         victim = int(written.read_text())
         # Its only file: that the next to have the request writes it again shows the retry.
         written.unlink()
-        (dying,) = [worker for worker in workers if worker.pid == victim]
+        (dying,) = [worker for worker in workers if victim in children(worker.pid)]
         dying.kill()
         assert dying.process.returncode == -signal.SIGKILL
         # The other worker goes on, takes over the dead one's request, and runs it again.
@@ -181,7 +182,8 @@ def test_an_idle_worker_stops_at_once_whichever_thread_the_signal_meets(stage: S
         return any(one["cmd"] == "blmove" for one in peeks)
 
     eventually(waits, lambda: worker.log)
-    others = sorted({int(name) for name in os.listdir(f"/proc/{worker.pid}/task")} - {worker.pid})
-    assert ctypes.CDLL(None).tgkill(worker.pid, others[0], signal.SIGTERM) == 0
+    (pid,) = children(worker.pid)
+    others = sorted({int(name) for name in os.listdir(f"/proc/{pid}/task")} - {pid})
+    assert ctypes.CDLL(None).tgkill(pid, others[0], signal.SIGTERM) == 0
     # Its wait ends by itself after 30 s.
     assert worker.process.wait(20) == 0

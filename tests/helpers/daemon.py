@@ -5,10 +5,11 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ class Client:
         self._socket.sendall(data)
         return self
 
+    def half_close(self) -> "Client":
+        """Close our side, and read on."""
+        self._socket.shutdown(socket.SHUT_WR)
+        return self
+
     def response(self, method: str = "GET") -> Response:
         """The next response; bounded by the socket's time-out."""
         return read(self._file, method)
@@ -54,9 +60,23 @@ class Client:
         """Whether something has come, be it the end."""
         return bool(select.select([self._socket], [], [], 0)[0])
 
+    def take(self, size: int) -> bytes:
+        """So many bytes of what comes."""
+        return self._file.read(size)
+
+    def rest(self) -> bytes:
+        """All that comes until the server closes."""
+        return self._file.read()
+
     def at_end(self) -> bool:
         """Whether the server has closed, and sent nothing more."""
         return self._file.read(1) == b""
+
+    def reset(self) -> None:
+        """Leave by a reset, as a process does that is killed with something unread."""
+        linger = struct.pack("ii", 1, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.close()
 
     def close(self) -> None:
         """Leave."""
@@ -68,7 +88,12 @@ class Daemon:
     """One ``twistd -n queuerelay``."""
 
     def __init__(
-        self, directory: Path, *options: str, port: int | None = None, listen: bool = True
+        self,
+        directory: Path,
+        *options: str,
+        port: int | None = None,
+        listen: bool = True,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port or free_port()
         if listen:
@@ -83,7 +108,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*TWISTD, *options],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

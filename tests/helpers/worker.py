@@ -67,7 +67,7 @@ APP = """
 class Worker:
     """One ``queuerelay-worker`` in a child process."""
 
-    def __init__(self, directory, url, *options):
+    def __init__(self, directory, url, *options, env=None):
         self.log_path = directory / f"log-{uuid.uuid4().hex}"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Worker:
                     *("--log-level", "debug", *options, "app:application"),
                 ],
                 cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -84,7 +84,9 @@ class Worker:
 
     @property
     def pid(self):
-        return self.process.pid
+        """Of the process that serves now, a child of `process`; known once it is ready."""
+        ready = [line for line in self.log.splitlines() if " queues " in line]
+        return int(ready[-1].split()[3])
 
     @property
     def log(self):
@@ -122,8 +124,8 @@ class Stage:
     def redis(self):
         return self.server.client()
 
-    def worker(self, *options):
-        worker = Worker(self.directory, self.server.url, *options)
+    def worker(self, *options, env=None):
+        worker = Worker(self.directory, self.server.url, *options, env=env)
         self.workers.append(worker)
         return worker.ready()
 

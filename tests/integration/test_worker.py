@@ -14,6 +14,7 @@ from queuerelay.wire.keys import Keys
 from queuerelay.wire.reply import decode_reply
 from queuerelay.wire.url import parse
 from queuerelay.worker.doorbell import LONGEST_WAIT, Doorbell
+from queuerelay.worker.in_hand import InHand
 from queuerelay.worker.lease import LeaseKeeper
 from queuerelay.worker.link import Link, Outage
 from queuerelay.worker.loop import WorkerLoop
@@ -119,7 +120,7 @@ def test_killed_amid_a_post_the_client_gets_502(stage):
     (entry,) = stage.failed()
     assert set(entry) >= SEVEN
     assert entry["exception"] == "WorkerDied"
-    assert f":{first.pid}:" in entry["worker"]
+    assert f":{first.process.pid}:" in entry["worker"]
 
 
 def test_a_busy_worker_reaps_for_the_others(stage):
@@ -187,7 +188,7 @@ def test_a_second_signal_ends_it_at_once(stage):
     node_id = stage.push("/wait/never", method="POST")
     stage.running("/wait/never")
     worker.signal(signal.SIGTERM)
-    eventually(lambda: _caught(worker.pid, signal.SIGTERM) is False)
+    eventually(lambda: _caught(worker.process.pid, signal.SIGTERM) is False)
     worker.signal(signal.SIGTERM)
     assert worker.exit() == -signal.SIGTERM
     stage.worker("--lease", "1")
@@ -196,12 +197,18 @@ def test_a_second_signal_ends_it_at_once(stage):
 
 def _caught(pid, number):
     """Whether the process has a handler for the signal."""
-    (line,) = (
-        line
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if line.startswith("SigCgt:")
-    )
-    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return bool(int(_said_of(pid, "SigCgt"), 16) >> (number - 1) & 1)
+
+
+def _state(pid):
+    """Of a process, as ps shows it."""
+    return _said_of(pid, "State")
+
+
+def _said_of(pid, name):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return line.split()[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -362,7 +369,7 @@ def test_lost_answers_lose_and_double_nothing(fresh_valkey, tmp_path):
     master = MasterFinder(parse(fresh_valkey.url), keys=Keys())
     links = [kind(master, role="test", outage=Outage(), timeout=5.0) for kind in (LossyLink, Link)]
     keeper = LeaseKeeper(settings, links[1], tokens="t", clock=time.monotonic)
-    WorkerLoop(app, settings, links[0], keeper, RestlessBell()).run()
+    WorkerLoop(app, settings, links[0], keeper, RestlessBell(), in_hand=InHand()).run()
     for link in links:
         link.close()
     assert len(runs) == 60
@@ -459,15 +466,15 @@ def test_a_frozen_worker_that_wakes_up_late_corrupts_nothing(stage):
     frozen = stage.worker("--lease", "1")
     node_id = stage.push("/wait/go")
     stage.running("/wait/go")
-    frozen.signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, frozen.pid, os.WSTOPPED | os.WNOWAIT)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    eventually(lambda: _state(frozen.pid) == "T")
     stage.allow("go")
     second = stage.worker("--lease", "1")
     assert stage.reply(node_id).status == 201
     stage.done()
     second.signal(signal.SIGTERM)
     second.exit()
-    frozen.signal(signal.SIGCONT)
+    os.kill(frozen.pid, signal.SIGCONT)
     eventually(lambda: "its answer was dropped" in frozen.log)
     # It lives on; and its second answer went nowhere.
     assert stage.reply(stage.push("/next")).body == b"/next  requests"

@@ -78,6 +78,8 @@ def test_every_key_of_a_script_pool(pools):
         shrink_after = 30
         timeout = 5
         tries = 1
+        start_patience = 60
+        start_tries = 5
         grace = 0
         resident = false
         status = "stdout"
@@ -106,6 +108,8 @@ def test_every_key_of_a_script_pool(pools):
             shrink_after=30.0,
             timeout=5.0,
             tries=1,
+            start_patience=60.0,
+            start_tries=5,
             grace=0.0,
             status="stdout",
             client_gone="kill",

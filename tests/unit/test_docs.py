@@ -12,8 +12,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from queuerelay.config.options import OPTIONS, POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
+from queuerelay.config.options import OPTIONS
 from queuerelay.config.shape import PoolConfig
+from queuerelay.config.tables import POOL_KEYS, RESIDENT_ONLY, ROUTE_KEYS, SCRIPT_ONLY
 from queuerelay.tap import Options
 from queuerelay.worker.main import _parser
 
@@ -26,6 +27,7 @@ PAGES = {
 }
 CONFIGURATION = (DOCS / "configuration.md").read_text("utf-8")
 ARCHITECTURE = (DOCS / "architecture.md").read_text("utf-8")
+SECURITY = (DOCS / "security.md").read_text("utf-8")
 PROMISES = (DOCS / "promises.md").read_text("utf-8")
 
 
@@ -255,6 +257,19 @@ def test_every_test_of_a_promise_stands_beside_it():
         for number in re.findall(r"def test_promise_(\d)_", path.read_text("utf-8"))
     }
     assert proving <= told
+
+
+def test_each_attack_has_a_test_and_each_hostile_test_its_attack():
+    attacks = rows(SECURITY, "attack")
+    assert len(attacks) > 20
+    named = set()
+    for attack, _, tests in attacks:
+        found = re.findall(r"\]\(\.\./(tests/[^)]+)\)", tests)
+        assert found, attack
+        assert all(names_of_tests(ROOT / one) for one in found), attack
+        named.update(found)
+    hostile = {str(one.relative_to(ROOT)) for one in (ROOT / "tests/hostile").glob("test_*.py")}
+    assert hostile <= named
 
 
 def test_the_readme_has_each_promise():

@@ -47,6 +47,8 @@ class MemoryBroker:
         store: MemoryStore | None = None,
     ) -> None:
         self._clock = clock
+        #: What the wall clock of this host is ahead by, as a test has it.
+        self.skew: float | None = 0.0
         #: Why what answers cannot be used, as a test says.
         self.fault: Unusable | None = None
         self.store = store = store or MemoryStore(clock=clock, wall_clock=wall_clock)
@@ -68,6 +70,10 @@ class MemoryBroker:
         connection.on_lost = self.inbox.lost
         connection.on_turn = self._turn
 
+    def time(self) -> float:
+        """Unix seconds now, by the clock of the store."""
+        return self.store.now()
+
     # Controls
 
     def disconnect(self, fault: Unusable | None = None) -> None:
@@ -84,12 +90,13 @@ class MemoryBroker:
         self.fault = None
         self._connection.reach(True)
 
-    def drop_next_push(self, *, applied: bool) -> None:
+    def drop_next_push(self, *, applied: bool, forgotten: bool = False) -> None:
         """Lose the connection over the next push, before its answer; it is made anew at once.
 
-        `applied` says whether the push took effect, which the one who pushed cannot know.
+        `applied` says whether the push took effect, which the one who pushed hears from the next
+        connection; not where it is `forgotten`, as by a Redis that has lost data.
         """
-        self.queues.drop_next_push(applied=applied)
+        self.queues.drop_next_push(applied=applied, forgotten=forgotten)
 
     def refuse(self, reason: str | None) -> None:
         """Let commands fail with `Refused` from now on; None ends it.
@@ -122,6 +129,7 @@ class MemoryBroker:
     def stop(self) -> Deferred[None]:
         """Fires when nothing is left running."""
         self._connection.stop()
+        self.queues.stop()
         for bell in self._bells:
             bell.stop()
         if self._grown in self.store.watchers:
@@ -158,6 +166,7 @@ class MemoryBroker:
         return self.inbox.loops()
 
     def _up(self) -> None:
+        self.queues.connected()
         for callback in self._on_up:
             try:
                 callback()

@@ -85,14 +85,17 @@ class MemoryLeases:
 
         return self._connection.insist(effect)
 
-    def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
+    def reap(
+        self, queue: str, *, lease: float, overdue: float = 0.0, most: int = 100
+    ) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired."""
 
         def effect() -> list[Claim]:
-            now = self._store.seconds()
+            by = self._store.seconds() - overdue
             held = self._store.leases.get(queue, {})
             expired = sorted(
-                (one for one in held.values() if one.expires <= now), key=lambda one: one.expires
+                (one for one in held.values() if one.expires <= by),
+                key=lambda one: one.expires,
             )
             reaped = []
             for old in expired[:most]:

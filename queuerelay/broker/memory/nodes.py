@@ -55,6 +55,16 @@ class MemoryNodes:
         """What Redis knows of everybody."""
         return self._connection.ask(self._survey)
 
+    def unsettled(self) -> Deferred[list[str]]:
+        """The queues that have messages in flight or delayed."""
+
+        def effect() -> list[str]:
+            store = self._store
+            held = {queue for queue, leases in store.leases.items() if leases}
+            return sorted(held | {queue for queue, waiting in store.delayed.items() if waiting})
+
+        return self._connection.ask(effect)
+
     def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
         """What a test has put there."""
         return self._connection.ask(lambda: list(self._store.wrong_types))
@@ -79,6 +89,7 @@ class MemoryNodes:
             processed=store.stats.get(("processed", None), 0),
             failed=store.stats.get(("failed", None), 0),
             dead_letters=len(store.dead_letters),
+            dropped=store.dropped,
             paused=store.all_paused,
         )
 

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from queuerelay.broker.memory.connection import MemoryConnection
 from queuerelay.broker.memory.store import MemoryStore
 from queuerelay.broker.records import QueueDepth
+from queuerelay.errors import ConnectionDropped, NotConnected
 
 _QUEUE_TIME: Final = re.compile(rb'"queue_time": ?(\d+(?:\.\d*)?)}\Z')
 
@@ -19,20 +21,50 @@ class MemoryQueues:
     def __init__(self, connection: MemoryConnection, store: MemoryStore) -> None:
         self._connection = connection
         self._store = store
-        self._push_dropped: bool | None = None
+        self._dropped: tuple[bool, bool] | None = None
+        #: Pushes whose answers were lost, and whether they took effect.
+        self._unheard: list[tuple[Deferred[int | None], bool]] = []
 
-    def drop_next_push(self, *, applied: bool) -> None:
-        """Lose the connection over the next push; `applied` says whether it took effect."""
-        self._push_dropped = applied
+    def drop_next_push(self, *, applied: bool, forgotten: bool) -> None:
+        """Lose the connection over the next push; `applied` says whether it took effect,
+        `forgotten` that Redis will not know.
+        """
+        self._dropped = applied, forgotten
 
-    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int]:
+    def push(self, queue: str, messages: Sequence[bytes]) -> Deferred[int | None]:
         """Append `messages` in order."""
-        if self._push_dropped is not None and self._connection.up:
-            applied, self._push_dropped = self._push_dropped, None
+        applied, forgotten = True, False
+        if self._dropped is not None and self._connection.up:
+            (applied, forgotten), self._dropped = self._dropped, None
             self._connection.lose_later()
-            if not applied:
-                return self._connection.ask(lambda: 0)
-        return self._connection.ask(lambda: self._store.push(queue, messages), adds=True)
+
+        def effect() -> int | None:
+            return self._store.push(queue, messages) if applied else None
+
+        def lost(failure: Failure) -> Deferred[int | None]:
+            failure.trap(ConnectionDropped)
+            if forgotten or self._connection.stopped:
+                failure.raiseException()
+            waiting: Deferred[int | None] = Deferred()
+            self._unheard.append((waiting, applied))
+            return waiting
+
+        return self._connection.ask(effect, adds=True).addErrback(lost)
+
+    def connected(self) -> None:
+        """Tell what became of pushes."""
+        unheard, self._unheard = self._unheard, []
+        for waiting, applied in unheard:
+            if applied:
+                waiting.callback(None)
+            else:
+                waiting.errback(NotConnected("the connection was lost before the push came"))
+
+    def stop(self) -> None:
+        """There will be no other connection."""
+        unheard, self._unheard = self._unheard, []
+        for waiting, _ in unheard:
+            waiting.errback(ConnectionDropped("stopping"))
 
     def take_off(
         self, queue: str, messages: Sequence[bytes], *, newest: bool = False

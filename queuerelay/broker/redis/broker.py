@@ -3,7 +3,6 @@ of its own, the inbox and the bells.
 """
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -14,6 +13,7 @@ from twisted.logger import Logger
 from queuerelay.broker.base import Bell
 from queuerelay.broker.redis.bell import RedisBell
 from queuerelay.broker.redis.clients import RedisClients
+from queuerelay.broker.redis.clock import RedisClock
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.dead_letters import RedisDeadLetters
 from queuerelay.broker.redis.delayed import RedisDelayed
@@ -27,7 +27,7 @@ from queuerelay.broker.redis.orders import RedisOrders
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.broker.redis.queues import RedisQueues
 from queuerelay.broker.redis.registry import RedisRegistry
-from queuerelay.errors import Unusable
+from queuerelay.errors import BrokerError, Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire import storage
 from queuerelay.wire.keys import Keys
@@ -45,10 +45,11 @@ class RedisBroker:
         *,
         reactor: IReactorTime,
         keys: Keys | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        clock: RedisClock | None = None,
     ) -> None:
         self._reactor = reactor
         self.keys = keys = keys or Keys()
+        self._clock = clock = clock or RedisClock()
         self._master = Master(url, keys=keys, reactor=reactor)
         self._outages = OutageLog(url.redacted, reactor)
         self._commands = commands = self._connection("commands")
@@ -65,10 +66,19 @@ class RedisBroker:
         self.inbox = RedisInbox(commands, keys, connect=self._connection, clock=reactor)
         asked = storage.ask(url)
         self._keeping = KeepingLog(commands, asked)
-        self.nodes = RedisNodes(commands, keys, self.inbox, asked=asked, clock=reactor)
+        self.nodes = RedisNodes(commands, keys, self.inbox, asked=asked, clock=clock)
         self.orders = RedisOrders(commands, keys)
         self.clients = RedisClients(commands, keys)
-        self.registry = RedisRegistry(commands, keys, clock=reactor, wall_clock=wall_clock)
+        self.registry = RedisRegistry(commands, keys, clock=reactor, unix_time=self.time)
+
+    def time(self) -> float:
+        """Unix seconds now, by the clock of Redis."""
+        return self._clock.time()
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds that our wall clock is ahead of that of Redis."""
+        return self._clock.skew
 
     def _connection(self, name: str) -> RedisConnection:
         return RedisConnection(
@@ -87,6 +97,7 @@ class RedisBroker:
 
     def start(self) -> None:
         """Begin to connect, and never stop trying."""
+        self._master.start()
         self._commands.start()
         self.inbox.start()
 
@@ -95,7 +106,8 @@ class RedisBroker:
         self._stopped = True
         stopping = [*self.inbox.stop(), *(bell.stop() for bell in self._bells)]
         self.registry.flush()
-        stopping.append(self._commands.stop())
+        stopping += [self._commands.stop(), self._master.stop()]
+        self.queues.stop()
         return gatherResults(stopping).addCallback(lambda _: None)
 
     def when_up(self) -> Deferred[None]:
@@ -106,10 +118,18 @@ class RedisBroker:
         """Call `callback` each time that a connection has been made."""
         self._on_up.append(callback)
 
-    def _up(self) -> None:
-        self.queues.connected()
+    def _up(self) -> Deferred[None]:
+        # Before all else: what is stamped, or compared with a stamp, comes after an answer to what
+        # is asked later.
+        self._clock.measure(self._commands).addErrback(lambda failure: failure.trap(BrokerError))
         self.nodes.connected()
         self._keeping.connected()
+        # What of the pushes did not arrive has to wait again before others look at what waits.
+        return self.queues.connected().addCallback(self._tell)
+
+    def _tell(self, _: None) -> None:
+        if not self.is_up:
+            return
         for callback in self._on_up:
             try:
                 callback()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -62,10 +62,13 @@ class RedisConnection:
         self._name = name
         self._reactor = reactor
         self._outages = outages
-        #: Called each time that the connection is ready.
+        #: Called each time that the connection is ready; `when_up` waits for the Deferred that it
+        #: may give.
         self.on_up: Callable[[], object] = lambda: None
         #: Why what answers there cannot be used; None where it can, or nobody answers.
         self.fault: Unusable | None = None
+        #: Place of the server that it is connected to, or was last.
+        self.place = ""
         self._protocol: RedisProtocol | None = None
         self._loop: Deferred[None] | None = None
         #: What the loop waits for while there is no connection.
@@ -166,7 +169,7 @@ class RedisConnection:
             except Exception as error:
                 places, failed = [], [("", error)]
             for place in places:
-                served, ended = await self._visit(place)
+                served, ended = await self._visit(place, self._master.bound(attempt))
                 if self._stopping:
                     return
                 # What the others said is over where one has served.
@@ -177,7 +180,7 @@ class RedisConnection:
                     break
             if self._stopping:
                 return
-            self._failed(failed)
+            self._failed(failed, self._master.bound(attempt))
             wait = pause(attempt, LONGEST_PAUSE_OF_SEVERAL if several else None)
             try:
                 await self._until_stop(deferLater(self._reactor, wait))
@@ -192,7 +195,7 @@ class RedisConnection:
         finally:
             self._step = None
 
-    async def _visit(self, place: RedisUrl) -> tuple[bool, Exception]:
+    async def _visit(self, place: RedisUrl, bound: float) -> tuple[bool, Exception]:
         """Connect to the server at `place`, and offer the connection until it is lost.
 
         Gives whether it was offered, and the reason of its end.
@@ -200,46 +203,49 @@ class RedisConnection:
         protocol: RedisProtocol | None = None
         served, ended = False, Exception()
         try:
-            connecting = connect(place, self._reactor, bound=self._master.bound)
+            connecting = connect(place, self._reactor, bound=bound)
             protocol = await self._until_stop(connecting)
-            version = await self._until_stop(self._enter(protocol, place))
+            version = await self._until_stop(self._enter(protocol, place, bound))
         except Exception as error:
             ended = error
         else:
             served = await self._serve(protocol, version, place)
             ended = NotConnected(protocol.reason)
         if protocol is not None:
-            protocol.drop(reason_of(ended, self._master.bound))
+            protocol.drop(reason_of(ended, bound))
             # Not a moment later than the transport is anything of it left.
             await protocol.lost
         return served, ended
 
-    def _enter(self, protocol: RedisProtocol, place: RedisUrl) -> Deferred[str]:
+    def _enter(self, protocol: RedisProtocol, place: RedisUrl, bound: float) -> Deferred[str]:
         name = f"queuerelay-{self._name}"
         entering = enter(protocol, place, name=name, keys=self._master.keys)
-        return Deferred.fromCoroutine(entering).addTimeout(self._master.bound, self._reactor)
+        return Deferred.fromCoroutine(entering).addTimeout(bound, self._reactor)
 
     async def _serve(self, protocol: RedisProtocol, version: str, place: RedisUrl) -> bool:
         """Offer the connection until it is lost; False where it was lost already."""
         if self._stopping or not protocol.usable:
             return False
         self._protocol = protocol
+        self.place = place.server
         self.fault = None
         self._master.up(self, place, protocol.drop)
         self._outages.up(self._name, version)
-        try:
-            self.on_up()
-        except Exception:
-            self._log.failure("a callback of the connection {name} failed", name=self._name)
-        self._waiters.fire(None)
+        told = maybeDeferred(self.on_up)
+        told.addErrback(
+            lambda failure: self._log.failure(
+                "a callback of the connection {name} failed", failure, name=self._name
+            )
+        )
+        told.addCallback(lambda _: self._waiters.fire(None) if self.is_up else None)
         await protocol.lost
         self._protocol = None
         self._master.down(self)
         return True
 
-    def _failed(self, failed: Sequence[tuple[str, Exception]]) -> None:
+    def _failed(self, failed: Sequence[tuple[str, Exception]], bound: float) -> None:
         """Say why there is no connection, by the place and the error of each server."""
-        said = [f"{place}{reason_of(error, self._master.bound)}" for place, error in failed]
+        said = [f"{place}{reason_of(error, bound)}" for place, error in failed]
         reason = "; ".join(said)
         faults = (_fault(error) for _, error in failed)
         found = next((fault for fault in faults if fault is not None), None)

@@ -59,9 +59,11 @@ class RedisLeases:
             )
         )
 
-    def reap(self, queue: str, *, lease: float, most: int = 100) -> Deferred[list[Claim]]:
+    def reap(
+        self, queue: str, *, lease: float, overdue: float = 0.0, most: int = 100
+    ) -> Deferred[list[Claim]]:
         """Take over messages whose lease has expired."""
         tokens = secrets.token_hex(16) + "."
         return self._connection.run(
-            commands.reap(self._keys, queue, tokens, lease=lease, most=most)
+            commands.reap(self._keys, queue, tokens, lease=lease, most=most, overdue=overdue)
         )

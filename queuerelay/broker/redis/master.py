@@ -6,25 +6,33 @@ Invariants:
    that is given, the one that was the master last at first.
 2. All connections are at one server. When one of them finds the master elsewhere, those that are
    still at the old one are dropped, and follow.
-3. Where there are several, none of them is waited for longer than `HASTY`: one that is gone costs
+3. Sentinels are asked now and then as well: a master that they have replaced may go on without
+   knowing it, and what it takes meanwhile is lost.
+4. Where there are several, none of them is waited for long (`Master.bound`): one that is gone costs
    no more than that, and the others are looked at.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from queuerelay.broker.redis.entrance import CONNECT_BOUND, connect, reason_of
 from queuerelay.errors import Unusable
+from queuerelay.loop import Loop
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.server import login, who_is_master
 from queuerelay.wire.url import Address, RedisUrl, address_of
 
 #: Seconds that one of several may take to be connected to, and to be entered again.
 HASTY: Final = 1.0
+#: Attempts after which more time is given: perhaps all of them are slow, and none is gone.
+HASTY_ATTEMPTS: Final = 8
+LESS_HASTY: Final = 2.0
+#: Seconds between two looks at the Sentinels while all is well.
+LOOK_EVERY: Final = 2.0
 
 
 class Master:
@@ -42,11 +50,29 @@ class Master:
         self._address: Address | None = None
         #: By connection that is up, where it is and how it is dropped.
         self._up: dict[object, tuple[Address, Callable[[str], object]]] = {}
+        self._loop = Loop(
+            "sentinels",
+            LOOK_EVERY,
+            lambda: Deferred.fromCoroutine(self._look()),
+            clock=reactor,
+        )
 
-    @property
-    def bound(self) -> float:
-        """Seconds that a server may take to be connected to, and to be entered again."""
-        return HASTY if self.url.several else CONNECT_BOUND
+    def start(self) -> None:
+        """Begin to look at the Sentinels, where there are some."""
+        if self.url.service:
+            self._loop.start()
+
+    def stop(self) -> Deferred[None]:
+        """Look no more; fires when no look is under way."""
+        return self._loop.stop()
+
+    def bound(self, attempt: int) -> float:
+        """Seconds that a server may take to be connected to, and to be entered again, at so many
+        attempts in a row, from 1.
+        """
+        if not self.url.several:
+            return CONNECT_BOUND
+        return HASTY if attempt <= HASTY_ATTEMPTS else LESS_HASTY
 
     async def places(self) -> list[RedisUrl]:
         """The servers of which one should be the master, the likeliest first; raises `Unusable`
@@ -69,14 +95,21 @@ class Master:
             self._log.info("the master is at {address}", address=str(address))
         if not self.url.service:
             self._prefer(address)
-        for other, (where, drop_other) in list(self._up.items()):
-            if where != address:
-                del self._up[other]
-                drop_other(f"the master is at {address} now")
+        self._leave_others(address)
 
     def down(self, connection: object) -> None:
         """The connection was lost."""
         self._up.pop(connection, None)
+
+    def _leave_others(self, master: Address) -> None:
+        for connection, (address, drop) in list(self._up.items()):
+            if address != master:
+                del self._up[connection]
+                drop(f"the master is at {master} now")
+
+    async def _look(self) -> None:
+        if self._up:
+            self._leave_others(await self._ask_sentinels())
 
     def _prefer(self, address: Address) -> None:
         self._order.remove(address)
@@ -90,7 +123,7 @@ class Master:
             except CancelledError:
                 raise
             except Exception as error:
-                reasons.append(f"{address}: {reason_of(error, self.bound)}")
+                reasons.append(f"{address}: {reason_of(error, HASTY)}")
                 continue
             self._prefer(address)
             return found

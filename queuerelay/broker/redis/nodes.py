@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from queuerelay.broker.records import (
@@ -22,8 +21,10 @@ from queuerelay.broker.records import (
     Survey,
     WrongType,
 )
+from queuerelay.broker.redis.clock import RedisClock, steady
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.inbox import RedisInbox
+from queuerelay.broker.redis.protocol import checked
 from queuerelay.errors import BrokerError, NotConnected
 from queuerelay.wire import storage
 from queuerelay.wire.commands import REPLY_LIFE, Command, beat, bury
@@ -48,7 +49,7 @@ class RedisNodes:
         inbox: RedisInbox,
         *,
         asked: Sequence[Command],
-        clock: IReactorTime,
+        clock: RedisClock,
     ) -> None:
         self._commands = commands
         self._keys = keys
@@ -66,6 +67,8 @@ class RedisNodes:
         return Deferred.fromCoroutine(self._beat(node_id, snapshot, inbox_life))
 
     async def _beat(self, node_id: str, snapshot: bytes, inbox_life: float) -> None:
+        # Without it, as where TIME is not allowed, the last offset holds.
+        self._clock.measure(self._commands).addErrback(lambda failure: failure.trap(BrokerError))
         dead = await self._commands.run(
             beat(
                 self._keys,
@@ -92,14 +95,21 @@ class RedisNodes:
         """One step of a walk over all keys, for what nodes that are not listed have left.
 
         An inbox without a term was written by a worker that answered a dead relay: it gets a last
-        one, so that none stays. Old replies that a relay took and did not sort go back.
+        one, so that none stays. Old replies that a relay took and did not sort go back. A queue
+        with messages in flight or delayed is listed, for `unsettled`.
         """
         keys, inbox, taken = self._keys, self._keys.inbox(""), self._keys.legacy_inbox("")
+        held = keys.inflight(""), keys.delayed("")
         self._scan_cursor, found = await self._commands.call(
             "SCAN", self._scan_cursor, "MATCH", _glob(keys.prefix) + "*", "COUNT", 250
         )
         for key in found:
             text = key.decode("utf-8", "replace")
+            if text.startswith(held):
+                # Others may claim from queues that are not listed: then nobody would look after
+                # what they leave.
+                queue = text.removeprefix(held[0]).removeprefix(held[1])
+                await self._commands.call("SADD", keys.queues, queue)
             prefix = next((one for one in (inbox, taken) if text.startswith(one)), None)
             if prefix is None or (prefix == taken and self._inbox.legacy is None):
                 continue
@@ -123,7 +133,7 @@ class RedisNodes:
         return Deferred.fromCoroutine(self._survey())
 
     async def _survey(self) -> Survey:
-        keys, began = self._keys, self._clock.seconds()
+        keys, began = self._keys, steady()
         answers = await self._commands.pipeline(
             ("TIME",),
             ("HELLO",),
@@ -134,13 +144,14 @@ class RedisNodes:
             ("GET", keys.stat("processed")),
             ("GET", keys.stat("failed")),
             ("LLEN", keys.failed),
+            ("GET", keys.dropped),
             ("GET", keys.pause_all),
             *self._asked,
         )
-        latency = self._clock.seconds() - began
+        latency = steady() - began
         told: list[Any] = [None if isinstance(one, BrokerError) else one for one in answers]
         time, hello, nodes, queues, workers, total = told[:6]
-        processed, failed, dead_letters, paused, *stored = told[6:]
+        processed, failed, dead_letters, dropped, paused, *stored = told[6:]
         server = of_hello(hello)
         if server.role == "replica":
             # It was demoted, and who only looks would never hear of it.
@@ -166,8 +177,26 @@ class RedisNodes:
             processed=_count(processed) or 0,
             failed=_count(failed) or 0,
             dead_letters=dead_letters or 0,
+            dropped=_count(dropped) or 0,
             paused=paused == b"true",
         )
+
+    def unsettled(self) -> Deferred[list[str]]:
+        """The queues that have messages in flight or delayed, of those that are listed."""
+        return Deferred.fromCoroutine(self._unsettled())
+
+    async def _unsettled(self) -> list[str]:
+        keys = self._keys
+        listed = await self._commands.call("SRANDMEMBER", keys.queues, MOST)
+        queues = sorted(map(_text, listed))
+        looks = [("EXISTS", keys.inflight(queue), keys.delayed(queue)) for queue in queues]
+        # In one command first: mostly there are none.
+        if not queues or not await self._commands.call(
+            "EXISTS", *(key for look in looks for key in look[1:])
+        ):
+            return []
+        found = await self._commands.pipeline(*looks)
+        return [queue for queue, keys in zip(queues, found, strict=True) if checked(keys)]
 
     def wrong_types(self, queues: Sequence[str]) -> Deferred[list[WrongType]]:
         """The keys of `queues`, and those that all need, that are of the wrong type."""

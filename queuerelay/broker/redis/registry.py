@@ -31,12 +31,12 @@ class RedisRegistry:
         keys: Keys,
         *,
         clock: IReactorTime,
-        wall_clock: Callable[[], float],
+        unix_time: Callable[[], float],
     ) -> None:
         self._commands = commands
         self._keys = keys
         self._clock = clock
-        self._wall_clock = wall_clock
+        self._unix_time = unix_time
         self._seldom = Seldom(clock)
         #: What is said in this turn, and who is to hear that it was.
         self._said: list[Sequence[object]] = []
@@ -46,7 +46,7 @@ class RedisRegistry:
     def register(self, worker_id: str, queues: Sequence[str]) -> Deferred[None]:
         """List a worker and its queues, where resque-web looks."""
         keys = self._keys
-        started = iso_8601(self._wall_clock())
+        started = iso_8601(self._unix_time())
         said: list[Sequence[object]] = [
             ("SADD", keys.workers, worker_id),
             ("SET", keys.worker_started(worker_id), started),
@@ -74,7 +74,7 @@ class RedisRegistry:
         key = self._keys.worker(worker_id)
         if message is None:
             return self._say(("DEL", key))
-        now = self._wall_clock()
+        now = self._unix_time()
         return self._say(("SET", key, encode_working(worker_id, queue, message, run_at=now)))
 
     def count(

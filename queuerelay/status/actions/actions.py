@@ -35,7 +35,7 @@ def routes(status: Status) -> list[StatusRoute]:
     acts = Acts(status)
     found = []
     for action in ACTIONS:
-        guarded = _Guarded(status.guard, partial(action.act, acts))
+        guarded = _Guarded(status.guard, action.scope, partial(action.act, acts))
         found.append(
             StatusRoute(
                 path=action.path, handler=guarded, methods=(action.method,), deny=guarded.deny
@@ -49,8 +49,9 @@ class _Guarded:
 
     _log = Logger()
 
-    def __init__(self, guard: Guard, act: _Act) -> None:
+    def __init__(self, guard: Guard, scope: str, act: _Act) -> None:
         self._guard = guard
+        self._scope = scope
         self._act = act
 
     def __call__(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
@@ -66,7 +67,7 @@ class _Guarded:
 
     def _who(self, ask: StatusRequest) -> str | StatusResponse:
         try:
-            return self._guard.let(ask)
+            return self._guard.let(ask, self._scope)
         except Denied as denied:
             self._audit(ask, "nobody", str(denied))
             return _answer(ask, denied.status, denied.text, headers=denied.headers)

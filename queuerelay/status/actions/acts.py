@@ -1,7 +1,7 @@
 """The actions themselves: what each does with a request of somebody who may act."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,9 +12,11 @@ from queuerelay.config import MOST_QUEUED
 from queuerelay.errors import MessageError
 from queuerelay.status.actions.form import Wrong, flag, from_json, given, number, text, texts
 from queuerelay.status.actions.give_orders import OrderReports, give, new_id
+from queuerelay.status.collect.shortened import REST
 from queuerelay.status.route import StatusRequest
 from queuerelay.status.status import Status
 from queuerelay.wire import exact
+from queuerelay.wire.message import REQUEST_CLASS
 from queuerelay.wire.names import QUEUE_NAME_EXPECTED, is_class_name, is_queue_name
 from queuerelay.wire.order import MOST_SLOTS, Order
 
@@ -76,22 +78,14 @@ class Acts:
 
     async def submit(self, ask: StatusRequest, who: str) -> ActionResult:
         queue, fields = _queue(ask), given(ask)
-        name, args = text(fields, "class"), fields.get("args", [])
-        if not is_class_name(name):
-            raise Wrong("class: expected the name of a class, such as Mp3Job")
-        if isinstance(args, list) and "x-www-form-urlencoded" in ask.headers.get(
-            "content-type", ""
-        ):
-            args = from_json(text(fields, "args", "[]"), "args")
-        if not isinstance(args, list):
-            raise Wrong("args: expected a list")
+        name, args = _class_name(fields), _args(ask, fields)
         (depth,) = await self._broker.queues.depths([queue])
         if depth.length >= MOST_QUEUED:
             return ActionResult(
                 status=503, word="nothing", text=f"{MOST_QUEUED} messages are on it"
             )
         id = os.urandom(16).hex()
-        now = round(self._status.wall_clock(), 3)
+        now = round(self._status.time(), 3)
         try:
             message = exact.dump(
                 {"class": name, "args": args, "queue": queue, "id": id, "queue_time": now}
@@ -104,7 +98,9 @@ class Acts:
     # Dead letters
 
     async def retry(self, ask: StatusRequest, who: str) -> ActionResult:
-        return _one_letter(await self._broker.dead_letters.retry(_letter(ask)), "retried")
+        return _one_letter(
+            await self._broker.dead_letters.retry(_letter(ask), _mended(ask)), "retried"
+        )
 
     async def drop(self, ask: StatusRequest, who: str) -> ActionResult:
         return _one_letter(await self._broker.dead_letters.drop(_letter(ask)), "dropped")
@@ -146,6 +142,8 @@ class Acts:
     async def stop(self, ask: StatusRequest, who: str) -> ActionResult:
         message = _id(ask, "that of a message")
         pools = self._status.snapshot.pools
+        busy = [slot for one in pools for slot in one.slots]
+        message = _whole(message, [slot.message for slot in busy if slot.message])
         nodes = [one.node for one in pools if any(slot.message == message for slot in one.slots)]
         # A snapshot is a little old, and shows only so many slots: else everybody is asked.
         nodes = nodes or [one.node for one in pools]
@@ -176,6 +174,16 @@ class Acts:
         return ActionResult(status=status, word=word, text=words, more={"nodes": nodes})
 
 
+def _whole(id: str, known: Sequence[str]) -> str:
+    """The id of which the page has shown the beginning; `id` itself where that is none."""
+    if not id.endswith(REST):
+        return id
+    found = {one for one in known if one.startswith(id.removesuffix(REST))}
+    if len(found) > 1:
+        raise Wrong("id: several begin so; expected a whole one")
+    return found.pop() if found else id
+
+
 def _queue(ask: StatusRequest) -> str:
     queue = ask.params["queue"]
     if not is_queue_name(queue):
@@ -192,6 +200,37 @@ def _id(ask: StatusRequest, expected: str) -> str:
     if len(id) > LONGEST_ID or not id.isprintable():
         raise Wrong(f"id: expected {expected}")
     return id
+
+
+def _mended(ask: StatusRequest) -> dict[str, Any] | None:
+    """What is to be in the place of a dead letter's own class and args."""
+    fields = given(ask)
+    mended: dict[str, Any] = {}
+    if "class" in fields:
+        mended["class"] = _class_name(fields)
+    if "args" in fields:
+        mended["args"] = _args(ask, fields)
+    return mended or None
+
+
+def _class_name(fields: Mapping[str, Any]) -> str:
+    name = text(fields, "class")
+    if not is_class_name(name):
+        raise Wrong("class: expected the name of a class, such as Mp3Job")
+    if name == REQUEST_CLASS:
+        # Whoever made it up would say where it came from, and who sent it.
+        raise Wrong(f"class: got {name}, which relays alone submit; expected that of a job")
+    return name
+
+
+def _args(ask: StatusRequest, fields: Mapping[str, Any]) -> list[Any]:
+    args = fields.get("args", [])
+    form = "x-www-form-urlencoded" in ask.headers.get("content-type", "")
+    if isinstance(args, list) and form:
+        args = from_json(text(fields, "args", "[]"), "args")
+    if not isinstance(args, list):
+        raise Wrong("args: expected a list")
+    return args
 
 
 def _which(ask: StatusRequest) -> list[str] | None:

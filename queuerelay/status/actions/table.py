@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from queuerelay.status.actions.acts import LONGEST_ID, ActionResult, Acts
+from queuerelay.status.credentials import OPERATE, SUBMIT
 from queuerelay.status.route import StatusRequest
 from queuerelay.wire.names import CLASS_NAME, QUEUE_NAME
 from queuerelay.wire.order import MOST_SLOTS
@@ -18,6 +19,10 @@ Schema = Mapping[str, Any]
 
 _TEXT: Final = {"type": "string"}
 _NODE: Final = {"node": _TEXT}
+_JOB: Final[Mapping[str, Schema]] = {
+    "class": {"type": "string", "pattern": f"^{CLASS_NAME}$"},
+    "args": {"type": "array", "items": {}},
+}
 _WHICH: Final = {
     "id": {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 1000},
     "all": {"type": "boolean", "const": True},
@@ -40,6 +45,8 @@ class Action:
     #: What the action does, in one line.
     summary: str
     act: Callable[[Acts, StatusRequest, str], Awaitable[ActionResult]]
+    #: What a credential has to be for.
+    scope: str = OPERATE
     #: Fields of the body.
     fields: Mapping[str, Schema] = field(default_factory=dict)
     #: Fields that must be there.
@@ -55,10 +62,8 @@ ACTIONS: Final = (
         path="queues/{queue}/jobs",
         summary="Put a job on a queue",
         act=Acts.submit,
-        fields={
-            "class": {"type": "string", "pattern": f"^{CLASS_NAME}$"},
-            "args": {"type": "array", "items": {}},
-        },
+        scope=SUBMIT,
+        fields=_JOB,
         required=("class",),
     ),
     Action(
@@ -75,7 +80,12 @@ ACTIONS: Final = (
         fields=_WHICH,
         one_of=True,
     ),
-    Action(path="failed/{id}/retry", summary="Put a dead letter back on its queue", act=Acts.retry),
+    Action(
+        path="failed/{id}/retry",
+        summary="Put a dead letter back on its queue, as it was or mended",
+        act=Acts.retry,
+        fields=_JOB,
+    ),
     Action(path="failed/{id}/drop", summary="Take a dead letter out for good", act=Acts.drop),
     Action(
         path="pools/{pool}/size",

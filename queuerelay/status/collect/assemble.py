@@ -29,6 +29,7 @@ from queuerelay.status.collect.snapshot import (
     StatusSnapshot,
 )
 from queuerelay.wire.histogram import Durations
+from queuerelay.wire.message import waited
 from queuerelay.wire.node import BREAKS, CODES, ENDS
 
 #: Points of the history that "new" dead letters go back: ten minutes.
@@ -201,7 +202,7 @@ def _queue(
         name=name,
         configured=name in seen.configured,
         depth=depth.length,
-        oldest_age=0.0 if depth.oldest_at is None else max(0.0, at - depth.oldest_at),
+        oldest_age=waited(depth.oldest_at, at) or 0.0,
         delayed=depth.delayed,
         in_flight=depth.inflight,
         in_per_minute=come,

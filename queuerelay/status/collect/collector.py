@@ -9,8 +9,8 @@ Invariants:
 3. What is shown is bounded: `QUEUES`, and the bounds of `queuerelay.wire.node` and `broker.survey`.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -66,25 +66,25 @@ class Collector:
         local: Sequence[Local],
         address: str,
         clock: IReactorTime,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker = broker
         self._local = local
         self._clock = clock
-        self._wall_clock = wall_clock
         self._seldom = Seldom(clock)
         self._readers = DeferredSemaphore(READERS)
         self._heard: float | None = None
         self._failures_at = -FAILURES_INTERVAL
         self._types_at = -TYPES_INTERVAL
-        self._seen = Seen(address=address, since=wall_clock(), ledger=Ledger())
+        #: Queues that were last seen to have messages in flight or delayed.
+        self._unsettled: set[str] = set()
+        self._seen = Seen(address=address, since=broker.time(), ledger=Ledger())
         self._rates, self._recent, self._hour = QueueRates(), Recent(), Hour()
         self._loop = Loop("collect", INTERVAL, self._turn, clock=clock)
         self._snapshot: StatusSnapshot | None = None
 
     def start(self) -> None:
         """Begin to look at Redis."""
-        self._seen.since = self._wall_clock()
+        self._seen.since = self._broker.time()
         self._loop.start()
 
     def stop(self) -> Deferred[None]:
@@ -113,7 +113,8 @@ class Collector:
         reading: Deferred[DeadLetterPage] = self._readers.run(
             self._broker.dead_letters.page, start=start, count=count
         )
-        return reading.addCallback(dead_letters.failures, start)
+        dropped = self._seen.survey.dropped
+        return reading.addCallback(dead_letters.failures, start, dropped=dropped)
 
     # Looking
 
@@ -125,7 +126,12 @@ class Collector:
         try:
             survey = await self._broker.nodes.survey()
             self._read(survey)
-            if seen.wrong_types or self._types_at + TYPES_INTERVAL <= self._clock.seconds():
+            if self._types_at + TYPES_INTERVAL <= self._clock.seconds():
+                await self._look_at_types(survey)
+                # The list of queues may itself be of the wrong type.
+                with suppress(Refused):
+                    self._unsettled = set(await self._broker.nodes.unsettled())
+            elif seen.wrong_types:
                 await self._look_at_types(survey)
             try:
                 depths, gates = await self._look_closely(survey)
@@ -149,7 +155,7 @@ class Collector:
         """Queues and gates, and the dead letters; what has the wrong type is left as it was."""
         keys, wrong = self._broker.keys, {one.key for one in self._seen.wrong_types}
         gates = self._seen.gates if keys.gate in wrong else await self._broker.gate.look()
-        names = self._queue_names({*survey.queues, *gates})
+        names = self._queue_names({*survey.queues, *gates, *self._unsettled})
         if wrong:
             parts = (keys.queue, keys.delayed, keys.inflight)
             names = [name for name in names if wrong.isdisjoint(part(name) for part in parts)]
@@ -160,7 +166,7 @@ class Collector:
 
     async def _look_at_types(self, survey: Survey) -> None:
         self._types_at = self._clock.seconds()
-        names = self._queue_names({*survey.queues, *self._seen.gates})
+        names = self._queue_names({*survey.queues, *self._seen.gates, *self._unsettled})
         self._seen.wrong_types = await self._broker.nodes.wrong_types(names)
 
     async def _look_at_failures(self, survey: Survey) -> None:
@@ -168,7 +174,7 @@ class Collector:
         due = self._failures_at + FAILURES_INTERVAL <= now
         if due or survey.dead_letters != seen.failures.total:
             page = await self._broker.dead_letters.page(start=0, count=PAGE)
-            seen.failures = dead_letters.failures(page, 0)
+            seen.failures = dead_letters.failures(page, 0, dropped=survey.dropped)
             self._failures_at = now
 
     def _read(self, survey: Survey) -> None:
@@ -191,10 +197,13 @@ class Collector:
         self._seen.readings = readings
 
     def _queue_names(self, known: set[str]) -> list[str]:
-        """The queues to look at: those of the nodes first, then others that are `known`."""
+        """The queues to look at: those of the nodes first, then those with messages in flight or
+        delayed, then others that are `known`.
+        """
         ours = {queue for one in self._everybody().values() for queue in one.queues}
         theirs = known - ours
-        names = [*sorted(ours), *sorted(theirs)]
+        held = theirs & self._unsettled
+        names = [*sorted(ours), *sorted(held), *sorted(theirs - held)]
         self._seen.left_out = max(0, len(names) - QUEUES)
         return names[:QUEUES]
 
@@ -220,7 +229,7 @@ class Collector:
         self._snapshot = assemble(
             seen,
             everybody,
-            at=self._wall_clock(),
+            at=self._broker.time(),
             now=now,
             rates=self._rates,
             recent=self._recent,

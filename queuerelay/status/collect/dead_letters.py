@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
-from queuerelay.wire.untrusted import TEXT, Table
+from queuerelay.wire.dead_letter import text_of
+from queuerelay.wire.untrusted import TEXT, Table, bounded
 
 #: Most characters of an error, and of stderr.
 LONG: Final = 2048
@@ -28,11 +29,15 @@ class DeadLetterAttempt:
     error: str
     #: The last output on stderr, bounded.
     stderr: str
+    #: The last output on stdout, bounded.
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """One entry of ``resque:failed``; its arguments and its backtrace are not shown."""
+    """One entry of ``resque:failed``; its arguments and its backtrace are not shown, but the text
+    of what could not be read is: else nobody could mend it.
+    """
 
     #: Id of the dead letter, in actions too: 40 hex digits.
     id: str
@@ -51,6 +56,10 @@ class DeadLetter:
     attempts: tuple[DeadLetterAttempt, ...]
     #: Whether resque-web has put it back already.
     retried: bool
+    #: Text of a message that could not be read, bounded; "" for others.
+    text: str = ""
+    #: How many bytes the entry has.
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +68,18 @@ class DeadLetters:
 
     #: How many dead letters there are.
     total: int = 0
+    #: How many were dropped, ever, for being too many or too old.
+    dropped: int = 0
     #: How many `items` leave out before their first.
     start: int = 0
     #: Dead letters, the newest first; in a snapshot the first `collect.PAGE`.
     items: tuple[DeadLetter, ...] = ()
 
 
-def failures(page: DeadLetterPage, start: int) -> DeadLetters:
+def failures(page: DeadLetterPage, start: int, *, dropped: int = 0) -> DeadLetters:
     """A page as it is shown; `start` is how many it leaves out before its first."""
-    return DeadLetters(total=page.total, start=start, items=tuple(map(_letter, page.items)))
+    items = tuple(map(_letter, page.items))
+    return DeadLetters(total=page.total, dropped=dropped, start=start, items=items)
 
 
 def _letter(failure: DeadLetterEntry) -> DeadLetter:
@@ -89,6 +101,8 @@ def _letter(failure: DeadLetterEntry) -> DeadLetter:
             if isinstance(one, dict)
         ),
         retried=bool(entry.get("retried_at")),
+        text=bounded(text_of(failure.entry or {}), LONG),
+        size=failure.size,
     )
 
 
@@ -101,4 +115,5 @@ def _attempt(one: Table) -> DeadLetterAttempt:
         signal=one.text("signal"),
         error=one.text("error", LONG),
         stderr=one.text("stderr", LONG),
+        stdout=one.text("stdout", LONG),
     )

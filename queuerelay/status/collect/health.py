@@ -1,7 +1,7 @@
 """The health of the whole, by rules on what was collected."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from queuerelay.broker.records import WrongType
@@ -30,13 +30,15 @@ _WANTED: Final = (
     *("all workers are paused", "all its queues are paused"),
 )
 
+#: Seconds by which the clock of a host may differ from that of Redis.
+SKEW: Final = 1.0
 #: All codes of reasons, for those who count them.
 REASONS: Final = (
     *("redis-down", "redis-cluster", "redis-replica", "redis-version", "redis-proxy"),
     *("redis-unusable", "redis-sentinel", "redis-login", "redis-permission", "redis-refused"),
     *("redis-memory", "redis-eviction", "redis-saving", "wrong-type", "node-stale", "loop-stale"),
-    *("no-worker", "old-message", "paused", "workers-paused", "held-limit", "crash-loop"),
-    *("pool-resting", "dead-letters"),
+    *("clock-skew", "no-worker", "old-message", "paused", "workers-paused", "held-limit"),
+    *("crash-loop", "pool-resting", "cannot-start", "dead-letters"),
 )
 
 _ORDER: Final = (Severity.CRITICAL, Severity.WARNING, Severity.OK)
@@ -48,7 +50,7 @@ def judge(
     fault: BrokerError | None,
     storage: Storage,
     wrong_types: Iterable[WrongType],
-    nodes: Iterable[NodeStatus],
+    nodes: Sequence[NodeStatus],
     queues: Iterable[QueueStatus],
     held: Iterable[RelayStatus],
     pools: Iterable[PoolStatus],
@@ -63,6 +65,7 @@ def judge(
         *(_warn(code, redis.address, text) for code, text in _complaints(redis, storage)),
         *map(_wrong_type, wrong_types),
         *(reason for node in nodes for reason in _node(node)),
+        *_skews(nodes),
         *(reason for queue in queues for reason in _queue(queue)),
         *(reason for one in held for reason in _held(one)),
         *(reason for pool in pools for reason in _pool(pool)),
@@ -129,12 +132,25 @@ def _node(node: NodeStatus) -> Iterable[Reason]:
             )
 
 
+def _skews(nodes: Sequence[NodeStatus]) -> Iterable[Reason]:
+    """One reason for each host, however many nodes it has."""
+    skews = {
+        node.host: node.skew
+        for node in nodes
+        if node.skew is not None and abs(node.skew) > SKEW and not node.stale
+    }
+    for host, skew in sorted(skews.items()):
+        way = "ahead of" if skew > 0 else "behind"
+        yield _warn("clock-skew", host, f"the clock of {host} is {abs(skew):.1f} s {way} Redis's")
+
+
 def _queue(queue: QueueStatus) -> Iterable[Reason]:
     if queue.gate is not None:
         yield _warn("paused", queue.name, f"queue {queue.name} is paused")
         return
-    if not queue.served and (queue.depth or queue.held):
-        yield _alarm("no-worker", queue.name, f"nobody works on queue {queue.name}")
+    if not queue.served and (queue.depth or queue.held or queue.delayed):
+        which = "" if queue.configured else ", and no relay or pool is configured for it"
+        yield _alarm("no-worker", queue.name, f"nobody works on queue {queue.name}{which}")
     elif queue.oldest_age >= OLD:
         yield _warn(
             "old-message",
@@ -157,3 +173,5 @@ def _pool(pool: PoolStatus) -> Iterable[Reason]:
         yield _alarm("crash-loop", pool.name, text)
     elif pool.resting not in _WANTED:
         yield _warn("pool-resting", pool.name, f"pool {pool.name} takes no work: {pool.resting}")
+    elif pool.unstartable:
+        yield _warn("cannot-start", pool.name, f"pool {pool.name}: {pool.unstartable}")

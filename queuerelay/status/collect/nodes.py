@@ -48,6 +48,7 @@ def read(record: Node, *, beat_age: float, local: bool = False) -> NodeReading:
             version=record.version,
             beat_age=beat_age,
             stale=beat_age > STALE,
+            skew=record.skew,
             draining=record.draining,
             loops=tuple(
                 LoopStatus(name=one.name, age=one.age + beat_age, stale=one.age > one.limit)
@@ -146,6 +147,7 @@ def _pool(pool: PoolState, record: PoolNode, outcomes: dict[str, int]) -> PoolSt
         busy=pool.busy,
         resting=pool.resting,
         looping=pool.looping,
+        unstartable=pool.unstartable,
         slots=tuple(pool.slots),
         exits=tuple(pool.exits),
         outcomes=outcomes,

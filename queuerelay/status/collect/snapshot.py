@@ -106,6 +106,8 @@ class NodeStatus:
     beat_age: float | None
     #: Whether `beat_age` is too long.
     stale: bool
+    #: Seconds that the wall clock of `host` is ahead of that of Redis; None where unknown.
+    skew: float | None
     #: Whether the node takes no more work.
     draining: bool
     loops: tuple[LoopStatus, ...]
@@ -196,6 +198,8 @@ class PoolStatus:
     resting: str
     #: Residents that do not stay up.
     looping: int
+    #: Messages whose script could not be run more than once, and why; "" for none.
+    unstartable: str
     #: Slots that have been busy for longest, by number, bounded: `busy` counts all.
     slots: tuple[SlotState, ...]
     #: The last exits, newest first, bounded.
@@ -236,8 +240,8 @@ class Requests:
     #: refused before they had one.
     codes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: Replies that found nobody, and requests that nobody had to work on: ``replies_late``,
-    #: ``replies_doubled``, ``replies_unknown``, ``replies_undecodable``, ``frames_late``,
-    #: ``frames_doubled``, ``work_saved``.
+    #: ``replies_doubled``, ``replies_unknown``, ``replies_undecodable``,
+    #: ``replies_too_large``, ``frames_late``, ``frames_doubled``, ``work_saved``.
     replies: Mapping[str, int] = field(default_factory=dict)
     #: Streamed answers that were broken off, by the reason (`BREAKS`, each is there).
     broken_off: Mapping[str, int] = field(default_factory=dict)

@@ -61,23 +61,28 @@ class _Documents:
 
     def __init__(self, status: Status) -> None:
         self._status = status
-        self._written: dict[str, tuple[StatusSnapshot, bytes]] = {}
+        #: By name, and whether ids are whole.
+        self._written: dict[tuple[str, bool], tuple[StatusSnapshot, bytes]] = {}
 
     def status(self, ask: StatusRequest) -> StatusResponse:
-        snapshot = self._status.snapshot
-        return self._answer("status", snapshot, lambda: status_document(snapshot))
+        whole = self._status.guard.trusts(ask)
+        snapshot = self._status.shown(whole=whole)
+        return self._answer(("status", whole), snapshot, lambda: status_document(snapshot))
 
     def history(self, ask: StatusRequest) -> StatusResponse:
         snapshot = self._status.snapshot
-        return self._answer("history", snapshot, lambda: asdict(snapshot.history))
+        return self._answer(("history", True), snapshot, lambda: asdict(snapshot.history))
 
     def failures(self, ask: StatusRequest) -> Deferred[StatusResponse]:
         start = ask.number("start", 0, 0, 10**9)
         count = ask.number("count", PAGE, 1, LONGEST_PAGE)
-        page = self._status.collector.failures(start, count)
+        whole = self._status.guard.trusts(ask)
+        page = self._status.failures(start, count, whole=whole)
         return page.addCallback(lambda page: json_answer(failures_document(page)))
 
-    def _answer(self, name: str, snapshot: StatusSnapshot, make: Any) -> StatusResponse:
+    def _answer(
+        self, name: tuple[str, bool], snapshot: StatusSnapshot, make: Any
+    ) -> StatusResponse:
         known = self._written.get(name)
         if known is None or known[0] is not snapshot:
             known = self._written[name] = (snapshot, dump(make()))

@@ -176,6 +176,13 @@ def _nodes(snapshot: StatusSnapshot) -> Iterator[Metric]:
     yield _gauge("nodes_stale", "Nodes on the list that have been silent too long.", stale)
     stuck = sum(loop.stale for node in snapshot.nodes if not node.stale for loop in node.loops)
     yield _gauge("loops_stale", "Loops of living nodes that turn no more.", stuck)
+    skews = {(node.host,): node.skew for node in snapshot.nodes if node.skew is not None}
+    yield _gauges(
+        "clock_skew_seconds",
+        "How far the clock of a host with nodes is ahead of that of Redis.",
+        ["host"],
+        sorted(skews.items()),
+    )
 
 
 def _queues(snapshot: StatusSnapshot) -> Iterator[Metric]:
@@ -286,6 +293,7 @@ def _requests(snapshot: StatusSnapshot) -> Iterator[Metric]:
                 "replies_doubled",
                 "replies_late",
                 "replies_undecodable",
+                "replies_too_large",
                 "replies_unknown",
             )
         ],
@@ -369,6 +377,12 @@ def _pools(snapshot: StatusSnapshot) -> Iterator[Metric]:
 
 def _failures(snapshot: StatusSnapshot) -> Iterator[Metric]:
     yield _gauge("dead_letters", "Messages that failed for good.", snapshot.failures.total)
+    yield _counter(
+        "dead_letters_dropped",
+        "Dead letters that were dropped for being too many or too old.",
+        [],
+        [((), snapshot.failures.dropped)],
+    )
     resque = snapshot.resque
     yield _gauge("resque_workers", "Workers that Resque's list names.", resque.workers)
     yield _gauge("resque_working", "Those of them that run something.", resque.working)

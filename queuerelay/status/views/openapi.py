@@ -20,7 +20,7 @@ _STATUSES: Final = {
     "201": "Submitted",
     "400": "A field is wrong",
     "401": "Credentials are needed",
-    "403": "Read-only, another site's page, or another name of this host",
+    "403": "Read-only, another site's page, another name of this host, or not what they are for",
     "404": "Not there",
     "409": "It cannot be done with that",
     "413": "More than 1 MiB",
@@ -85,7 +85,8 @@ def _action(action: Action) -> dict[str, Any]:
     names = [part[1:-1] for part in action.path.split("/") if part.startswith("{")]
     found: dict[str, Any] = {
         "summary": action.summary,
-        "security": [{"bearer": []}, {"basic": []}],
+        # What the credential has to be for (OpenAPI 3.1, Security Requirement Object).
+        "security": [{"bearer": [action.scope]}, {"basic": [action.scope]}],
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": PARAMETERS[name]}
             for name in names

@@ -109,34 +109,67 @@ def _fixed(body: bytes, content_type: str) -> Callable[[StatusRequest], StatusRe
 
 
 class _Pages:
-    """The pages of one status room, each snapshot written once."""
+    """The pages of one status room."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
         self._plots: tuple[History, Mapping[str, Markup]] | None = None
-        #: The plain page of a snapshot, and the requests that wait while it is written.
-        self._written: tuple[StatusSnapshot, bytes | None] | None = None
-        self._waiting: list[Deferred[StatusResponse]] = []
+        #: The plain page, by whether ids are whole in it.
+        self._plain = {whole: _PlainPage(self._write) for whole in (True, False)}
 
     def page(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
         """The page as it was asked for."""
+        whole = self._status.guard.trusts(ask)
+        snapshot = self._status.shown(whole=whole)
         start = ask.number(FAILED, 0, 0, 10**9)
         if start:
-            found = self._status.collector.failures(start, PAGE)
-            return found.addCallback(lambda failures: self._write(self._view(ask, failures)))
+            found = self._status.failures(start, PAGE, whole=whole)
+            return found.addCallback(lambda failures: self._write(snapshot, ask, failures))
         if STILL in ask.query or SAY in ask.query:
-            return self._write(self._view(ask))
-        return self._plain(ask)
+            return self._write(snapshot, ask)
+        return self._plain[whole].answer(snapshot, ask)
 
-    def _plain(self, ask: StatusRequest) -> StatusResponse | Deferred[StatusResponse]:
-        snapshot = self._status.snapshot
+    def _write(
+        self, snapshot: StatusSnapshot, ask: StatusRequest, failures: DeadLetters | None = None
+    ) -> Deferred[StatusResponse]:
+        if self._plots is None or self._plots[0] is not snapshot.history:
+            self._plots = snapshot.history, plots(snapshot.history)
+        made = view(
+            snapshot,
+            now=self._status.time(),
+            plots_=self._plots[1],
+            failures=failures,
+            page=PAGE,
+            writable=self._status.writable,
+            refresh=STILL not in ask.query,
+            said=SAID.get(ask.query.get(SAY, ""), ""),
+        )
+        return written(made, self._status.clock).addCallback(_answer)
+
+
+class _PlainPage:
+    """The page as most ask for it: each snapshot is written once, by `write`."""
+
+    def __init__(
+        self, write: Callable[[StatusSnapshot, StatusRequest], Deferred[StatusResponse]]
+    ) -> None:
+        self._write = write
+        #: The page of a snapshot, None while it is written.
+        self._written: tuple[StatusSnapshot, bytes | None] | None = None
+        #: Requests that wait for it.
+        self._waiting: list[Deferred[StatusResponse]] = []
+
+    def answer(
+        self, snapshot: StatusSnapshot, ask: StatusRequest
+    ) -> StatusResponse | Deferred[StatusResponse]:
+        """The page of `snapshot`, or of the one before where that is being written."""
         if self._written is None or self._written[0] is not snapshot:
             if self._waiting:
-                # The one before is being written: it is as good, and one at a time is enough.
+                # It is as good, and one at a time is enough.
                 return self._wait()
             self._written = snapshot, None
             waiting = self._wait()
-            self._write(self._view(ask)).addBoth(self._done, snapshot)
+            self._write(snapshot, ask).addBoth(self._done, snapshot)
             return waiting
         body = self._written[1]
         return self._wait() if body is None else _answer(body)
@@ -152,24 +185,6 @@ class _Pages:
         while waiting:
             # The first one may see to it that the others leave.
             waiting.pop().callback(result)
-
-    def _view(self, ask: StatusRequest, failures: DeadLetters | None = None) -> View:
-        snapshot, status = self._status.snapshot, self._status
-        if self._plots is None or self._plots[0] is not snapshot.history:
-            self._plots = snapshot.history, plots(snapshot.history)
-        return view(
-            snapshot,
-            now=status.wall_clock(),
-            plots_=self._plots[1],
-            failures=failures,
-            page=PAGE,
-            writable=status.writable,
-            refresh=STILL not in ask.query,
-            said=SAID.get(ask.query.get(SAY, ""), ""),
-        )
-
-    def _write(self, made: View) -> Deferred[StatusResponse]:
-        return written(made, self._status.clock).addCallback(_answer)
 
 
 def _answer(body: bytes) -> StatusResponse:

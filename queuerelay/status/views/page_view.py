@@ -14,6 +14,7 @@ from queuerelay.status.collect.snapshot import NodeStatus, PoolStatus, Severity,
 from queuerelay.status.views import page_text
 from queuerelay.status.views.page_plot import plots
 from queuerelay.wire.node import ExitRecord, SlotState
+from queuerelay.wire.outcome import TIMED_OUT
 
 #: Exits that are shown: the newest of all pools, and the newest ones that failed.
 EXITS: Final = 12
@@ -187,7 +188,10 @@ def _exits(snapshot: StatusSnapshot) -> tuple[Ended, ...]:
 
 def how(code: int | None, signal: str | None) -> str:
     """How a process ended."""
-    return signal or ("not started" if code is None else f"exit {code}")
+    if code is None:
+        return signal or "not started"
+    meant = signal or ("time-out" if code == TIMED_OUT else "")
+    return f"exit {code}: {meant}" if meant else f"exit {code}"
 
 
 def attempted(attempt: DeadLetterAttempt) -> str:
@@ -207,14 +211,14 @@ def _pool(pool: PoolStatus) -> PoolView:
         idle=max(0, pool.size - max(pool.busy, len(busy))),
         percent=page_text.percent(pool.busy, pool.size),
         outcomes=tuple((name, number) for name, number in pool.outcomes.items() if number),
-        fine=not pool.looping and not pool.resting,
+        fine=not (pool.looping or pool.resting or pool.unstartable),
     )
 
 
 def _trouble(pool: PoolStatus) -> str:
     if pool.looping:
         return f"{pool.looping} of its processes do not stay up"
-    return f"takes no work: {pool.resting}" if pool.resting else ""
+    return f"takes no work: {pool.resting}" if pool.resting else pool.unstartable
 
 
 def node_state(node: NodeStatus) -> str:

@@ -2,7 +2,8 @@
 -- Takes over the messages whose lease has expired, under new tokens: from here on the old holder
 -- can neither renew nor acknowledge, and no two reapers get the same message.
 -- KEYS: inflight, leases, meta
--- ARGV: prefix for new tokens, lease (ms), how many at most
+-- ARGV: prefix for new tokens, lease (ms), how many at most, and for how long a lease must have been
+--   expired (ms), 0 where that is left out
 -- Gives a list of {token, message, meta}.
 local function act()
   -- With all three a key of the wrong type fails before the first change.
@@ -18,7 +19,8 @@ local function act()
     end
   end
   local reaped = {}
-  local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, tonumber(ARGV[3]))
+  local expired = redis.call(
+    'ZRANGEBYSCORE', KEYS[2], '-inf', now - (tonumber(ARGV[4]) or 0), 'LIMIT', 0, tonumber(ARGV[3]))
   for i, old in ipairs(expired) do
     redis.call('ZREM', KEYS[2], old)
     local message = redis.call('HGET', KEYS[1], old)

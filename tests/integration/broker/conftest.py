@@ -3,6 +3,9 @@
 import pytest
 import pytest_twisted
 
+from queuerelay.broker.redis import connection
+from queuerelay.broker.redis.broker import RedisBroker
+from queuerelay.wire import url
 from tests.integration.broker.bench import RedisBench
 from tests.integration.broker.doubles import FakeServer, Proxy
 
@@ -15,6 +18,28 @@ def bench(fresh_valkey):
     bench.free()
     for broker in bench.brokers:
         pytest_twisted.blockon(broker.stop())
+
+
+@pytest.fixture
+def broker_at():
+    """Brokers at an address: ``broker_at(address)``; to be started."""
+    brokers = []
+
+    def make(address):
+        from twisted.internet import reactor
+
+        brokers.append(RedisBroker(url.parse(address), reactor=reactor))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        pytest_twisted.blockon(broker.stop())
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Try again sooner than in life, so that tests need not wait."""
+    monkeypatch.setattr(connection, "LONGEST_PAUSE", 0.1)
 
 
 @pytest.fixture

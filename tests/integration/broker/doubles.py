@@ -9,6 +9,8 @@ import hiredis
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
+from queuerelay.wire import scripts
+
 
 def listen(factory: Factory) -> Any:
     """A listening port on loopback."""
@@ -20,8 +22,9 @@ def listen(factory: Factory) -> Any:
 class FakeServer(Factory):
     """Speaks RESP, and answers each command as the test says: ``answers["ROLE"] = b"-ERR no"``.
 
-    Keys are a command or a command and its first argument (``SCRIPT LOAD``); values are raw
-    answers, or callables that take the arguments and give one. None leaves it unanswered.
+    Keys are a command, a command and its first argument (``SCRIPT LOAD``), or the name of a script
+    (``push``) before ``EVALSHA``; values are raw answers, or callables that take the arguments and
+    give one. None leaves it unanswered.
     """
 
     noisy = False
@@ -44,10 +47,13 @@ class FakeServer(Factory):
         self.seen.append(command)
         name = command[0].decode().upper()
         second = f"{name} {command[1].decode().upper()}" if len(command) > 1 else name
-        said = self.answers.get(second, self.answers.get(name, self._usual(name, command)))
+        if name == "EVALSHA":
+            second = next(one for one in scripts.NAMES if scripts.sha(one) == command[1].decode())
+        said = self.answers.get(second, self.answers.get(name, self._usual(second, command)))
         return said(command) if callable(said) else said
 
     def _usual(self, name: str, command: list[bytes]) -> bytes | None:
+        name = name.partition(" ")[0]
         if name == "HELLO":
             # So that INFO and ROLE are asked, as of servers that do not know it.
             return b"-ERR unknown command 'HELLO'\r\n"
@@ -60,7 +66,9 @@ class FakeServer(Factory):
             return b"$40\r\n%s\r\n" % hashlib.sha1(command[2]).hexdigest().encode()
         if name == "BLMOVE":
             return None if len(command) > 2 else b"-ERR wrong number of arguments\r\n"
-        return b":1\r\n" if name in ("RPUSH", "SADD") else b"+OK\r\n"
+        if name == "fence":
+            return b"*2\r\n:0\r\n$5\r\ntoken\r\n"
+        return b":1\r\n" if name in ("push", "RPUSH", "SADD") else b"+OK\r\n"
 
     def stop(self) -> Any:
         for link in self.links:
@@ -102,6 +110,9 @@ class Proxy(Factory):
         self.cuts = 0
         #: Whether what the server says is swallowed.
         self.mute = False
+        #: What the server said to clients that had left.
+        self.late = b""
+        self._stalled: list[_End] = []
 
     @property
     def url(self) -> str:
@@ -118,6 +129,26 @@ class Proxy(Factory):
         factory.clientConnectionFailed = lambda *_: near.cut()
         reactor.connectTCP("127.0.0.1", self._target, factory)
 
+    def stall(self) -> None:
+        """Hold back what comes from now on on the connections that there are, also when their
+        clients have given them up; others pass.
+        """
+        self._stalled = [end for end in self._ends if not end.client_side]
+        for end in self._stalled:
+            end.held = []
+
+    def release(self) -> None:
+        """Pass on what was held back."""
+        for end in self._stalled:
+            end.release()
+
+    def cut_clients(self) -> None:
+        """Cut the connections on the clients' side; the server sees the end of those that are
+        stalled when what they sent has been passed on.
+        """
+        for end in [one for one in self._ends if one.client_side]:
+            end.transport.abortConnection()
+
     def cut_all(self) -> None:
         for end in [*self._ends]:
             end.cut()
@@ -132,7 +163,9 @@ class _End(Protocol):
         self._proxy = proxy
         self.budget = budget
         self._other = near
-        self._client_side = near is None
+        self.client_side = near is None
+        #: Bytes that a stalled path holds back, None where it is not stalled.
+        self.held: list[bytes] | None = None
         self._early = b""
         self.lost = False
 
@@ -147,7 +180,7 @@ class _End(Protocol):
             self.transport.write(self._other._early)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._proxy.mute and not self._client_side:
+        if self._proxy.mute and not self.client_side:
             return
         if self.budget is not None:
             data, cut = data[: self.budget], len(data) > self.budget
@@ -156,14 +189,32 @@ class _End(Protocol):
             cut = False
         if self._other is None:
             self._early += data
+        elif self._other.lost:
+            self._proxy.late += data
         else:
-            self._other.transport.write(data)
+            self._other.pass_on(data)
         if cut:
             self._proxy.cuts += 1
             # What was passed is to arrive before the end does.
             from twisted.internet import reactor
 
             reactor.callLater(0, self.cut)
+
+    def pass_on(self, data: bytes) -> None:
+        """To this end's peer, now or later."""
+        if self.held is None:
+            self.transport.write(data)
+        else:
+            self.held.append(data)
+
+    def release(self) -> None:
+        """Pass on what was held back, and then the end of it."""
+        held, self.held = self.held, None
+        if not self.lost:
+            self.transport.write(b"".join(held or ()))
+            if self._other is None or self._other.lost:
+                # What the server says to it is still to be seen.
+                self.transport.loseWriteConnection()
 
     def cut(self) -> None:
         for end in (self, self._other):
@@ -173,7 +224,7 @@ class _End(Protocol):
     def connectionLost(self, reason: object) -> None:
         self.lost = True
         self._proxy._ends.remove(self)
-        if self._other is not None and not self._other.lost:
+        if self._other is not None and not self._other.lost and self._other.held is None:
             self._other.transport.abortConnection()
 
 

@@ -161,9 +161,9 @@ async def test_a_missing_right_says_what_it_was_wanted_for(own_valkey, broker_at
     server.client().execute_command("ACL", "SETUSER", "daemon", *rules)
     broker = broker_at(f"redis://daemon:PASSWORD@127.0.0.1:{server.port}")
     await within(broker.when_up())
-    with pytest.raises(Refused, match=r"NOPERM.*ACL line") as raised:
+    with pytest.raises(Refused, match=r"(NOPERM|ACL failure).*ACL line") as raised:
         await broker.queues.push("q", [ONE])
-    assert "(RPUSH resque:queue:q)" in str(raised.value)
+    assert "(script push resque:queue:q " in str(raised.value)
     server.client().execute_command("ACL", "SETUSER", "daemon", "-hsetnx")
     with pytest.raises(Refused, match=r"\(script pause queuerelay:gate\)"):
         await broker.gate.pause("q", by="anna")

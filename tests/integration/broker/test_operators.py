@@ -59,7 +59,8 @@ async def test_keys_as_the_protocol_names_them(bench):
 async def test_registration_as_resque_reads_it(bench, fresh_valkey):
     from twisted.internet import reactor
 
-    broker = RedisBroker(parse(fresh_valkey.url), reactor=reactor, wall_clock=lambda: 1790000000.0)
+    broker = RedisBroker(parse(fresh_valkey.url), reactor=reactor)
+    broker.registry._unix_time = lambda: 1790000000.0
     bench.brokers.append(broker)
     broker.start()
     await broker.when_up()

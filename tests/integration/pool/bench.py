@@ -14,6 +14,7 @@ from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.processes.spawner import Spawner
 from queuerelay.wire import url
 from queuerelay.wire.keys import Keys
@@ -64,6 +65,7 @@ class Bench:
                 clock=reactor,
                 wall_clock=time.time,
                 holder=f"host:{len(self.pools) + 1}",
+                stopping=Stopping(reactor),
             ),
         )
         broker.start()

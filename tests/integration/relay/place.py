@@ -57,7 +57,9 @@ class Place:
         return status, json.loads(answer)
 
     def status(self):
-        return json.loads(self.ask("GET", "/status.json")[2])
+        # With credentials, so that ids are whole.
+        authorization = f"Bearer {TOKEN}"
+        return json.loads(self.ask("GET", "/status.json", Authorization=authorization)[2])
 
     def keys(self):
         """What is in Redis, but for what changes by itself."""

@@ -189,3 +189,15 @@ def test_promise_6_slow_clients_are_sent_away_and_good_ones_served(relay, worker
         response = client.response("POST")
         assert (response.status, response.closes) == (408, True)
     assert served
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "10.0.0.0/8"])
+def test_further_fields_are_believed_from_trusted_proxies_alone(relay, worker, trusted):
+    one = relay("--trusted-proxies", trusted, "--proxy-fields", "X-Forwarded-User,Remote-User")
+    client = one.get(
+        "/", ("X-Forwarded-User", "ann"), ("Remote-User", "ann"), ("X_Forwarded_User", "eve")
+    )
+    said = [pair for pair in worker.serve()["headers"] if "user" in pair[0]]
+    believed = [["remote-user", "ann"], ["x-forwarded-user", "ann"]]
+    assert sorted(said) == (believed if trusted == "127.0.0.1" else [])
+    assert client.response().status == 200

@@ -78,11 +78,10 @@ def test_promise_3_redis_stops_answering_with_a_push_under_way(own_valkey, daemo
     client = one.connect().send(method, "/unknown")
     eventually(lambda: "no answer in time" in one.log or "no connection" in one.log)
     server.thaw()
-    # The frozen server had it in its buffers and takes it up now; an idempotent one comes again.
+    # The frozen server had it in its buffers and takes it up now, or it is late and comes again: in
+    # any case once.
     taken = worker.take()
     assert taken["url"] == "/unknown"
-    if method == "GET":
-        assert worker.take()["node_id"] == taken["node_id"]
     worker.reply(taken, body=b"once")
     assert client.response(method).body == b"once"
     marker = one.get("/marker")

@@ -224,3 +224,22 @@ def shared_place(tmp_path_factory, valkey):
     yield place
     for name in users():
         place.admin.execute_command("ACL", "DELUSER", name)
+
+
+@pytest.mark.parametrize("less", ["+hset", "~queuerelay:meta:*"])
+def test_a_worker_says_what_it_lacks(place, tmp_path, less):
+    rules = [rule for rule in users()["worker"] if rule != less]
+    place.admin.execute_command("ACL", "SETUSER", "worker", "reset", *rules, f">{PASSWORD}")
+    place.admin.rpush("resque:queue:requests", "x")
+    worker = Worker(tmp_path, place.url("worker")).ready()
+    try:
+        eventually(lambda: "(script claim queuerelay:gate resque:queue:requests" in worker.log)
+        (line,) = [one for one in worker.log.splitlines() if "script claim" in one]
+        assert "queuerelay:meta:requests); docs/operations.md, Users of Redis, has the" in line
+        assert worker.process.poll() is None
+        # Nothing is lost to it, and nothing left when it may.
+        assert place.admin.llen("resque:queue:requests") == 1
+        place.admin.execute_command("ACL", "SETUSER", "worker", less)
+        eventually(lambda: place.admin.llen("resque:failed") == 1)
+    finally:
+        worker.remove()

@@ -144,6 +144,8 @@ def test_a_redis_that_may_drop_queues_is_warned_of_until_it_is_mended(own_valkey
     assert 'queuerelay_health_reasons{code="redis-cluster"} 0.0' in metrics
     # Also after another connection it is told once.
     server.client().client_kill_filter(_type="normal", skipme=True)
+    server.client().config_resetstat()
+    eventually(lambda: server.client().info("commandstats").get("cmdstat_config|get"))
     server.client().config_set("maxmemory-policy", "noeviction")
     eventually(lambda: "redis-eviction" not in reasons(status))
     assert len(lines_with(one.log, "maxmemory-policy")) == 1

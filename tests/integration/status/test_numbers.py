@@ -105,7 +105,7 @@ def test_numbers_agree_to_the_last_one(daemon, fresh_valkey, tmp_path: Path) -> 
     for number in range(JOBS):
         name = f"{KINDS.get(number % 50, 'fine')}-{number}"
         message = {"class": "Job", "args": [{}], "queue": "jobs", "id": name}
-        messages.append(json.dumps({**message, "queue_time": 1e9}))
+        messages.append(json.dumps({**message, "queue_time": 1.7e9}))
     client.sadd("resque:queues", "jobs")
     client.rpush("resque:queue:jobs", *messages)
 

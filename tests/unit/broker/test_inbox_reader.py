@@ -1,11 +1,12 @@
 """Whether the reader of an inbox goes on, with a connection and a time that are the test's."""
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from queuerelay.broker.redis.inbox import BLOCK, InboxReader
 from queuerelay.errors import ConnectionDropped, Refused
+from queuerelay.wire.commands import Unanswered
 
 
 class Connection:
@@ -21,8 +22,8 @@ class Connection:
         answer = Deferred()
         self.asked.append(answer)
         items, self.items = self.items, []
-        first = items[0] if items else None
-        answers = [first, items[1:]] if commands[0][0] != "LTRIM" else [b"OK", first, items[1:]]
+        answered = [command for command in commands if type(command) is not Unanswered]
+        answers = [None] * (len(answered) - 1) + [items]
 
         def fire():
             if not answer.called:
@@ -31,9 +32,21 @@ class Connection:
         self.clock.callLater(0 if items else BLOCK, fire)
         return answer
 
+    def call(self, *command):
+        return succeed(b"OK")
+
     def lose(self):
         self.is_up = False
         self.asked[-1].errback(ConnectionDropped("gone"))
+
+
+class Fence:
+    """Stands."""
+
+    key = token = "f"
+
+    def up(self):
+        return succeed(None)
 
 
 @pytest.fixture
@@ -49,7 +62,7 @@ def connection(clock):
 @pytest.fixture
 def read(clock, connection):
     def start(handler):
-        reader = InboxReader(connection, key="inbox", handler=handler, clock=clock)
+        reader = InboxReader(connection, key="inbox", fence=Fence(), handler=handler, clock=clock)
         reader.connected()
         return reader
 

@@ -96,8 +96,12 @@ def test_one_advance_runs_many_steps(broker, clock):
 
 def test_disconnect_leaves_it_unknown_and_refuses_more(broker, clock):
     pushed = broker.queues.push("q", [ONE])
+    beside = broker.queues.depths(["q"])
     broker.disconnect()
-    assert result(pushed).check(ConnectionDropped)
+    assert result(beside).check(ConnectionDropped)
+    outcome = []
+    pushed.addBoth(outcome.append)
+    assert outcome == []
     assert broker.messages("q") == [ONE]
     assert not broker.is_up
     assert result(broker.queues.push("q", [TWO])).check(NotConnected)
@@ -107,6 +111,7 @@ def test_disconnect_leaves_it_unknown_and_refuses_more(broker, clock):
     broker.reconnect()
     clock.advance(0)
     assert up.called
+    assert outcome == [None]
     assert broker.is_up
 
 
@@ -122,14 +127,20 @@ def test_disconnect_before_the_start(clock):
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_push_whose_outcome_is_unknown(broker, clock, applied):
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_a_push_over_which_the_connection_is_lost(broker, clock, applied, forgotten):
     ups = []
     broker.on_up(lambda: ups.append(1))
-    broker.drop_next_push(applied=applied)
+    broker.drop_next_push(applied=applied, forgotten=forgotten)
     pushed = broker.queues.push("q", [ONE])
     beside = broker.queues.depths(["q"])
     clock.advance(0)
-    assert result(pushed).check(ConnectionDropped)
+    if forgotten:
+        assert result(pushed).check(ConnectionDropped)
+    elif applied:
+        assert result(pushed) is None
+    else:
+        assert result(pushed).check(NotConnected)
     assert result(beside).check(ConnectionDropped)
     assert broker.messages("q") == ([ONE] if applied else [])
     assert ups == [1]

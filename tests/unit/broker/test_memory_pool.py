@@ -124,7 +124,7 @@ def test_when_a_worker_began(broker, clock):
 def test_a_reaper_tries_as_often_as_it_is_told(broker, clock, tries):
     from twisted.internet.defer import Deferred
 
-    reaper = Reaper(broker, ["q"], wall_clock=lambda: 1790000000.5, tries=tries)
+    reaper = Reaper(broker, ["q"], tries=tries)
     broker.queues.push("q", [ONE])
     for attempt in range(1, tries + 1):
         claim = claim_one(broker, ["q"], holder="h:1", lease=1.0)

@@ -48,7 +48,7 @@ def broker(clock):
 
 @pytest.fixture
 def reaper(broker):
-    return Reaper(broker, ["q", "r"], wall_clock=lambda: NOW)
+    return Reaper(broker, ["q", "r"])
 
 
 def result(clock, coroutine):
@@ -155,7 +155,7 @@ def test_two_reapers_settle_each_message_once(clock, broker, reaper):
     other = MemoryBroker(clock=clock, store=broker.store)
     other.start()
     clock.advance(0)
-    second = Reaper(other, ["q"], wall_clock=lambda: NOW)
+    second = Reaper(other, ["q"])
     die_with(clock, broker, request("POST"), request("POST"))
     both = [Deferred.fromCoroutine(one.reap()) for one in (reaper, second)]
     clock.advance(0)

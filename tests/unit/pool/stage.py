@@ -13,6 +13,7 @@ from zope.interface import implementer
 from queuerelay.config import PoolConfig
 from queuerelay.pool.pool import Pool
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.processes.interfaces import IGroupTransport, IProcesses
 from queuerelay.testing import MemoryBroker, MemoryStore
 from queuerelay.wire.message import encode_request
@@ -222,6 +223,7 @@ class Stage:
                 clock=clock,
                 wall_clock=self.wall,
                 holder=f"host:{len(self.pools) + 1}",
+                stopping=Stopping(clock),
             ),
         )
         self.pools.append(pool)

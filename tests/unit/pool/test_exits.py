@@ -58,6 +58,14 @@ def step(outcome, message=JOB, *, attempt=1, jitter=0.5, **more):
         (ProcessEnd(code=127), Outcome.MISCONFIGURED),
         (ProcessEnd(code=1), Outcome.CRITICAL),
         (ProcessEnd(code=255), Outcome.CRITICAL),
+        (ProcessEnd(code=137), Outcome.CRASH),
+        (ProcessEnd(code=129), Outcome.CRASH),
+        (ProcessEnd(code=128 + 64), Outcome.CRASH),
+        (ProcessEnd(code=124), Outcome.CRASH),
+        (ProcessEnd(code=125), Outcome.CRITICAL),
+        (ProcessEnd(code=128), Outcome.CRITICAL),
+        (ProcessEnd(code=128 + 32), Outcome.CRITICAL),
+        (ProcessEnd(code=128 + 65), Outcome.CRITICAL),
         (ProcessEnd(signal=9), Outcome.CRASH),
         (ProcessEnd(signal=11), Outcome.CRASH),
         (ProcessEnd(not_started="no such file"), Outcome.MISCONFIGURED),
@@ -107,6 +115,8 @@ def test_stdout_contract_with_another_status_is_critical(code):
 
 def test_stdout_contract_changes_nothing_else():
     assert decide(ProcessEnd(signal=9), STDOUT, stdout=b"1") is Outcome.CRASH
+    assert decide(ProcessEnd(code=137), STDOUT, stdout=b"1") is Outcome.CRASH
+    assert decide(ProcessEnd(code=124), STDOUT, stdout=b"1") is Outcome.CRASH
     assert decide(ProcessEnd(not_started="x"), STDOUT, stdout=b"") is Outcome.MISCONFIGURED
     # A request's stdout is its answer.
     assert decide(ProcessEnd(code=0), STDOUT) is Outcome.SUCCESS
@@ -114,7 +124,17 @@ def test_stdout_contract_changes_nothing_else():
 
 
 def test_configured_exits_come_before_the_defaults():
-    rules = ExitRules(exits={2: Outcome.TRANSIENT, 75: Outcome.CRITICAL, 3: Outcome.SUCCESS})
+    rules = ExitRules(
+        exits={
+            2: Outcome.TRANSIENT,
+            75: Outcome.CRITICAL,
+            3: Outcome.SUCCESS,
+            137: Outcome.CRITICAL,
+            124: Outcome.SUCCESS,
+        }
+    )
+    assert decide(ProcessEnd(code=137), rules) is Outcome.CRITICAL
+    assert decide(ProcessEnd(code=124), rules) is Outcome.SUCCESS
     assert decide(ProcessEnd(code=2), rules) is Outcome.TRANSIENT
     assert decide(ProcessEnd(code=75), rules) is Outcome.CRITICAL
     assert decide(ProcessEnd(code=3), rules) is Outcome.SUCCESS
@@ -196,6 +216,7 @@ def test_signal_names():
     assert signal_name(99) == "signal 99"
     assert ProcessEnd(signal=9).signal_name == "SIGKILL"
     assert ProcessEnd(code=9).signal_name is None
+    assert ProcessEnd(code=137).signal_name == "SIGKILL"
 
 
 @pytest.mark.parametrize(
@@ -203,6 +224,8 @@ def test_signal_names():
     [
         (ProcessEnd(code=3), "exit status 3", 502),
         (ProcessEnd(signal=11), "SIGSEGV", 502),
+        (ProcessEnd(code=137), "exit status 137: SIGKILL", 502),
+        (ProcessEnd(code=124), "exit status 124: time-out", 504),
         (
             ProcessEnd(signal=9, ended_by_us=EndReason.TIMEOUT),
             "SIGKILL, ended by us: time-out",

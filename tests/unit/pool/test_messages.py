@@ -148,6 +148,79 @@ def test_stderr_goes_to_the_log_as_a_field(make, lines):
     assert "p 7: no end" in lines
 
 
+def test_what_has_no_end_is_shown_within_seconds_and_seldom(make, lines):
+    stage = make(timeout=3000.0)
+    stage.job("7")
+    process = stage.processes.started[0]
+    process.complain(b"working")
+    stage.advance(2.25)
+    assert lines[-1] == "p 7: working"
+    for _ in range(600):
+        process.complain(b".")
+        stage.advance(1.0, step=1.0)
+    dots = [line for line in lines if "." in line]
+    assert len(dots) < 20
+    assert sum(line.count(".") for line in dots) > 500
+    process.exit(0)
+    stage.turns()
+    assert sum(line.count(".") for line in lines) == 600
+
+
+def test_a_progress_bar_is_one_line_of_the_log(make, lines):
+    stage = make()
+    stage.job("7")
+    process = stage.processes.started[0]
+    for step in range(200):
+        process.complain(b"\r%d of 200" % (step + 1))
+        stage.advance(0.25)
+    process.exit(0)
+    stage.turns()
+    assert [line for line in lines if "of 200" in line] == ["p 7: 200 of 200"]
+
+
+def test_what_a_failed_job_said_on_stdout_is_kept_logged_and_shown(make, lines):
+    stage = make()
+    stage.job("7")
+    process = stage.processes.started[0]
+    process.print(b"x" * 20_000 + b"\nPHP Fatal error: no \x1bdatabase\n")
+    process.exit(255)
+    stage.advance(1.0)
+    (entry,) = stage.failed
+    (attempt,) = entry["queuerelay"]["attempts"]
+    assert len(attempt["stdout"]) <= 8192 + 3
+    assert attempt["stdout"].endswith("\nPHP Fatal error: no \\x1bdatabase\n")
+    assert "stderr" not in attempt
+    assert entry["backtrace"][-1] == "PHP Fatal error: no \\x1bdatabase"
+    assert stage.pool.snapshot().exits[0].stdout == attempt["stdout"][-2048:]
+    assert "p 7: stdout: PHP Fatal error: no \\x1bdatabase" in lines
+
+
+def test_of_a_tried_job_stdout_is_kept_for_each_try(make):
+    stage = make(tries=2)
+    stage.job("7")
+    for said in (b"first", b"second"):
+        while not stage.processes.alive:
+            stage.advance(0.25)
+        stage.processes.alive[0].print(said)
+        stage.processes.alive[0].exit(75)
+        stage.advance(1.0)
+    (entry,) = stage.failed
+    assert [one["stdout"] for one in entry["queuerelay"]["attempts"]] == ["first", "second"]
+
+
+def test_what_goes_well_and_what_is_a_clients_is_shown_to_nobody(make, lines):
+    stage = make(size=2)
+    stage.job("7")
+    stage.request(method="POST")
+    for process, code in zip(stage.processes.alive, (0, 1), strict=True):
+        process.print(b"a secret")
+        process.exit(code)
+    stage.advance(1.0)
+    assert len(stage.failed) == 1
+    assert [one.stdout for one in stage.pool.snapshot().exits] == ["", ""]
+    assert "a secret" not in str([stage.failed, lines])
+
+
 # Bad content
 
 
@@ -224,7 +297,7 @@ def test_less_than_a_script_has_declared_is_no_answer(make, method, header, stat
     stage.request(method=method)
     stage.processes.started[0].print(f"Content-Type: a/b\n{header}\n\nbody".encode())
     stage.processes.started[0].exit(0)
-    stage.turns()
+    stage.advance(1.0)
     assert [reply["status"] for reply in stage.replies] == [status]
     assert len(stage.failed) == (status == 502)
 

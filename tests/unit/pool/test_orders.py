@@ -11,7 +11,7 @@ from queuerelay.errors import ConnectionDropped
 from queuerelay.pool.pools import Pools
 from queuerelay.testing import MemoryBroker
 from queuerelay.wire.order import Order, decode_report, encode_order
-from tests.unit.pool.stage import EPOCH, PROGRAM, FakeProcesses
+from tests.unit.pool.stage import PROGRAM, FakeProcesses
 
 
 class Place:
@@ -30,7 +30,6 @@ class Place:
             ],
             self.broker,
             reactor=self.clock,
-            wall_clock=lambda: EPOCH + self.clock.seconds(),
             processes=FakeProcesses(self.clock),
         )
         self.pools.start()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.pool.output import BURST, LINE, STDERR_TAIL, Capture, Lines, Tail, readable
+from queuerelay.pool.output import BURST, LINE, STDERR_TAIL, STILL, Capture, Lines, Tail, readable
 
 CHUNKS = st.lists(st.binary(max_size=40), max_size=30)
 MiB = 1024 * 1024
@@ -83,7 +83,11 @@ def test_a_flood_costs_little_memory(whole, size):
 # --- Lines ---------------------------------------------------------------------------------------
 
 
-@given(text=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200)))
+#: What is written over is another matter.
+NO_RETURNS = st.binary(max_size=200).map(lambda text: text.replace(b"\r", b"r"))
+
+
+@given(text=NO_RETURNS, cuts=st.lists(st.integers(0, 200)))
 def test_lines_do_not_depend_on_how_they_arrive(text, cuts):
     lines = Lines(longest=20, tail=30)
     got = []
@@ -106,6 +110,62 @@ def test_line_ends():
     assert lines.feed(b"ee", 0.0) == []
     assert lines.finish() == ["three"]
     assert lines.finish() == []
+
+
+PIECES = st.lists(st.sampled_from([b"a", b"bc", b"\r", b"\n", b"\r\n", b"\xff"]), max_size=30)
+
+
+@given(pieces=PIECES)
+def test_of_what_is_written_over_the_last_state_counts_however_it_arrives(pieces):
+    lines, got = Lines(), []
+    for piece in pieces:
+        got += lines.feed(piece, 0.0)
+    got += lines.finish()
+    text = b"".join(pieces)
+    at_once = Lines()
+    assert got == at_once.feed(text, 0.0) + at_once.finish()
+    *ended, rest = [line.rstrip(b"\r").rpartition(b"\r")[2] for line in text.split(b"\n")]
+    assert got == [readable(line) for line in [*ended, *([rest] if rest else [])]]
+    assert lines.tail().splitlines() == got
+    assert "\r" not in lines.tail()
+
+
+def test_a_progress_bar_is_one_line_and_takes_no_room_in_the_record():
+    lines = Lines()
+    assert lines.feed(b"reading\n", 0.0) == ["reading"]
+    for step in range(5000):
+        assert lines.feed(b"\r[%-50s] %d/5000" % (b"#" * (step // 100), step), 0.1 * step) == []
+        # It moves.
+        assert lines.so_far(0.1 * step + 1.0) == ""
+    assert lines.feed(b"\nERROR: disk full\n", 501.0)[1:] == ["ERROR: disk full"]
+    assert lines.tail() == f"reading\n[{'#' * 49:<50}] 4999/5000\nERROR: disk full\n"
+    assert lines.skipped == 0
+
+
+def test_a_progress_bar_that_stands_still_is_shown():
+    lines = Lines()
+    lines.feed(b"\r 37%", 0.0)
+    lines.feed(b"\r 38%", 1.0)
+    assert lines.so_far(2.0 + STILL) == " 38%"
+    assert lines.so_far(2.0 + 2 * STILL) == ""
+    # It goes on.
+    assert lines.feed(b"\r 39%\n", 200.0) == [" 39%"]
+
+
+def test_a_line_without_end_is_shown_and_goes_on():
+    lines = Lines(burst=2, rate=0.0)
+    lines.feed(b"working...", 0.0)
+    assert lines.so_far(1.0) == "working..."
+    assert not lines.unfinished
+    assert lines.so_far(2.0) == ""
+    # What has been shown is no empty line at its end.
+    assert lines.feed(b"\n", 3.0) == []
+    lines.feed(b"more", 4.0)
+    assert lines.so_far(5.0) == "more"
+    # There were too many.
+    lines.feed(b" of it", 6.0)
+    assert lines.so_far(7.0) == ""
+    assert lines.finish() == [" of it"]
 
 
 def test_long_line_is_cut_and_says_so():

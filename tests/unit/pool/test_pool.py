@@ -33,7 +33,7 @@ def test_the_snapshot(make):
     assert slot.age >= 3.0
     stage.processes.started[0].complain(b"oh\n")
     stage.processes.started[0].exit(4)
-    stage.turns()
+    stage.advance(1.0)
     (one,) = stage.pool.snapshot().exits
     assert (one.code, one.signal, one.outcome, one.stderr) == (4, None, Outcome.CRITICAL, "oh\n")
     assert one.run >= 3.0
@@ -51,7 +51,7 @@ def test_resques_tools_see_it(make):
     stage.advance(1.5)
     assert list(stage.store.working) == [worker]
     stage.processes.started[0].exit(1)
-    stage.advance(1.5)
+    stage.advance(2.5)
     assert stage.store.working == {}
     assert stage.store.stats["processed", None] == 1
     assert stage.store.stats["failed", None] == 1

@@ -1,6 +1,8 @@
 """Resident workers, on a `Clock` and processes that do what the test says."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from twisted.internet.task import Clock
@@ -8,6 +10,7 @@ from twisted.internet.task import Clock
 from queuerelay.config import PoolConfig
 from queuerelay.pool.resident import Residents
 from queuerelay.pool.runtime import Runtime
+from queuerelay.pool.stopping import Stopping
 from queuerelay.testing import MemoryBroker
 from tests.unit.pool.stage import EPOCH, PROGRAM, FakeProcess, FakeProcesses
 
@@ -22,6 +25,7 @@ class Posts:
         self.processes = FakeProcesses(self.clock)
         #: Bytes of memory by process id.
         self.memory = {}
+        self.stopping = Stopping(self.clock)
         config = PoolConfig(**{"name": "r", "queues": (), "command": (PROGRAM,), **options})
         self.pool = Residents(
             config,
@@ -31,6 +35,7 @@ class Posts:
                 clock=self.clock,
                 wall_clock=lambda: EPOCH + self.clock.seconds(),
                 holder="host:1",
+                stopping=self.stopping,
             ),
             memory=lambda pid: self.memory.get(pid, 0),
         )
@@ -126,8 +131,8 @@ def test_the_pause_doubles_to_a_minute(make):
         assert len(posts.alive) == 1, pause
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_an_early_end_is_followed_by_a_pause_whatever_its_status(make, code):
+@pytest.mark.parametrize("code", [1, 137])
+def test_an_early_end_is_followed_by_a_pause(make, code):
     posts = make().start()
     posts.alive[0].exit(code)
     posts.advance(0.75)
@@ -149,6 +154,44 @@ def test_the_end_of_a_steady_life_is_followed_by_a_start_at_once(make):
     posts.alive[0].exit(1)
     posts.advance(1)
     assert len(posts.alive) == 1
+
+
+def test_one_that_has_done_its_share_is_started_again_at_once(make, lines):
+    posts = make().start()
+    for _ in range(300):
+        posts.advance(0.25)
+        posts.alive[0].exit(0)
+        assert len(posts.alive) == 1
+    assert posts.resting == ""
+    assert not [line for line in lines if "ended" in line]
+    # What fails after it has its pause.
+    posts.alive[0].exit(1)
+    posts.advance(0.75)
+    assert not posts.alive
+
+
+def test_one_that_ends_well_and_at_once_again_and_again_is_bounded(make):
+    posts = make().start()
+    for _ in range(100):
+        posts.alive[0].exit(0)
+        posts.advance(0.05, step=0.05)
+        assert not posts.alive
+        posts.advance(0.06, step=0.06)
+        assert len(posts.alive) == 1
+    assert posts.resting == ""
+    for pause in (1, 2, 4):
+        posts.alive[0].exit(0)
+        posts.advance(pause - 0.25)
+        assert not posts.alive
+        posts.advance(0.25)
+    posts.alive[0].exit(0)
+    assert posts.resting.startswith("crash loop")
+    # One that works is no part of it.
+    posts.advance(8)
+    posts.advance(1)
+    posts.alive[0].exit(0)
+    assert len(posts.alive) == 1
+    assert posts.resting == ""
 
 
 def test_one_post_does_not_wait_for_another(make):
@@ -174,6 +217,7 @@ def test_a_crash_loop_is_visible(make):
         if pause < 4:
             posts.advance(pause)
     assert posts.resting == "crash loop: 1 of 2 processes do not stay up"
+    posts.advance(1)
     snapshot = posts.pool.snapshot()
     assert [(one.code, one.stderr) for one in snapshot.exits] == [(3, "no database\n")] * 3
     assert snapshot.counters == {"crash": 3}
@@ -208,6 +252,7 @@ def test_what_it_prints_is_bounded_and_its_last_line_is_kept(make):
     posts.alive[0].print(b"x" * 10_000_000)
     posts.alive[0].complain(b"bye" * 10_000)
     posts.alive[0].exit(1)
+    posts.advance(1)
     assert len(posts.pool.snapshot().exits[0].stderr) == 2048
 
 
@@ -458,6 +503,19 @@ def test_memory_is_read_from_the_system():
     assert _resident_memory(2**31 - 1) == 0
 
 
+def test_of_a_parent_and_its_child_the_larger_counts():
+    from queuerelay.pool.resident import _resident_memory
+
+    script = "import sys; kept = bytearray(b'x' * 2**26); print(flush=True); sys.stdin.read()"
+    parent = f"'{sys.executable}' -c \"{script}\"; :"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        assert _resident_memory(process.pid) > 2**26
+        process.stdin.close()
+
+
 # Size
 
 
@@ -623,3 +681,38 @@ def test_a_stop_in_any_phase_leaves_nothing(make, phase, hurried):
     # At once.
     posts.is_over()
     assert posts.started == started
+
+
+# The stop of the whole daemon
+
+
+@pytest.mark.parametrize("before", [0.9, 0.0, -0.5])
+def test_an_end_around_the_stop_is_no_crash(make, lines, before):
+    posts = make(size=2).start()
+    posts.advance(5)
+    if before < 0:
+        # The relay of the same daemon still drains.
+        posts.stopping.announce()
+        posts.advance(-before)
+    for process in posts.alive:
+        process.exit(143)
+    posts.advance(max(0.0, before))
+    stopped = posts.stop()
+    if before < 0:
+        # Held requests may still need them, so they were started again.
+        assert posts.started == 4
+        posts.advance(1)
+    assert stopped == [None]
+    assert {one.outcome for one in posts.pool.snapshot().exits} == {"interrupted"}
+    assert not [line for line in lines if "ended" in line]
+
+
+def test_what_ends_again_and_again_during_the_stop_is_not_started_without_end(make):
+    posts = make().start()
+    posts.advance(1)
+    posts.stopping.announce()
+    for _ in range(3):
+        if posts.alive:
+            posts.alive[0].exit(1)
+        posts.advance(0.25)
+    assert posts.started == 2

@@ -143,6 +143,12 @@ class Connection:
         self._stage.turn()
         return self
 
+    def half_close(self) -> "Connection":
+        """The client closes its side, and may read on."""
+        self.protocol.readConnectionLost()
+        self._stage.turn()
+        return self
+
     def leave(self) -> None:
         """The client closes."""
         self.wire.lose()
@@ -184,7 +190,6 @@ class Stage:
             self.broker,
             prefix="queuerelay:",
             clock=self.clock,
-            wall_clock=self.clock.seconds,
         )
         self.front = Front(
             self.relay,

@@ -551,3 +551,40 @@ def test_nothing_of_a_request_is_kept_after_its_answer(stage):
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_promise_6_heads_that_are_not_complete_count(make_stage):
+    stage = make_stage(max_body=1000, max_held_bytes=6000)
+    budget = stage.relay.budget
+    slow = stage.connect().send(b"GET / HTTP/1.1\r\n", b"Host: x\r\nA: " + b"a" * 1000)
+    assert budget.room < 4000
+    other = stage.connect().send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1000)
+    assert budget.room >= 0
+    assert not other.raw
+    third = stage.connect().send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1000)
+    answer = third.response()
+    assert (answer.status, answer.get("retry-after")) == (503, b"5")
+    # Who is complete gives room again; so does who leaves.
+    slow.send(b"\r\n\r\n")
+    other.leave()
+    third.leave()
+    assert stage.front.connections.kept == 0
+    assert stage.relay.snapshot().held == 1
+
+
+def test_promise_6_what_is_sent_behind_a_request_counts_and_is_let_go_of(make_stage):
+    stage = make_stage(max_body=1000, max_held_bytes=6000)
+    client = stage.connect().send(request(), request() + b"POST / HTTP/1.1\r\n" + b"a" * 1500)
+    assert stage.front.connections.kept > 1500
+    client.send(b"a" * 5000)
+    assert stage.front.connections.kept == 0
+    assert client.wire.producerState == "paused"
+    # Nothing that comes now is taken for a request, before the answer or after it.
+    client.send(request())
+    stage.reply(stage.take())
+    assert client.response().closes
+    client.send(request())
+    assert len(client.responses("GET")) == 1
+    client.leave()
+    assert stage.front.connections.kept == 0
+    assert stage.relay.snapshot().held == 0

@@ -233,7 +233,7 @@ def test_a_connection_that_is_lost_halfway(stage, pushes, monkeypatch):
     pause(stage)
     for number in range(30):
         stage.hold(url=f"/{number}")
-    stage.broker.drop_next_push(applied=True)
+    stage.broker.drop_next_push(applied=True, forgotten=True)
     resume(stage)
     # The first ten came twice, as nobody knew; the others once and in order.
     assert urls(stage) == [f"/{n}" for n in [*range(10), *range(10), *range(10, 30)]]
@@ -382,7 +382,7 @@ def test_a_bug_of_ours_while_the_gate_is_read_is_told(stage, monkeypatch, logged
 
 
 def test_what_may_be_on_the_queue_is_pushed_again_only_when_it_is_resumed(stage, pushes):
-    stage.broker.drop_next_push(applied=False)
+    stage.broker.drop_next_push(applied=False, forgotten=True)
     stage.hold(client := FakeClient())
     stage.broker.store.pause("requests", "ops")
     stage.turn(5)
@@ -394,7 +394,7 @@ def test_what_may_be_on_the_queue_is_pushed_again_only_when_it_is_resumed(stage,
 
 
 def test_a_push_of_unknown_outcome_that_ended_during_the_pause_is_forgotten(stage, pushes):
-    stage.broker.drop_next_push(applied=False)
+    stage.broker.drop_next_push(applied=False, forgotten=True)
     held = stage.hold()
     stage.broker.store.pause("requests", "ops")
     stage.turn(1)

@@ -33,10 +33,18 @@ class Relaying(RuleBasedStateMachine):
         def note(queue, messages):
             # Not to a queue of which the relay knows that it is paused.
             assert queue not in self.stage.relay.snapshot().gates
-            self.pushes.update(json.loads(one)["id"] for one in messages)
             return push(queue, messages)
 
         self.stage.broker.queues.push = note  # type: ignore[method-assign]
+        executed = self.stage.broker.store.push
+
+        def count(queue, messages):
+            self.pushes.update(json.loads(one)["id"] for one in messages)
+            return executed(queue, messages)
+
+        self.stage.broker.store.push = count  # type: ignore[method-assign]
+        #: Whether Redis has lost what it knew of a push.
+        self.forgotten = False
 
     @rule(method=st.sampled_from(["GET", "POST"]), broken=st.booleans())
     def come(self, method: str, broken: bool) -> None:
@@ -121,9 +129,10 @@ class Relaying(RuleBasedStateMachine):
     def find(self) -> None:
         self.stage.broker.reconnect()
 
-    @rule(applied=st.booleans())
-    def drop(self, applied: bool) -> None:
-        self.stage.broker.drop_next_push(applied=applied)
+    @rule(applied=st.booleans(), forgotten=st.sampled_from([True, False, False]))
+    def drop(self, applied: bool, forgotten: bool) -> None:
+        self.stage.broker.drop_next_push(applied=applied, forgotten=forgotten)
+        self.forgotten |= forgotten
 
     @rule(refused=st.booleans())
     def fill(self, refused: bool) -> None:
@@ -158,8 +167,8 @@ class Relaying(RuleBasedStateMachine):
                 assert len(set(parts)) == 1
             elif client.told and isinstance(client.told[0], Reply):
                 assert client.told[0].body.split()[0] == id.encode()
-            # 3: what is not idempotent is pushed once.
-            if self.methods[id] not in IDEMPOTENT_METHODS:
+            # 3: each is pushed once, and what is not idempotent whatever Redis has lost.
+            if not self.forgotten or self.methods[id] not in IDEMPOTENT_METHODS:
                 assert self.pushes[id] <= 1
         # 6: nothing is held but what waits, and nothing waits past its deadline.
         snapshot = self.stage.relay.snapshot()

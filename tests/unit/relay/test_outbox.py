@@ -5,6 +5,7 @@ from twisted.internet.defer import Deferred
 
 from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.relay.held import HeldState
+from queuerelay.relay.outbox import RELEASE_BYTES
 from tests.unit.relay.pushes import watch
 from tests.unit.relay.stage import FakeClient, to
 
@@ -49,11 +50,45 @@ def test_what_waits_for_redis_is_pushed_in_order_when_it_is_there(stage, pushes)
 
 # Promise 3
 @pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH"])
+def test_promise_3_a_push_whose_answer_is_lost_is_done_exactly_once(stage, pushes, method, applied):
+    stage.broker.drop_next_push(applied=applied)
+    stage.hold(client := FakeClient(), method=method)
+    stage.hold(other := FakeClient(), method=method, url="/other")
+    stage.turn(5)
+    assert len(pushes) == 1 + (not applied)
+    assert [one["url"] for one in stage.waiting()] == ["/", "/other"]
+    # A connection that is lost later is no reason for another.
+    stage.broker.disconnect()
+    stage.broker.reconnect()
+    stage.turn(1)
+    assert len(pushes) == 1 + (not applied)
+    for _ in range(2):
+        stage.reply(stage.take())
+    assert (client.status, other.status) == (200, 200)
+
+
+# Promise 3
+def test_promise_3_what_has_left_before_it_is_known_is_not_pushed_again(stage, pushes):
+    stage.broker.drop_next_push(applied=False)
+    held = stage.hold(FakeClient(), method="POST")
+    stage.broker._connection.reach(False)
+    stage.turn(1)
+    assert len(pushes) == 1
+    stage.relay.gone(held)
+    stage.broker.reconnect()
+    stage.turn(1)
+    assert len(pushes) == 1
+    assert stage.waiting() == []
+
+
+# Promise 3
+@pytest.mark.parametrize("applied", [True, False])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
 def test_promise_3_an_idempotent_request_of_unknown_outcome_is_pushed_again(
     stage, pushes, method, applied
 ):
-    stage.broker.drop_next_push(applied=applied)
+    stage.broker.drop_next_push(applied=applied, forgotten=True)
     stage.hold(client := FakeClient(), method=method)
     stage.turn(5)
     assert len(pushes) == 2
@@ -73,7 +108,7 @@ def test_promise_3_an_idempotent_request_of_unknown_outcome_is_pushed_again(
 def test_promise_3_any_other_request_of_unknown_outcome_is_never_pushed_again(
     stage, pushes, method, applied
 ):
-    stage.broker.drop_next_push(applied=applied)
+    stage.broker.drop_next_push(applied=applied, forgotten=True)
     stage.hold(client := FakeClient(), method=method)
     stage.turn(30)
     assert len(pushes) == 1
@@ -88,7 +123,7 @@ def test_promise_3_any_other_request_of_unknown_outcome_is_never_pushed_again(
 
 # Promise 3
 def test_promise_3_what_has_ended_in_the_meantime_is_not_pushed_again(stage, pushes, monkeypatch):
-    stage.broker.drop_next_push(applied=True)
+    stage.broker.drop_next_push(applied=True, forgotten=True)
     held = stage.hold()
     lose = stage.broker._connection.lose
 
@@ -102,7 +137,7 @@ def test_promise_3_what_has_ended_in_the_meantime_is_not_pushed_again(stage, pus
 
 
 def test_both_copies_of_what_was_pushed_twice_are_taken_off(stage):
-    stage.broker.drop_next_push(applied=True)
+    stage.broker.drop_next_push(applied=True, forgotten=True)
     held = stage.hold()
     stage.turn()
     assert len(stage.waiting()) == 2
@@ -137,7 +172,7 @@ def test_all_copies_are_taken_off_after_any_number_of_lost_connections(stage, mo
 
 
 def test_an_idempotent_request_of_unknown_outcome_expires_while_redis_is_away(stage):
-    stage.broker.drop_next_push(applied=True)
+    stage.broker.drop_next_push(applied=True, forgotten=True)
     stage.hold(client := FakeClient())
     stage.clock.advance(0)
     stage.broker.disconnect()
@@ -164,7 +199,7 @@ def test_what_could_not_be_sent_at_all_waits_its_two_seconds(stage, monkeypatch)
 
 
 def test_a_second_push_that_could_not_be_sent_stays_a_second_push(stage, monkeypatch):
-    stage.broker.drop_next_push(applied=True)
+    stage.broker.drop_next_push(applied=True, forgotten=True)
     held = stage.hold()
     answers = []
     push = stage.broker.queues.push
@@ -225,3 +260,28 @@ def test_ended_requests_are_forgotten_while_redis_is_away(stage, monkeypatch):
     stage.turn(0.5)
     outbox = stage.relay._outbox
     assert [*outbox._pending.values(), *outbox._uncertain.values()] == [[], []]
+
+
+def test_promise_6_large_messages_go_out_one_after_the_other(stage, monkeypatch):
+    sent = []
+
+    def push(queue, messages):
+        sent.append((len(messages), Deferred()))
+        return sent[-1][1]
+
+    monkeypatch.setattr(stage.broker.queues, "push", push)
+    for number in range(2):
+        stage.hold(url=f"/{number}", body=b"x" * RELEASE_BYTES)
+    stage.hold(url="/small")
+    stage.turn()
+    # What comes now waits for its turn, too.
+    stage.hold(url="/later")
+    stage.turn()
+    assert [count for count, _ in sent] == [1]
+    assert RELEASE_BYTES < stage.relay._outbox.sending < 2 * RELEASE_BYTES
+    sent[0][1].callback(1)
+    assert [count for count, _ in sent] == [1, 1]
+    sent[1][1].errback(ConnectionDropped("gone"))
+    assert [count for count, _ in sent] == [1, 1, 2]
+    sent[2][1].callback(4)
+    assert stage.relay._outbox.sending == 0

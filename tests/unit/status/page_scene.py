@@ -72,6 +72,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
             run=1.25,
             outcome=t("success" if n == 0 else "crash"),
             stderr=t("Traceback:\n  it broke\n"),
+            stdout=t("Traceback:\n  it broke\n"),
         )
         for n in range(3)
     )
@@ -87,6 +88,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
         busy=1,
         resting=t("command not found"),
         looping=0,
+        unstartable=t("1 message cannot be started: exit status 127"),
         slots=(
             SlotState(
                 number=1,
@@ -122,6 +124,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
                 signal="",
                 error=t("exit status 70"),
                 stderr=t("line 1\nline 2\n"),
+                stdout=t("line 1\nline 2\n"),
             ),
             DeadLetterAttempt(
                 started_at=0.0, run=0.0, code=None, signal=t("SIGSEGV"), error=t("e"), stderr=""
@@ -137,6 +140,7 @@ def snapshot(texts: Texts = plain, **fields: Any) -> StatusSnapshot:
         version=t("1.0"),
         beat_age=1.0,
         stale=False,
+        skew=-2.5,
         draining=False,
         loops=(LoopStatus(name=t("reap"), age=99.0, stale=True),),
         local=False,

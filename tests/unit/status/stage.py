@@ -10,7 +10,7 @@ from queuerelay.relay.probe import Probe
 from queuerelay.status.collect.snapshot import QueueStatus, StatusSnapshot
 from queuerelay.status.listener import status_site
 from queuerelay.status.resource import StatusResource
-from queuerelay.status.status import Status, ThisProcess
+from queuerelay.status.status import Access, Status, ThisProcess
 from queuerelay.testing import MemoryBroker
 from tests.helpers.strict import Response
 from tests.unit.relay.stage import Connection
@@ -25,7 +25,7 @@ class Stage(RelayStage):
         *,
         alone: bool = False,
         hosts: Any = (),
-        credentials: str | None = None,
+        access: Access | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -34,13 +34,12 @@ class Stage(RelayStage):
             self.broker,
             address="redis://localhost:6379/0",
             clock=self.clock,
-            wall_clock=self.clock.seconds,
             process=ThisProcess(
                 parts=[] if alone else [self.relay],
                 draining=lambda: self.draining,
                 probe=None if alone else Probe(self.relay, clock=self.clock),
             ),
-            credentials=credentials,
+            access=access or Access(),
         )
         self.resource = StatusResource(self.status, hosts=hosts)
         self.site = status_site(self.resource, reactor=self.clock)
@@ -84,13 +83,18 @@ class Stage(RelayStage):
         self, target: str, method: str = "GET", *headers: tuple[str, str], host: str = "localhost"
     ) -> Response:
         """The answer of the status listener."""
-        connection = Connection(self, self.site.buildProtocol(None))
-        self.connections.append(connection)
+        connection = self.connect_status()
         fields = [*([("Host", host)] if host else []), *headers]
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {text}" for name, text in fields)]
         connection.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
         self.turn()
         return connection.response(method)
+
+    def connect_status(self) -> Connection:
+        """A connection to the status listener."""
+        connection = Connection(self, self.site.buildProtocol(None))
+        self.connections.append(connection)
+        return connection
 
     def json(self, target: str) -> Any:
         return json.loads(self.ask(target).body)

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from queuerelay.status.actions import actions
 from queuerelay.status.route import StatusRequest, find
-from queuerelay.status.status import Status
+from queuerelay.status.status import Access, Status
 from queuerelay.testing import MemoryBroker
 
 TOKEN = "0123456789abcdef"
@@ -35,7 +35,7 @@ def act(tmp_path, broker, clock):
     path = tmp_path / "credentials"
     path.write_text(f"bearer deploy {TOKEN}\n")
     path.chmod(0o600)
-    status = Status(broker, address="memory", clock=clock, credentials=str(path))
+    status = Status(broker, address="memory", clock=clock, access=Access(credentials=str(path)))
     routes = actions.routes(status)
 
     def act(path, body=b"", *, token=TOKEN, kind="application/json"):
@@ -101,3 +101,12 @@ def test_a_line_of_the_log_is_short_whatever_is_asked(act, log_lines):
 )
 def test_names_that_are_none(act, path):
     assert now(act(path)).status == 400
+
+
+def test_a_request_cannot_be_submitted(act, broker):
+    body = json.dumps({"class": "RequestProcessor", "args": [{"remote_addr": "127.0.0.1"}]})
+    answer = act("queues/requests/jobs", body.encode())
+    answer = now(answer)
+    assert answer.status == 400
+    assert b"RequestProcessor" in answer.body
+    assert broker.messages("requests") == []

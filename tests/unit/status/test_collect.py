@@ -105,6 +105,15 @@ def test_another_node_and_its_pools(stage):
     assert ("loop-stale", "p1") in stage.reasons
 
 
+def test_what_cannot_be_started_is_a_reason_with_pool_and_error(stage):
+    words = "1 message cannot be started: exit status 127; no_such_helper: not found"
+    stage.beat("p1", role="pool", pools=[pool(unstartable=words)])
+    stage.turn(1.0)
+    (reason,) = stage.snapshot.health.reasons
+    assert (reason.code, reason.severity) == ("cannot-start", Severity.WARNING)
+    assert reason.text == f"pool p: {words}"
+
+
 def test_a_silent_node_is_stale_and_its_counters_stay(stage):
     stage.beat("p1", role="pool", pools=[pool(counters={"success": 5})])
     stage.turn(1.0)
@@ -308,3 +317,37 @@ def test_a_status_room_without_a_relay(make_stage):
     stage.turn(3.0)
     assert stage.snapshot.held_count == 1
     assert stage.ask("/healthz/deep").status == 501
+
+
+@pytest.mark.parametrize(
+    ("skew", "text"),
+    [(1.5, "1.5 s ahead of"), (-300.0, "300.0 s behind"), (0.9, None), (None, None), ("x", None)],
+)
+def test_a_host_whose_clock_is_off_is_named_once(stage, skew, text):
+    stage.beat("p1", role="pool", skew=skew, pools=[pool()])
+    stage.beat("p2", role="pool", skew=skew, pools=[pool()])
+    stage.turn(1.0)
+    reasons = [one for one in stage.snapshot.health.reasons if one.code == "clock-skew"]
+    if text is None:
+        assert reasons == []
+    else:
+        (reason,) = reasons
+        assert (reason.subject, reason.severity) == ("other", "warning")
+        assert text in reason.text
+
+
+def test_a_queue_that_nobody_is_configured_for_any_more(make_stage):
+    stage = make_stage()
+    other = stage.other()
+    for name in ("a", "b"):
+        other.queues.push(name, [b"{}"])
+    stage.turn(0.1)
+    claims = other.leases.claim_many(["b"], holder="h", lease=5.0, most=1)
+    stage.turn(0.1)
+    other.delayed.delay(claims.result[0], b"{}", seconds=3600.0)
+    stage.turn(6.0)
+    # Before "a": something is unsettled there.
+    assert [queue.name for queue in stage.snapshot.queues] == ["requests", "b", "a"]
+    queue = stage.snapshot.queues[1]
+    assert (queue.configured, queue.served, queue.delayed) == (False, False, 1)
+    assert ("no-worker", "b") in stage.reasons

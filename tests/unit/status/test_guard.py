@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from queuerelay.errors import ConfigError
-from queuerelay.status.credentials import Credentials
+from queuerelay.status.credentials import OPERATE, READ, SUBMIT, Credentials
 from queuerelay.status.guard import TRIES, WINDOW, Denied, Guard
 from queuerelay.status.route import StatusRequest
 
@@ -47,9 +47,14 @@ def ask(
     return StatusRequest(method="POST", segments=("x",), headers=fields, client=client)
 
 
+def name_of(credentials: Credentials, authorization: str) -> str | None:
+    found = credentials.who(authorization)
+    return found and found.name
+
+
 def status(guard: Guard, asked: StatusRequest) -> int:
     with pytest.raises(Denied) as caught:
-        guard.let(asked)
+        guard.let(asked, OPERATE)
     return caught.value.status
 
 
@@ -73,7 +78,7 @@ def status(guard: Guard, asked: StatusRequest) -> int:
     ],
 )
 def test_who(path, authorization, name):
-    assert Credentials(str(path)).who(authorization) == name
+    assert name_of(Credentials(str(path)), authorization) == name
 
 
 @pytest.mark.parametrize(
@@ -117,28 +122,28 @@ def test_the_file_is_read_again_when_it_has_changed(path, log_lines):
     new = path.with_name("new")
     new.write_text("bearer other abcdefabcdef\n")
     os.replace(new, path)
-    assert credentials.who(f"Bearer {TOKEN}") is None
-    assert credentials.who("Bearer abcdefabcdef") == "other"
+    assert name_of(credentials, f"Bearer {TOKEN}") is None
+    assert name_of(credentials, "Bearer abcdefabcdef") == "other"
     path.write_text("rubbish that is wrong\n")
-    assert credentials.who("Bearer abcdefabcdef") == "other"
+    assert name_of(credentials, "Bearer abcdefabcdef") == "other"
     path.unlink()
-    assert credentials.who("Bearer abcdefabcdef") == "other"
+    assert name_of(credentials, "Bearer abcdefabcdef") == "other"
     assert len([line for line in log_lines() if "stay as they were" in line]) == 2
 
 
 def test_who_is_taken_out_of_the_file_may_no_more(path):
     credentials = Credentials(str(path))
     path.write_text("# nobody, for now\n")
-    assert credentials.who(f"Bearer {TOKEN}") is None
+    assert name_of(credentials, f"Bearer {TOKEN}") is None
     path.write_text(f"bearer again {TOKEN}\n")
-    assert credentials.who(f"Bearer {TOKEN}") == "again"
+    assert name_of(credentials, f"Bearer {TOKEN}") == "again"
 
 
 def test_a_pipe_is_not_waited_for(path):
     credentials = Credentials(str(path))
     path.unlink()
     os.mkfifo(path)
-    assert credentials.who(f"Bearer {TOKEN}") == "deploy"
+    assert name_of(credentials, f"Bearer {TOKEN}") == "deploy"
     with pytest.raises(ConfigError, match="regular file"):
         Credentials(str(path))
 
@@ -192,14 +197,14 @@ def test_cross_site(guard, scheme, headers, expected):
     }[scheme]
     asked = ask(authorization, **headers)
     if expected is None:
-        assert guard.let(asked) in ("zoë", "deploy")
+        assert guard.let(asked, OPERATE) in ("zoë", "deploy")
     else:
         assert status(guard, asked) == expected
 
 
 def test_401_says_how(guard):
     with pytest.raises(Denied) as caught:
-        guard.let(ask())
+        guard.let(ask(), OPERATE)
     assert "Bearer" in caught.value.headers["WWW-Authenticate"]
     assert "Basic" in caught.value.headers["WWW-Authenticate"]
 
@@ -209,12 +214,12 @@ def test_guessing_is_slowed_by_address(guard, clock):
         assert status(guard, ask("Bearer 00000000000000")) == 401
         clock.advance(1.0)
     with pytest.raises(Denied) as caught:
-        guard.let(ask(f"Bearer {TOKEN}"))
+        guard.let(ask(f"Bearer {TOKEN}"), OPERATE)
     assert caught.value.status == 429
     assert int(caught.value.headers["Retry-After"]) == WINDOW - TRIES + 1
-    assert guard.let(ask(f"Bearer {TOKEN}", client="192.0.2.2")) == "deploy"
+    assert guard.let(ask(f"Bearer {TOKEN}", client="192.0.2.2"), OPERATE) == "deploy"
     clock.advance(WINDOW - TRIES)
-    assert guard.let(ask(f"Bearer {TOKEN}")) == "deploy"
+    assert guard.let(ask(f"Bearer {TOKEN}"), OPERATE) == "deploy"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +234,7 @@ def test_a_host_has_many_addresses(guard, addresses, other):
     for address in addresses:
         assert status(guard, ask("Bearer 00000000000000", client=address)) == 401
     assert status(guard, ask(f"Bearer {TOKEN}", client=addresses[0])) == 429
-    assert guard.let(ask(f"Bearer {TOKEN}", client=other)) == "deploy"
+    assert guard.let(ask(f"Bearer {TOKEN}", client=other), OPERATE) == "deploy"
 
 
 def test_missing_credentials_are_no_guess(guard):
@@ -241,3 +246,57 @@ def test_addresses_are_not_remembered_without_bound(guard):
     for number in range(3000):
         status(guard, ask("Bearer 00000000000000", client=f"address {number}"))
     assert len(guard._wrong) <= 1024
+
+
+# Scopes
+
+
+def test_a_credential_is_good_for_its_scopes_alone(path, clock):
+    path.write_text(
+        f"bearer all {TOKEN}\nbearer:submit cron {TOKEN}1\nbasic:read,operate ann {PASSWORD}\n"
+    )
+    guard = Guard(Credentials(str(path)), clock=clock)
+    ann = {"origin": "http://127.0.0.1:8080"}
+    for authorization, scopes, more in (
+        (f"Bearer {TOKEN}", {READ, OPERATE, SUBMIT}, {}),
+        (f"Bearer {TOKEN}1", {SUBMIT}, {}),
+        (basic("ann", PASSWORD), {READ, OPERATE}, ann),
+    ):
+        for scope in (READ, OPERATE, SUBMIT):
+            asked = ask(authorization, **more)
+            if scope in scopes:
+                guard.let(asked, scope)
+                continue
+            with pytest.raises(Denied) as caught:
+                guard.let(asked, scope)
+            assert caught.value.status == 403
+            assert scope in caught.value.text
+        assert guard.trusts(ask(authorization)) is (READ in scopes)
+
+
+@pytest.mark.parametrize("kind", ["bearer:", "bearer:all", "bearer:read,", "basic:read;submit"])
+def test_a_scope_that_there_is_not_is_refused(tmp_path, kind):
+    (tmp_path / "file").write_text(f"{kind} x {TOKEN}\n")
+    with pytest.raises(ConfigError, match=r"line 1.*operate, read, submit") as caught:
+        Credentials(str(tmp_path / "file"))
+    assert TOKEN not in str(caught.value)
+
+
+def test_reading_is_for_everybody_or_for_those_with_credentials(path, clock):
+    credentials = Credentials(str(path))
+    Guard(credentials, clock=clock).let_read(ask())
+    private = Guard(credentials, clock=clock, private=True)
+    private.let_read(ask(f"Bearer {TOKEN}"))
+    # A browser may attach a name and a password to any page's link: nothing is done by reading.
+    private.let_read(ask(basic("zoë", PASSWORD), sec_fetch_site="cross-site"))
+    with pytest.raises(Denied) as caught:
+        private.let_read(ask())
+    assert (caught.value.status, "WWW-Authenticate" in caught.value.headers) == (401, True)
+
+
+def test_whoever_guesses_is_not_helped_by_reading(guard, clock):
+    for _ in range(TRIES):
+        assert not guard.trusts(ask("Bearer 00000000000000"))
+    assert status(guard, ask("Bearer 00000000000000")) == 429
+    assert guard.trusts(ask(f"Bearer {TOKEN}", client="192.0.2.2"))
+    assert not guard.trusts(ask())

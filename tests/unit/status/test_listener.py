@@ -10,6 +10,7 @@ from queuerelay.http.forwarded import Trust
 from queuerelay.http.proxied import behind_proxy
 from queuerelay.status.guard import TRIES
 from queuerelay.status.listener import LIMITS
+from queuerelay.status.status import Access
 from tests.helpers.strict import request
 from tests.unit.relay.stage import Connection
 
@@ -40,7 +41,7 @@ def guarded(make_stage, tmp_path):
     path = tmp_path / "credentials"
     path.write_text(f"bearer deploy {TOKEN}\n")
     path.chmod(0o600)
-    return make_stage(credentials=str(path))
+    return make_stage(access=Access(credentials=str(path)))
 
 
 def local(method, target, *fields, body=b"", host="localhost"):
@@ -231,7 +232,7 @@ def test_a_wrong_try_is_counted_and_noted_once(connect, guarded, log_lines):
 
 
 def test_an_error_of_ours_before_the_body_is_logged(connect, guarded, monkeypatch, logged_failures):
-    def broken(ask):
+    def broken(ask, scope):
         raise KeyError("canary")
 
     monkeypatch.setattr(guarded.status.guard, "let", broken)

@@ -26,16 +26,19 @@ class Room:
         self.clock = Clock()
         self.writable = False
         self.asked: list[tuple[int, int]] = []
-        self.failures: Callable[[], Deferred[DeadLetters]] = lambda: succeed(self.snapshot.failures)
-        self.collector = SimpleNamespace(failures=self._failures)
+        self.read: Callable[[], Deferred[DeadLetters]] = lambda: succeed(self.snapshot.failures)
+        self.guard = SimpleNamespace(trusts=lambda ask: False)
         self.routes = page.routes(self)  # type: ignore[arg-type]
 
-    def wall_clock(self) -> float:
+    def time(self) -> float:
         return NOW
 
-    def _failures(self, start: int, count: int) -> Deferred[DeadLetters]:
+    def shown(self, *, whole: bool) -> StatusSnapshot:
+        return self.snapshot
+
+    def failures(self, start: int, count: int, *, whole: bool) -> Deferred[DeadLetters]:
         self.asked.append((start, count))
-        return self.failures()
+        return self.read()
 
     def ask(self, path: str = "", **query: str) -> StatusResponse | Deferred[StatusResponse]:
         route, params, _ = find(self.routes, "GET", path.split("/"))
@@ -158,14 +161,14 @@ def test_another_page_of_dead_letters_is_read_when_it_is_asked_for() -> None:
     assert room.asked == [(20, 20)]
     assert 'href="./#failures">Newer' not in text
     items = room.snapshot.failures.items
-    room.failures = lambda: succeed(DeadLetters(total=41, start=20, items=items * 20))
+    room.read = lambda: succeed(DeadLetters(total=41, start=20, items=items * 20))
     text = room.text(failed="20")
     assert 'href="./#failures">Newer' in text
     assert 'href="?failed=40#failures">Older' in text
     assert "21 to 40, the newest first" in text
-    room.failures = lambda: succeed(DeadLetters(total=41, start=60, items=()))
+    room.read = lambda: succeed(DeadLetters(total=41, start=60, items=()))
     assert "none so far down" in room.text(failed="60")
-    room.failures = lambda: fail(BrokerError("away"))
+    room.read = lambda: fail(BrokerError("away"))
     failed = room.ask(failed="20")
     assert isinstance(failed, Deferred)
     failed.addErrback(lambda failure: failure.trap(BrokerError) and None)

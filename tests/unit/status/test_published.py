@@ -22,6 +22,7 @@ SHOWN = {
     RelayNode: {
         **{name: ("nodes", name) for name in ("id", "role", "version", "host", "pid")},
         "draining": ("nodes", "draining"),
+        "skew": ("nodes", "skew"),
         "loops": ("nodes", "loops"),
         "held": ("held", "count"),
         "held_bytes": ("held", "bytes"),
@@ -39,12 +40,14 @@ SHOWN = {
     PoolNode: {
         **{name: ("nodes", name) for name in ("id", "role", "version", "host", "pid")},
         "draining": ("nodes", "draining"),
+        "skew": ("nodes", "skew"),
         "loops": ("nodes", "loops"),
         "pools": ("pools", "name"),
     },
     PoolState: {
         **{name: ("pools", name) for name in ("name", "queues", "size", "min", "max", "resting")},
         **{name: ("pools", name) for name in ("slots", "exits", "resident", "busy", "looping")},
+        "unstartable": ("pools", "unstartable"),
         "counters": ("pools", "outcomes"),
         "rates": ("pools", "per_minute"),
         "durations": ("pools", "run"),
@@ -54,7 +57,7 @@ SHOWN = {
 }
 #: What is published and not shown as it is, and why.
 NOT_SHOWN = {
-    (RelayNode, "at"): "clocks of hosts differ; the age of the beat is by Redis' clock",
+    (RelayNode, "at"): "the age of the beat says it, by Redis' own clock",
     (PoolNode, "at"): "as of a relay",
     (RelayNode, "uptime"): "tells the ledger whether what a new node has counted is new",
     (PoolNode, "uptime"): "as of a relay",

@@ -1,11 +1,12 @@
 import base64
 from urllib.parse import quote_from_bytes
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.body import LARGE, cut_body, decode_body, dump, encode_body, put_body
 
 
 @given(st.binary() | st.text().map(lambda text: text.encode()))
@@ -23,7 +24,13 @@ def test_percent_gives_bytes(body):
     ("body", "encoded"),
     [
         (b"", ("", "utf-8")),
-        ("é\0\n".encode(), ("é\0\n", "utf-8")),
+        ("é\t\n".encode(), ("é\t\n", "utf-8")),
+        (b"\0", ("AA==", "base64")),
+        # As many characters either way: a worker that looks at the text alone has it.
+        (b'""', ('""', "utf-8")),
+        (b"\x1fxxxxxxxxxxxxxx", ("\x1fxxxxxxxxxxxxxx", "utf-8")),
+        (b"\x1fxxxxxxxxxxx", ("H3h4eHh4eHh4eHh4", "base64")),
+        (b'{"a": "b"}', ('{"a": "b"}', "utf-8")),
         (b"\xff", ("/w==", "base64")),
         # UTF-8 proper has no halves of characters (RFC 3629 3).
         (b"\xed\xa0\x80", ("7aCA", "base64")),
@@ -80,3 +87,56 @@ def test_says_what_is_wrong(text, encoding, error):
 def test_not_base64(text):
     with pytest.raises(ValueError, match=r"^body: not base64: "):
         decode_body(text, "base64")
+
+
+def _escaped(body):
+    return len(orjson.dumps(body.decode())) - 2
+
+
+@given(st.text(st.sampled_from('a"\\\0\x1f\n\x7fé')))
+def test_the_shorter_of_both_goes_out(text):
+    body = text.encode()
+    base64_size = (len(body) + 2) // 3 * 4
+    encoding = encode_body(body)[1]
+    assert encoding == ("base64" if base64_size < _escaped(body) else "utf-8")
+
+
+LARGE_BODIES = {
+    "ascii": b"x" * LARGE,
+    "utf-8": "é".encode() * LARGE,
+    "escaped": b'"body":"x\n" ' * LARGE,
+    "control": b"\0" * LARGE,
+    "bytes": bytes(range(256)) * LARGE,
+}
+
+
+@pytest.mark.parametrize("body", LARGE_BODIES.values(), ids=LARGE_BODIES)
+def test_a_large_body_is_written_as_a_small_one_would_be(body):
+    body = body[: 2 * LARGE]
+    value = {"url": '"body":""', "first": 1}
+    text = put_body(value, body)
+    raw = dump({"args": [value], "last": 2}, text)
+    whole = dict.fromkeys(("url", "first", "body", "body_encoding"))
+    whole |= {"url": '"body":""', "first": 1}
+    whole["body"], whole["body_encoding"] = encode_body(body)
+    assert raw == orjson.dumps({"args": [whole], "last": 2})
+
+
+@pytest.mark.parametrize("body", LARGE_BODIES.values(), ids=LARGE_BODIES)
+def test_a_large_body_is_read_as_a_small_one_would_be(body):
+    body = body[: 2 * LARGE]
+    value = {"headers": {"body": "x" * LARGE}}
+    raw = dump(value, put_body(value, body))
+    value, text = cut_body(raw, orjson.loads)
+    assert decode_body(text, value["body_encoding"]) == body
+    value = {"n": 1}
+    raw = dump(value, put_body(value, body))
+    value, text = cut_body(raw.replace(b'"body":', b'"body" :\n'), orjson.loads)
+    assert decode_body(text, value["body_encoding"]) == body
+
+
+def test_what_json_does_not_allow_is_no_large_body_either():
+    for wrong in (b"\n", b"\xff"):
+        value, text = cut_body(b'{"body":"%b%b"}' % (b"x" * LARGE, wrong), orjson.loads)
+        with pytest.raises(ValueError, match="body: "):
+            decode_body(text, value.get("body_encoding"))

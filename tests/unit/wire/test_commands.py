@@ -22,15 +22,19 @@ CALLS = [
     commands.depth(KEYS, "a"),
     commands.fail(KEYS, "a", "t", b"e", reply_to="l", reply=b"r"),
     commands.failures(KEYS, 0, 1, newest=True, room=2),
+    commands.fence("f", "t"),
     commands.frame(KEYS, "a", "t", "p:inbox:n", "n", b"f"),
     commands.move("l", "m", 1),
     commands.pause(KEYS, "a", b'"who"'),
-    commands.peek("l", 0, 1, 2),
+    commands.peek("l", 0, 1, 2, largest=3),
     commands.promote(KEYS, ["a"], most=1),
+    commands.prune(KEYS, 1, 2, 3.0),
+    commands.push("l", "f", "t", 2, [1], [b"m"]),
     commands.reap(KEYS, "a", "t", lease=1.0, most=1),
     commands.renew(KEYS, "a", ["t"], lease=1.0),
     commands.requeue(KEYS, b"e", Requeue(queue="q", message=b"m")),
     commands.retry(KEYS, "a", "t", b"m"),
+    commands.trim("l", "f", "t", 1),
 ]
 BY_NAME = {call.script: call for call in CALLS}
 

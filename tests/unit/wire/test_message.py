@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import orjson
@@ -11,6 +12,8 @@ from queuerelay.wire.message import (
     Request,
     decode_message,
     encode_request,
+    restamped,
+    waited,
     with_attempt,
 )
 
@@ -310,3 +313,39 @@ class TestAttempts:
         ours = {"attempts": [{}, {"started_at": "x", "run": True, "error": [[]], "worker": 1}]}
         nothing = Attempt(started_at=0.0, run=0.0, error="", worker="")
         assert decode_message(message(queuerelay=ours)).attempts == (nothing, nothing)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 300.0, -300.0, -0.25])
+@pytest.mark.parametrize("body", [b"", b'"accepted_at":1.0,"deadline":2.0,"queue_time":3.0}'])
+def test_restamped_it_is_the_same_message_at_another_time(seconds, body):
+    raw = encode_request(queue="q", **{**PLAIN, "body": body})
+    then = PLAIN["accepted_at"] + seconds
+    again = restamped(raw, then)
+    assert len(again) == len(raw)
+    found, request = decode_message(again), decode_message(raw).request
+    assert found.pushed_at == found.request.accepted_at == pytest.approx(then, abs=0.002)
+    assert found.request.deadline == pytest.approx(PLAIN["deadline"] + seconds, abs=0.002)
+    times = {"accepted_at": 0.0, "deadline": 0.0}
+    assert dataclasses.replace(found.request, **times) == dataclasses.replace(request, **times)
+
+
+def test_a_message_without_times_stays_as_it_is():
+    assert restamped(message(), 5.0) == message()
+
+
+@pytest.mark.parametrize(
+    ("pushed_at", "wait"),
+    [
+        (None, None),
+        (1_790_000_000.0, 10.0),
+        (1_790_000_040.0, 0.0),
+        (1_790_000_310.0, None),
+        (1_790_000_000_000.0, None),
+        (0.0, None),
+        (-5.0, None),
+        (float("inf"), None),
+        (float("nan"), None),
+    ],
+)
+def test_how_long_a_message_has_waited_where_its_producer_can_be_believed(pushed_at, wait):
+    assert waited(pushed_at, 1_790_000_010.0) == wait

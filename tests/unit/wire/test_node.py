@@ -46,7 +46,7 @@ def test_an_example_has_everything_in_it():
 def test_the_keys_are_those_of_the_first_release():
     """An older status listener reads them, and this one an older node's."""
     relay, pool = json.loads(encode(RELAY)), json.loads(encode(POOL))
-    common = {"role", "id", "version", "host", "pid", "at", "uptime", "draining", "loops"}
+    common = {"role", "id", "version", "host", "pid", "at", "skew", "uptime", "draining", "loops"}
     assert set(relay) == common | {
         *("held", "held_bytes", "streaming", "unsent_bytes", "oldest_age", "max_held"),
         *("max_held_bytes", "counters", "refusals", "queues", "gates"),
@@ -60,13 +60,13 @@ def test_the_keys_are_those_of_the_first_release():
     (one,) = pool["pools"]
     assert set(one) == {
         *("name", "queues", "size", "min", "max", "resting", "slots", "exits", "counters"),
-        *("rates", "resident", "busy", "looping", "left", "durations"),
+        *("rates", "resident", "busy", "looping", "unstartable", "left", "durations"),
     }
     assert set(one["slots"][0]) == {
         *("number", "state", "pid", "message", "queue", "age", "attempt"),
     }
     assert set(one["exits"][0]) == {
-        *("at", "message", "queue", "code", "signal", "run", "outcome", "stderr"),
+        *("at", "message", "queue", "code", "signal", "run", "outcome", "stderr", "stdout"),
     }
     assert one["durations"] == {"mp3": {"wait": [0.5, *[0] * 8, 1], "run": [1.5, *[0] * 10, 1]}}
 

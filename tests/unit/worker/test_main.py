@@ -13,6 +13,8 @@ from queuerelay.wire.url import parse
 from queuerelay.worker.main import _address, _parser, load_application, main
 
 ROOT = Path(__file__).parents[3]
+#: Without a parent: the test process itself is not to be forked.
+ALONE = ("--timeout", "0")
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +72,13 @@ def test_loads_from_the_current_directory(tmp_path):
         (["--redi", "localhost", "good_app:site"], "--redi"),
         (["--redis", "gopher://x", "good_app:site"], "--redis: got 'gopher://x', expected"),
         (["--redis", "embedded", "good_app:site"], "--redis: got 'embedded', expected"),
+        (["--timeout", "never", "good_app:site"], "--timeout: got 'never', expected a number"),
+        (["--timeout", "-1", "good_app:site"], "--timeout: got '-1', expected a number"),
         (["--chdir", "/no/such/place", "good_app:site"], "--chdir: got '/no/such/place'"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(options, said, capsys):
-    assert main(options) == 1
+    assert main([*ALONE, *options]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("queuerelay-worker: wrong configuration: ")
@@ -103,7 +107,7 @@ def test_without_redis_py(monkeypatch, capsys):
     ],
 )
 def test_a_module_that_raises_shows_its_traceback_and_one_line(module, error, capsys):
-    assert main([f"{module}:app"]) == 1
+    assert main([*ALONE, f"{module}:app"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert f"{module} cannot be imported" in lines[0]
     assert "Traceback (most recent call last):" in lines[1]
@@ -126,6 +130,8 @@ def test_help_says_unit_and_default(capsys):
         "--max-reply BYTES",
         "(default: 67108864)",
         "--requests N",
+        "--timeout SECONDS",
+        "(default: deadline)",
         "--prefix",
         "(default: queuerelay:)",
         "--reply-prefix",
@@ -141,6 +147,14 @@ def test_a_reply_prefix_that_could_be_confused_is_refused(capsys):
     assert main(["app:application", "--reply-prefix", "queuerelay:gate"]) == 1
     said = "--reply-prefix: got 'queuerelay:gate', expected a prefix apart from that of"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("deadline", None), ("0", 0.0), ("0.5", 0.5), (None, None)]
+)
+def test_a_timeout_is_the_deadlines_or_in_seconds(text, seconds):
+    given = [] if text is None else ["--timeout", text]
+    assert _parser().parse_args([*given, "m:a"]).timeout == seconds
 
 
 def test_queues_keep_their_order_and_come_once():

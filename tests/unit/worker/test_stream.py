@@ -6,10 +6,26 @@ from types import SimpleNamespace
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from queuerelay.wire.claim import Claim
 from queuerelay.wire.keys import Keys
 from queuerelay.worker import stream as module
 from queuerelay.worker.stream import FRAME, PATIENCE, WINDOW, ReplyStream, StreamStopped
 from tests.unit.worker.requests import NODE_ID, request
+
+
+class FakeLimit:
+    """Whose turn it is."""
+
+    def __init__(self):
+        self.running = True
+        self.begun = False
+        self.over = False
+
+    def run(self, *, begun):
+        self.running, self.begun = True, begun
+
+    def rest(self):
+        self.running = False
 
 
 class Redis:
@@ -23,8 +39,10 @@ class Redis:
         #: Whether the client takes all that is sent, at once.
         self.takes = True
         self.looks = 0
+        self.limit = FakeLimit()
 
     def send(self, call):
+        assert not self.limit.running, "the application's time runs while it waits for us"
         if self.down:
             self.down -= 1
             raise RedisConnectionError("away")
@@ -54,7 +72,10 @@ def redis(monkeypatch):
 
 @pytest.fixture
 def stream(redis):
-    return ReplyStream(Keys(), redis, request(), queue="q", token="t", timing={"wait": 0.5})
+    claim = Claim(queue="q", token="t", message=b"", since=0.0, holder="test:1")
+    return ReplyStream(
+        Keys(), redis, request(), claim=claim, timing={"wait": 0.5}, limit=redis.limit
+    )
 
 
 def test_frames_are_numbered_from_the_first_on(stream, redis):
@@ -161,3 +182,34 @@ def test_the_relay_is_late_with_its_word_after_a_long_silence(stream, redis):
         # What it says when it got a frame is known with the next one.
         redis.answer = [1, 5 * number]
     assert not stream.stopped
+
+
+def test_nothing_to_send_is_a_look_at_most_once_a_second(stream, redis):
+    for _ in range(10):
+        stream.look()
+    assert redis.looks == 0, "most who have nothing yet have something soon"
+    redis.now += 1.0
+    for _ in range(10):
+        stream.look()
+    assert redis.looks == 1
+    assert redis.frames == []
+    assert (redis.limit.running, redis.limit.begun) == (True, False)
+    redis.now += 1.0
+    redis.answer = [2, 0]
+    with pytest.raises(StreamStopped, match="its client has left"):
+        stream.look()
+
+
+def test_a_look_after_the_deadline_ends_it_unless_the_answer_has_begun(stream, redis):
+    redis.limit.over = True
+    redis.now += 1.0
+    with pytest.raises(StreamStopped, match="its deadline has passed"):
+        stream.look()
+
+
+def test_an_answer_that_has_begun_has_no_deadline(stream, redis):
+    stream.begin(200, [], b"one")
+    redis.limit.over = True
+    redis.now += 1.0
+    stream.look()
+    assert (redis.looks, redis.limit.begun) == (1, True)

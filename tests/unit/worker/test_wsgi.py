@@ -1,17 +1,21 @@
 """The application's side: what it gets and what becomes of what it does."""
 
+import io
 import logging
 import os
 import subprocess
 import sys
-from wsgiref.util import FileWrapper
+from wsgiref.util import FileWrapper as WsgirefsOwn
 from wsgiref.validate import validator
 
 import pytest
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import wrap_file
 
+from queuerelay.errors import QueuerelayError
 from queuerelay.wire.reply import decode_reply, encode_reply
 from queuerelay.worker.stream import StreamStopped
-from queuerelay.worker.wsgi import FAILED, WSGIAnswer, run
+from queuerelay.worker.wsgi import FAILED, FileWrapper, WSGIAnswer, run
 from tests.unit.worker.requests import request
 
 OK = ("200 OK", [("Content-Type", "text/plain")])
@@ -26,6 +30,10 @@ class Out:
         self.parts = []
         #: What was streamed when the client left; None for never.
         self.leaves_after = None
+        self.looks = 0
+
+    def look(self):
+        self.looks += 1
 
     def begin(self, status, headers, data):
         assert not self.begun
@@ -143,7 +151,7 @@ def test_file_wrapper(tmp_path):
     def app(environ, start_response):
         start_response(*OK)
         wrapper = environ["wsgi.file_wrapper"](path.open("rb"))
-        assert isinstance(wrapper, FileWrapper)
+        assert isinstance(wrapper, WsgirefsOwn)
         return wrapper
 
     out = Out()
@@ -289,16 +297,17 @@ NONSENSE = {
     "yields bytearray": _returns([bytearray(b"x")]),
     "status is a number": _with(200, []),
     "status is bytes": _with(b"200 OK", []),
-    "status without reason": _with("200", []),
+    "status with a tail": _with("200OK", []),
     "status without number": _with("OK", []),
     "status informational": _with("101 Switching", []),
     "status too high": _with("600 X", []),
     "status of other digits": _with("\u0662\u0660\u0660 OK", []),
     "status with a line break": _with("200 OK\r\nX: y", []),
-    "headers a tuple": _with("200 OK", ()),
+    "headers a number": _with("200 OK", 1),
+    "headers a text": _with("200 OK", "ab"),
     "headers a dict": _with("200 OK", {"a": "b"}),
     "headers None": _with("200 OK", None),
-    "header a list": _with("200 OK", [["a", "b"]]),
+    "header a text": _with("200 OK", ["ab"]),
     "header of three": _with("200 OK", [("a", "b", "c")]),
     "header value a number": _with("200 OK", [("Content-Length", 1)]),
     "header value bytes": _with("200 OK", [("a", b"b")]),
@@ -311,7 +320,9 @@ NONSENSE = {
     "header name empty": _with("200 OK", [("", "c")]),
     "header name not ASCII": _with("200 OK", [("\xe9", "c")]),
     "body shorter than declared": _with("200 OK", [("Content-Length", "2")]),
-    "body longer than declared": _with("200 OK", [("Content-Length", "0")]),
+    "write past what was declared": lambda environ, start_response: start_response(
+        "200 OK", [("Content-Length", "1")]
+    )(b"xy"),
 }
 
 
@@ -338,6 +349,158 @@ def test_nonsense_is_found_without_assertions_too():
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [["X-A", "1"], ["x-b", "2"]],
+        (("X-A", "1"), ("x-b", "2")),
+        {"X-A": "1", "x-b": "2"}.items(),
+        (pair for pair in [("X-A", "1"), ("x-b", "2")]),
+    ],
+    ids=["lists", "tuple", "items", "generator"],
+)
+def test_header_fields_are_any_pairs_as_with_other_servers(headers):
+    assert answer(_with("200 OK", headers)).headers == [("X-A", "1"), ("x-b", "2")]
+
+
+@pytest.mark.parametrize("status", ["404", "404 ", "404 Not Found"])
+def test_a_status_needs_no_reason(status):
+    assert answer(_with(status, [])) == WSGIAnswer(404, [], b"x")
+
+
+class Range:
+    """A file that is read on past what was declared, as an old whitenoise has it."""
+
+    def __init__(self):
+        self.asked = 0
+        self.closed = 0
+
+    def __iter__(self):
+        while True:
+            self.asked += 1
+            yield b"12345"
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize(
+    ("max_reply", "length", "asked", "parts"),
+    [
+        (1000, 8, 2, []),
+        # Whether it has more shows by its next block alone.
+        (1000, 10, 3, []),
+        (1000, 0, 1, []),
+        (7, 8, 2, [b"12345", b"678"]),
+        (3, 10, 3, [b"12345", b"67890"]),
+    ],
+)
+def test_more_than_was_declared_is_not_asked_for(max_reply, length, asked, parts, records):
+    result, out = Range(), Out()
+
+    def app(environ, start_response):
+        start_response("206 Partial Content", [("Content-Length", str(length))])
+        return result
+
+    got = answer(app, max_reply=max_reply, out=out)
+    assert (got.status, got.body) == (206, (b"12345" * 2)[:length])
+    assert [len(part) for part in out.parts] == [len(part) for part in parts]
+    assert (result.asked, result.closed) == (asked, 1)
+    assert records == []
+
+
+def test_a_list_is_held_to_its_length_before_it_is_streamed():
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", "3")])
+        return [b"12", b"34" * 1000]
+
+    out = Out()
+    assert answer(app, max_reply=10, out=out).body == b"123"
+    assert not out.begun
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200 OK"), ("GET", "304 Not Modified")])
+def test_a_length_without_a_body_is_that_of_another_answer(method, status):
+    def app(environ, start_response):
+        start_response(status, [("Content-Length", "3")])
+        return [b"12345"] if method == "HEAD" else []
+
+    assert answer(app, method=method) == WSGIAnswer(int(status[:3]), [("Content-Length", "3")], b"")
+
+
+def test_what_was_written_up_to_the_length_stays(records):
+    def app(environ, start_response):
+        write = start_response("200 OK", [("Content-Length", "3")])
+        write(b"12")
+        with pytest.raises(QueuerelayError):
+            write(b"34")
+        write(b"3")
+        return [b"45"]
+
+    assert answer(app).body == b"123"
+    assert records == []
+
+
+class Large(io.RawIOBase):
+    """A file of 1 GiB that counts what is read of it."""
+
+    SIZE = 1024**3
+
+    def __init__(self):
+        self.place = self.read_bytes = 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset, whence=0):
+        self.place = offset + {0: 0, 1: self.place, 2: self.SIZE}[whence]
+        return self.place
+
+    def tell(self):
+        return self.place
+
+    def readinto(self, buffer):
+        size = min(len(buffer), self.SIZE - self.place)
+        buffer[:size] = bytes(size)
+        self.place += size
+        self.read_bytes += size
+        return size
+
+
+def test_the_end_of_a_large_file_is_served_without_its_beginning():
+    file = Large()
+
+    def app(environ, start_response):
+        response = Response(
+            wrap_file(environ, file),
+            headers=[("Content-Length", str(Large.SIZE))],
+            direct_passthrough=True,
+        )
+        response.make_conditional(environ, accept_ranges=True, complete_length=Large.SIZE)
+        return response(environ, start_response)
+
+    got = answer(app, headers=[("host", "h"), ("range", "bytes=-2048")], max_reply=10_000)
+    assert (got.status, len(got.body)) == (206, 2048)
+    assert ("Content-Range", f"bytes {Large.SIZE - 2048}-{Large.SIZE - 1}/{Large.SIZE}") in (
+        got.headers
+    )
+    assert file.read_bytes < 65536
+
+
+def test_a_file_that_cannot_seek_says_so():
+    class Pipe:
+        def read(self, size):
+            return b""
+
+    wrapper = FileWrapper(Pipe())
+    assert not wrapper.seekable()
+    assert not hasattr(wrapper, "close")
+    assert FileWrapper(io.BytesIO(b"abc")).seekable()
 
 
 LENGTH_10 = ("200 OK", [("Content-Length", "10")])
@@ -470,3 +633,19 @@ def test_a_reply_may_carry_its_timing():
     assert b'"timing":{"wait":0.25,"run":1.5}' in raw
     assert decode_reply(raw).status == 200
     assert b"timing" not in encode_reply(node_id="n")
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_an_empty_block_looks_for_the_client(written):
+    out = Out()
+
+    def app(environ, start_response):
+        write = start_response(*OK)
+        if written:
+            write(b"")
+        yield b""
+        yield b"body"
+        yield b""
+
+    assert answer(app, out=out).body == b"body"
+    assert out.looks == 2 + written
