@@ -173,7 +173,9 @@ class RelayPart(Part):
 
     def __init__(self, config: Config, broker: Broker, *, reactor: Any) -> None:
         self._reactor = reactor
-        self.relay = Relay(config.relay, broker, prefix=config.prefix, clock=reactor)
+        self.relay = Relay(
+            config.relay, broker, prefix=config.prefix, clock=reactor, kept=config.failed
+        )
 
     def start(self) -> None:
         """Begin to hold and to answer."""
@@ -263,7 +265,9 @@ class PoolsPart(Part):
     ) -> None:
         self._config = config
         self._reactor = reactor
-        self.pools = Pools(config.pools, broker, reactor=reactor, address=address)
+        self.pools = Pools(
+            config.pools, broker, reactor=reactor, address=address, kept=config.failed
+        )
 
     def check(self) -> None:
         """Raise `ConfigError` where a pool's command is not there."""

@@ -19,6 +19,7 @@ from queuerelay import __version__
 from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.errors import QueuerelayError
+from queuerelay.processes import confine
 from queuerelay.processes.heritage import HERITAGE
 from queuerelay.redact import redact
 
@@ -129,7 +130,14 @@ def makeService(options: Options) -> IService:
             umask = os.umask(0o077)
             os.umask(umask)
             HERITAGE.keep_umask(umask)
-        return _Process(daemon, reactor, ending, user=_user_of(twistd))
+        return _Process(
+            daemon,
+            reactor,
+            ending,
+            user=_user_of(twistd),
+            # Where one pool may, the others have a command in front of theirs.
+            no_new_privs=all(pool.no_new_privs for pool in options.configuration.pools),
+        )
     except QueuerelayError as error:
         _fail(error)
 
@@ -193,9 +201,16 @@ class _Process(Service):
     name = "queuerelay"
 
     def __init__(
-        self, daemon: Any, reactor: Any, ending: _Ending, *, user: tuple[int, int] | None = None
+        self,
+        daemon: Any,
+        reactor: Any,
+        ending: _Ending,
+        *,
+        user: tuple[int, int] | None = None,
+        no_new_privs: bool = False,
     ) -> None:
         self._daemon = daemon
+        self._no_new_privs = no_new_privs
         self._user = user
         self._reactor = reactor
         self._rotate: Callable[[int, Any], Any] | None = None
@@ -221,6 +236,10 @@ class _Process(Service):
     def startService(self) -> None:
         """Start the daemon."""
         super().startService()
+        # Only now: twistd has become the user that it was told to be.
+        confine.keep_secrets()
+        if self._no_new_privs:
+            confine.forgo_privileges()
         try:
             self._daemon.startService()
         except QueuerelayError as error:

@@ -136,6 +136,11 @@ class DeadLettersPart(Protocol):
     def drop_many(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
         """Drop all of `which`, or all that there are now; fires with how many it was."""
 
+    def prune(self, *, max_count: int, max_bytes: int, before: float) -> Deferred[int]:
+        """Drop the oldest until there are no more than so many, in so many bytes, and none that
+        failed before that Unix second; the newest one stays. Fires with how many were dropped.
+        """
+
 
 class GatePart(Protocol):
     """The gate: operators pause queues, and a pause is kept until the queue is resumed."""

@@ -80,8 +80,9 @@ class Template:
         """argv for the message whose ``args[0]`` is `argument`.
 
         Raises `MessageError` that names the field: it is missing, is no text, number or truth
-        value, contains a NUL, is too long, or would be read as an option (a text that begins with
-        ``-`` where nothing stands before it; after an element ``--`` that is allowed).
+        value, contains a NUL, is too long, or would be read as an option: whatever begins with
+        ``-`` where nothing stands before it, a negative number too. After an element ``--`` that
+        is allowed.
         """
         if self._constant is not None:
             return list(self._constant)
@@ -92,8 +93,8 @@ class Template:
                 piece if isinstance(piece, str) else self._value(piece.name, argument)
                 for piece in element
             )
-            if options and given.startswith("-") and _could_be_option(element, argument):
-                raise MessageError(f"{_names(element)}: a text that begins with '-' is an option")
+            if options and given.startswith("-") and isinstance(element[0], _Field):
+                raise MessageError(f"{_names(element)}: what begins with '-' is an option")
             encoded = encode_text(given)
             if len(encoded) > ARGUMENT_BOUND:
                 raise MessageError(
@@ -132,17 +133,6 @@ class Template:
 
 def _names(element: _Element) -> str:
     return ", ".join(f"{{{piece.name}}}" for piece in element if isinstance(piece, _Field))
-
-
-def _could_be_option(element: _Element, argument: object) -> bool:
-    """Whether the ``-`` that `element` begins with came from the message and is not the sign of a
-    number.
-    """
-    first = element[0]
-    if isinstance(first, str):
-        return False
-    assert isinstance(argument, dict)  # expanding it has said so
-    return len(element) > 1 or isinstance(argument[first.name], str)
 
 
 def _parse(element: str, option: str) -> _Element:

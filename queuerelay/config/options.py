@@ -231,7 +231,8 @@ OPTIONS: Final = (
     Option(
         name="proxy-fields",
         help="The header fields that these proxies set in every request: X-Forwarded-For, -Proto, "
-        "-Host, -Port, or Forwarded; with commas",
+        "-Host, -Port, or Forwarded, and any further ones that nobody else may write, such as "
+        "X-Forwarded-User; with commas",
         check=values.proxy_fields,
         separated=True,
         otherwise="X-Forwarded-For, -Proto, -Host",
@@ -271,6 +272,52 @@ OPTIONS: Final = (
         help="Name under which the status page may be asked, beside addresses and localhost",
         check=values.hosts,
         repeatable=True,
+        otherwise="none",
+    ),
+    Option(
+        name="failed-max-count",
+        table="failed",
+        named="max_count",
+        help="How many dead letters are kept; the oldest are dropped",
+        type=int,
+        check=values.whole("dead letters", 1, 10_000_000),
+        unit="dead letters",
+    ),
+    Option(
+        name="failed-max-bytes",
+        table="failed",
+        named="max_bytes",
+        help="How much memory of Redis they may take",
+        type=int,
+        check=values.whole("bytes", MiB, 2**50),
+        unit="bytes",
+    ),
+    Option(
+        name="failed-max-age",
+        table="failed",
+        named="max_age",
+        help="How long each of them is kept, in seconds or as 180d, 12h or 30m",
+        check=values.age,
+        otherwise="180d",
+    ),
+    Option(
+        name="failed-max-body",
+        table="failed",
+        named="max_body",
+        help="How much of the body of a request that failed is kept",
+        type=int,
+        check=values.whole("bytes", 0, 256 * MiB),
+        unit="bytes",
+    ),
+    Option(
+        name="failed-redact",
+        table="failed",
+        named="redact",
+        help="Header fields of such a request whose values are left out, beside Authorization, "
+        "Cookie and those whose names end with Token, Key, Secret, Password or Session; with "
+        "commas",
+        check=values.fields,
+        separated=True,
         otherwise="none",
     ),
     # One pool, without a file.

@@ -7,13 +7,14 @@
 3. Nothing is checked here: what `load` gives was, a record made by hand, as in tests, was not.
 
 `Config` has all the others in it: `RelayConfig` with a `Route` for each ``[[relay.route]]``, a
-`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`.
+`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`, and `Kept` of dead letters.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.proxies import X_FORWARDED
 
@@ -155,6 +156,11 @@ class PoolConfig:
     weights: tuple[float, ...] = ()
     #: File mode creation mask of the scripts, None for the one that the daemon was started with.
     umask: int | None = None
+    #: User and group that scripts run as, names or numbers; None for the daemon's.
+    user: str | None = None
+    group: str | None = None
+    #: Whether scripts can get no rights by running a program (setuid, sudo).
+    no_new_privs: bool = True
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
     #: Seconds of processor time of one process.
@@ -207,3 +213,5 @@ class Config:
     #: Pools in the order of the file, that of ``--worker`` last.
     pools: tuple[PoolConfig, ...] = ()
     status: StatusConfig = field(default_factory=StatusConfig)
+    #: What is kept of dead letters.
+    failed: Kept = KEPT

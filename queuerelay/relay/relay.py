@@ -12,7 +12,7 @@ Invariants:
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from math import inf
 from typing import Final
@@ -23,9 +23,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker
+from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.strays import STRAYS_INTERVAL, Strays
+from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
@@ -44,7 +45,7 @@ from queuerelay.loop import Loop, Watched
 from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
-from queuerelay.relay.held import Held, HeldClient, HeldState, HeldTable
+from queuerelay.relay.held import Held, HeldClient, HeldState, HeldTable, grouped
 from queuerelay.relay.notices import Notices, command_failed
 from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.replies import Replies
@@ -52,6 +53,7 @@ from queuerelay.relay.report import RelayReport, RelaySnapshot
 from queuerelay.relay.routes import Routes
 from queuerelay.relay.stream import Break, Streams
 from queuerelay.wire.commands import TooLarge
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.node import RelayNode, encode
 
@@ -75,6 +77,7 @@ class Relay:
         *,
         prefix: str,
         clock: IReactorTime,
+        kept: Kept = KEPT,
     ) -> None:
         self._config = config
         self._broker = broker
@@ -130,17 +133,19 @@ class Relay:
         self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
-        reaper, strays = Reaper(broker, queues), Strays(broker, queues)
+        reaper = Reaper(broker, queues, kept=kept)
+        unsettled = UnsettledQueues(broker, queues, kept=kept)
         self._loops = [
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._outbox.look, clock=clock),
             Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
+            Loop("dead letters", BOUNDS_INTERVAL, DeadLetterBounds(broker, kept).keep, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
             Loop(
-                "strays",
-                STRAYS_INTERVAL,
-                lambda: Deferred.fromCoroutine(strays.look()),
+                "unsettled",
+                UNSETTLED_INTERVAL,
+                lambda: Deferred.fromCoroutine(unsettled.look()),
                 clock=clock,
             ),
         ]
@@ -183,7 +188,7 @@ class Relay:
                 self._endings.cut(held, Break.STOPPING, "the relay stops")
             else:
                 self._endings.refuse(held, Draining("it is stopping"))
-        for queue, batch in _by_queue(queued).items():
+        for queue, batch in grouped(queued).items():
             self._outbox.withdraw(queue, batch)
 
     def stop(self) -> Deferred[None]:
@@ -346,7 +351,7 @@ class Relay:
         for held in due:
             if held.state is HeldState.GATED:
                 self._endings.refuse(held, NotStarted(), HeldState.EXPIRED)
-        for queue, batch in _by_queue(due).items():
+        for queue, batch in grouped(due).items():
             self._expire(queue, [held for held in batch if held.state is HeldState.QUEUED])
 
     def _expire(self, queue: str, batch: list[Held]) -> None:
@@ -389,10 +394,3 @@ class Relay:
 
     def _read_legacy(self, batch: Sequence[bytes | TooLarge]) -> Deferred[None] | None:
         return self._replies.read_legacy(batch, self._broker)
-
-
-def _by_queue(batch: Iterable[Held]) -> dict[str, list[Held]]:
-    queues: dict[str, list[Held]] = {}
-    for held in batch:
-        queues.setdefault(held.queue, []).append(held)
-    return queues

@@ -7,12 +7,13 @@ are in seconds here, and become what the script takes.
 Plain commands that both sides send are tuples (`Command`), as both clients take them.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from queuerelay.wire import scripts
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.dead_letter import Requeue
+from queuerelay.wire.dead_letter import SHOWN, Excerpt, Requeue
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.recovery import Drop, Retry, Verdict
 
@@ -343,8 +344,27 @@ def failures(
     """How many dead letters there are, and `count` of them from the `start`-th on, fewer where they
     are more than `room` bytes.
     """
-    args = [start, count, int(newest), room]
+    args = [start, count, int(newest), room, 0]
     return Call("failures", [keys.failed], args, lambda answer: (answer[0], answer[1:]))
+
+
+def shown_failures(
+    keys: Keys, start: int, count: int, *, newest: bool, room: int
+) -> Call[tuple[int, list[bytes | Excerpt]]]:
+    """As `failures`, for people to see: of what is large its beginning and its end."""
+
+    def decode(answer: list[Any]) -> tuple[int, list[bytes | Excerpt]]:
+        total, *found = answer
+        return total, [one if isinstance(one, bytes) else Excerpt(*one) for one in found]
+
+    args = [start, count, int(newest), room, SHOWN]
+    return Call("failures", [keys.failed], args, decode)
+
+
+def prune(keys: Keys, max_count: int, max_bytes: int, before: float) -> Call[int]:
+    """Drop the oldest dead letters until they are within these bounds; gives how many."""
+    stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(max(0.0, before)))
+    return Call("prune", [keys.failed, keys.dropped], [max_count, max_bytes, stamp], int)
 
 
 def requeue(keys: Keys, entry: bytes, back: Requeue | None = None) -> Call[bool]:

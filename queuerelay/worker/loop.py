@@ -240,6 +240,7 @@ class WorkerLoop:
                 worker=holder,
                 error=error,
                 now=claim.since,
+                kept=self._settings.kept,
             )
             return self._concluded(claim, verdict)
         if message.request is None:
@@ -334,6 +335,7 @@ class WorkerLoop:
             error=f"a WSGI worker answers requests only, this is a job of class {message.cls}",
             now=claim.since,
             attempts=tuple(message.attempts),
+            kept=self._settings.kept,
         )
         return self._concluded(claim, verdict)
 

@@ -18,6 +18,8 @@ from queuerelay.errors import ConfigError
 from queuerelay.redact import redact
 from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
+from queuerelay.wire.failure import Kept
+from queuerelay.wire.headers import is_token
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
 from queuerelay.worker.in_hand import InHand
@@ -61,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         max_reply=options.max_reply,
         requests=options.requests,
         timeout=options.timeout,
+        kept=Kept(redact=options.failed_redact or ()),
     )
     process = _Process(options, settings, where)
     if options.timeout == 0:
@@ -119,6 +122,14 @@ def _is_missing(error: BaseException, module_name: str) -> bool:
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return isinstance(error, ValueError | TypeError) and module_name.startswith(".")
     return module_name == error.name or module_name.startswith(f"{error.name}.")
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    """Names of header fields, with commas between them."""
+    names = tuple(name.strip().lower() for name in text.split(","))
+    if not all(map(is_token, names)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected names of header fields")
+    return names
 
 
 class _Process:
@@ -292,6 +303,13 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="end with status 0 after so many requests; 0: never",
+    )
+    add(
+        "--failed-redact",
+        type=_fields,
+        metavar="NAMES",
+        help="header fields of requests that are no part of dead letters, beside those with "
+        "credentials, with commas",
     )
     add(
         "--timeout",

@@ -18,6 +18,7 @@ from queuerelay.config import (
     load,
 )
 from queuerelay.errors import ConfigError
+from queuerelay.wire.failure import Kept
 from tests.unit.configured import refused
 
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -131,9 +132,15 @@ def test_a_flag_is_true_or_false(text):
 
 
 def test_every_field_has_an_option_and_the_other_way_round():
-    fields = {field.name for field in dataclasses.fields(Config)} - {"relay", "pools", "status"}
+    fields = {field.name for field in dataclasses.fields(Config)} - {
+        "relay",
+        "pools",
+        "status",
+        "failed",
+    }
     fields |= {f"relay.{field.name}" for field in dataclasses.fields(RelayConfig)}
     fields |= {f"status.{field.name}" for field in dataclasses.fields(StatusConfig)}
+    fields |= {f"failed.{field.name}" for field in dataclasses.fields(Kept)}
     options = {option.dotted for option in OPTIONS if option.table != "pool"}
     assert options == fields - {"relay.routes"}
 

@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parents[2] / "queuerelay"
 PRIVATE = {
     http.HTTPChannel: {
         "_handlingRequest": {"http/channel.py", "http/half_closed.py"},
-        "_networkProducer": {"http/channel.py"},
+        "_networkProducer": {"http/channel.py", "http/half_closed.py"},
         "_protocolUpgradeForWebsockets": {"http/site.py"},
         "_respondToBadRequestAndDisconnect": {"http/channel.py"},
         "_send100Continue": {"http/channel.py"},

@@ -205,3 +205,15 @@ def test_promise_6_all_of_a_burst_beyond_the_limit_hear_503(relay, worker):
     assert statuses == [503] * 101
     for client in clients[:4]:
         client.close()
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "10.0.0.0/8"])
+def test_further_fields_are_believed_from_trusted_proxies_alone(relay, worker, trusted):
+    one = relay("--trusted-proxies", trusted, "--proxy-fields", "X-Forwarded-User,Remote-User")
+    client = one.get(
+        "/", ("X-Forwarded-User", "ann"), ("Remote-User", "ann"), ("X_Forwarded_User", "eve")
+    )
+    said = [pair for pair in worker.serve()["headers"] if "user" in pair[0]]
+    believed = [["remote-user", "ann"], ["x-forwarded-user", "ann"]]
+    assert sorted(said) == (believed if trusted == "127.0.0.1" else [])
+    assert client.response().status == 200

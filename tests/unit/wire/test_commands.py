@@ -28,6 +28,7 @@ CALLS = [
     commands.pause(KEYS, "a", b'"who"'),
     commands.peek("l", 0, 1, 2, largest=3),
     commands.promote(KEYS, ["a"], most=1),
+    commands.prune(KEYS, 1, 2, 3.0),
     commands.push("l", "f", "t", 2, [1], [b"m"]),
     commands.reap(KEYS, "a", "t", lease=1.0, most=1),
     commands.renew(KEYS, "a", ["t"], lease=1.0),
