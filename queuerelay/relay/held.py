@@ -16,7 +16,7 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import takewhile
 from math import inf
@@ -283,3 +283,11 @@ class HeldTable:
     def all(self) -> list[Held]:
         """All requests held now."""
         return list(self._by_id.values())
+
+
+def grouped(batch: Iterable[Held]) -> dict[str, list[Held]]:
+    """These requests by their queues."""
+    queues: dict[str, list[Held]] = {}
+    for held in batch:
+        queues.setdefault(held.queue, []).append(held)
+    return queues

@@ -14,7 +14,7 @@ Invariants:
    out in the order in which it came, before what comes later, and never much of it at a time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -296,11 +296,3 @@ class Outbox:
             # Redis said no: nothing was pushed.
             for held in alive:
                 self._endings.refuse(held, QueueUnavailable(failure.getErrorMessage()))
-
-
-def by_queue(batch: Iterable[Held]) -> dict[str, list[Held]]:
-    """The requests of `batch`, by their queues."""
-    queues: dict[str, list[Held]] = {}
-    for held in batch:
-        queues.setdefault(held.queue, []).append(held)
-    return queues

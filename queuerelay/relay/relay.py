@@ -44,9 +44,9 @@ from queuerelay.loop import Loop, Watched
 from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
-from queuerelay.relay.held import Held, HeldClient, HeldState, HeldTable
+from queuerelay.relay.held import Held, HeldClient, HeldState, HeldTable, grouped
 from queuerelay.relay.notices import Notices, command_failed
-from queuerelay.relay.outbox import Outbox, by_queue
+from queuerelay.relay.outbox import Outbox
 from queuerelay.relay.replies import Replies
 from queuerelay.relay.report import RelayReport, RelaySnapshot
 from queuerelay.relay.routes import Routes
@@ -180,7 +180,7 @@ class Relay:
                 self._endings.cut(held, Break.STOPPING, "the relay stops")
             else:
                 self._endings.refuse(held, Draining("it is stopping"))
-        for queue, batch in by_queue(queued).items():
+        for queue, batch in grouped(queued).items():
             self._outbox.withdraw(queue, batch)
 
     def stop(self) -> Deferred[None]:
@@ -343,7 +343,7 @@ class Relay:
         for held in due:
             if held.state is HeldState.GATED:
                 self._endings.refuse(held, NotStarted(), HeldState.EXPIRED)
-        for queue, batch in by_queue(due).items():
+        for queue, batch in grouped(due).items():
             self._expire(queue, [held for held in batch if held.state is HeldState.QUEUED])
 
     def _expire(self, queue: str, batch: list[Held]) -> None:
