@@ -10,6 +10,7 @@ in `queuerelay.parts`.
 This module imports txredisapi and with it the global reactor.
 """
 
+import os
 from collections.abc import Collection
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from twisted.web.resource import IResource, Resource
 from queuerelay.broker.base import Broker
 from queuerelay.broker.embedded import find_server
 from queuerelay.config import Config
+from queuerelay.errors import ConfigError
 from queuerelay.http.error_pages import load_pages
 from queuerelay.http.site import Site
 from queuerelay.parts import (
@@ -37,6 +39,7 @@ from queuerelay.relay.listeners import endpoints
 from queuerelay.relay.probe import Probe
 from queuerelay.relay.relay import Relay
 from queuerelay.relay.resource import RelayResource
+from queuerelay.status.credentials import Credentials
 from queuerelay.status.listener import endpoint_from
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import ThisProcess
@@ -175,19 +178,42 @@ class StatusService(ServiceOfParts):
         return cls(of_keywords(options), reactor=reactor, hosts=hosts)
 
 
-def check(config: Config, *, reactor: Any) -> None:
-    """Raise `ConfigError` where `config` could not be run, as far as that shows without a run."""
+def check(config: Config, *, reactor: Any) -> list[str]:
+    """Raise `ConfigError` where `config` could not be run, as far as that shows without a run.
+
+    Gives what the log of one that runs would warn of.
+    """
+    warnings = []
     if "relay" in config.role:
         endpoints(config.relay.listen, reactor=reactor)
         if config.relay.error_pages is not None:
             load_pages(config.relay.error_pages)
+        if config.relay.access_log is not None:
+            _check_log(config.relay.access_log)
     if "pool" in config.role:
         for pool in config.pools:
             check_command(pool)
     if "status" in config.role and config.status.listen is not None:
         endpoint_from(config.status.listen, reactor=reactor)
+        if config.status.credentials is not None:
+            warnings += Credentials(config.status.credentials).warnings
     if url.parse(config.redis).kind == "embedded":
         find_server()
+    return warnings
+
+
+def _check_log(path: str) -> None:
+    """Whether the access log could be opened, without making the file."""
+    place = path if os.path.exists(path) else os.path.dirname(path) or "."
+    reason = None
+    if os.path.isdir(path):
+        reason = "it is a directory"
+    elif not os.path.exists(place):
+        reason = "its directory is not there"
+    elif not os.access(place, os.W_OK):
+        reason = "it may not be written"
+    if reason is not None:
+        raise ConfigError.of("--access-log", path, f"a writable file ({reason})")
 
 
 def _resource(config: Config, relay: Relay) -> RelayResource:

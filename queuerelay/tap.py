@@ -83,7 +83,8 @@ class Options(usage.Options):
 
                 from queuerelay.service import check
 
-                check(self.configuration, reactor=reactor)
+                for warning in check(self.configuration, reactor=reactor):
+                    sys.stderr.write(f"queuerelay: warning: {visible(warning)}\n")
         except QueuerelayError as error:
             _fail(error)
         if self["check"]:

@@ -19,6 +19,9 @@ from queuerelay.http.proxied import PREFIX
 BACKLOG: Final = 1024
 #: Beginnings of the endpoints that have a backlog.
 _SOCKETS: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
+LAST_PORT: Final = 65535
+#: The port of an endpoint, which Twisted looks at only when it listens.
+_PORT: Final = re.compile(r"(?:tcp6?|ssl):(?:port=)?(\d{1,9})(?=:|$)", re.ASCII)
 #: Mode of a Unix socket: who connects there may be believed as a proxy is, so it is not for all.
 SOCKET_MODE: Final = "660"
 #: Between two arguments of an endpoint, as `serverFromString` reads it.
@@ -47,6 +50,9 @@ def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStr
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ConfigError.of(option, text, f"an endpoint such as {example} ({reason})") from error
+    port = _PORT.match(described)
+    if port is not None and int(port[1]) > LAST_PORT:
+        raise ConfigError.of(option, text, f"a port of at most {LAST_PORT}")
     return endpoint
 
 

@@ -59,8 +59,12 @@ class Credentials:
         self._known = _read(self._path)
         if not self._known:
             raise ConfigError.of(_OPTION, path, _EXPECTED)
+        #: What an operator should look at.
+        self.warnings: list[str] = []
         if self._path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
-            self._log.warn("{path} can be read or written by others", path=path)
+            self.warnings.append(f"{path} can be read or written by others")
+        for warning in self.warnings:
+            self._log.warn("{warning}", warning=warning)
 
     def who(self, authorization: str) -> Credential | None:
         """The holder for an ``Authorization`` field, None where there is none."""

@@ -222,3 +222,31 @@ def test_help_names_every_option_with_its_unit_and_default(tmp_path):
         assert f"--{name}=" in text
     assert "[seconds; default: 60]" in text
     assert "--listen=" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--listen", "tcp:99999"], ["--listen", "'tcp:99999'", "65535"]),
+        (["--status", "tcp:port=65536:interface=127.0.0.1"], ["--status", "65535"]),
+        (["--access-log", "no/such/log"], ["--access-log", "no/such/log", "not there"]),
+        (["--access-log", "."], ["--access-log", "directory"]),
+        (["--status-credentials", "nobody"], ["--status-credentials", "No such file"]),
+        (["--status-credentials", "short"], ["short, line 1", "12 characters"]),
+        (["--status-credentials", "scopes"], ["scopes, line 1"]),
+    ],
+)
+def test_check_sees_what_the_start_would(options, said, tmp_path):
+    (tmp_path / "short").write_text("bearer x short\n")
+    (tmp_path / "scopes").write_text("bearer:write x 0123456789abcdef\n")
+    line = refused(*options, "--check", cwd=tmp_path)
+    assert all(word in line for word in said), line
+
+
+def test_check_warns_of_credentials_that_others_can_read(tmp_path):
+    file = tmp_path / "credentials"
+    file.write_text("bearer x 0123456789abcdef\n")
+    file.chmod(0o644)
+    done = run("--status-credentials", str(file), "--check", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == f"queuerelay: warning: {file} can be read or written by others\n"
