@@ -16,8 +16,7 @@ from typing import Any, Final
 from queuerelay import __version__
 from queuerelay.client import ApiError, Client, NotDone, Unreachable
 from queuerelay.overview import overview
-from queuerelay.terminal import colour, columns, prepare, show, span, table
-from queuerelay.visible import visible as safe
+from queuerelay.terminal import colour, columns, prepare, safe, show, span, table
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -294,7 +293,7 @@ def _list(client: Client, options: argparse.Namespace) -> int:
 
 
 def _show(client: Client, options: argparse.Namespace) -> int:
-    one = _find(client, [options.id])[options.id]
+    one = client.find([options.id], shown=SHOWN)[options.id]
     for name in ("id", "message", "queue", "class", "failed_at", "worker", "exception", "error"):
         show([f"{name + ':':<11}{safe(str(one[name]))}"])
     if one.get("text"):
@@ -311,30 +310,12 @@ def _show(client: Client, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _find(client: Client, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The dead letters with these ids, or with beginnings of them as long as a list shows."""
-    found: dict[str, dict[str, Any]] = {}
-    missing, start = set(ids), 0
-    while missing:
-        page = client.failures(start, 50)
-        for one in page["items"]:
-            for name in missing.intersection((one["id"], one["message"], one["id"][:SHOWN])):
-                found[name] = one
-                missing.discard(name)
-        start += len(page["items"])
-        if not page["items"] or start >= page["total"]:
-            break
-    if missing:
-        raise NotDone(404, f"no such dead letter: {min(missing)}")
-    return found
-
-
 def _letters(client: Client, options: argparse.Namespace) -> int:
     if bool(options.ids) == options.all:
         raise _Wrong("expected either IDs or --all")
     if options.all:
         return _said(options.does(client, None))
-    found = _find(client, [one for one in options.ids if len(one) == SHOWN])
+    found = client.find([one for one in options.ids if len(one) == SHOWN], shown=SHOWN)
     ids = [found[one]["id"] if one in found else one for one in options.ids]
     mended = {} if options.cls is None else {"class": options.cls}
     if options.args is not None:

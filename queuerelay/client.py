@@ -69,6 +69,25 @@ class Client:
         """`count` dead letters from the `start`-th on, the newest first."""
         return self._get(f"failures.json?start={start}&count={count}")
 
+    def find(self, ids: Sequence[str], *, shown: int) -> dict[str, dict[str, Any]]:
+        """The dead letters of these ids, their own or their messages', or of beginnings of `shown`
+        characters. Raises `NotDone` where one is missing.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        missing, start = set(ids), 0
+        while missing:
+            page = self.failures(start, 50)
+            for one in page["items"]:
+                for name in missing.intersection((one["id"], one["message"], one["id"][:shown])):
+                    found[name] = one
+                    missing.discard(name)
+            start += len(page["items"])
+            if not page["items"] or start >= page["total"]:
+                break
+        if missing:
+            raise NotDone(404, f"no such dead letter: {min(missing)}")
+        return found
+
     # Actions
 
     def pause(self, queue: str) -> dict[str, Any]:

@@ -185,6 +185,14 @@ class TooManyConnections(Refusal):
     retry_after = 5
 
 
+class ClientShare(Refusal):
+    """this client has more than its share, and others wait"""
+
+    status = 429
+    reason = "client-share"
+    retry_after = 5
+
+
 class TooManyHeld(Refusal):
     """too many requests are waiting"""
 
@@ -237,6 +245,13 @@ class BadReply(Refusal):
 
     status = 502
     reason = "bad-reply"
+
+
+class ReplyTooLarge(Refusal):
+    """the worker's reply is larger than this server accepts"""
+
+    status = 502
+    reason = "reply-too-large"
 
 
 class WorkerFailed(Refusal):

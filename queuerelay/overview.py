@@ -2,8 +2,7 @@
 
 from typing import Any, Final
 
-from queuerelay.terminal import cut, painted, span, table
-from queuerelay.visible import visible as safe
+from queuerelay.terminal import cut, painted, safe, span, table
 
 _COLOURS: Final = {"ok": "32", "warning": "33", "critical": "31"}
 

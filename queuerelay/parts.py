@@ -173,7 +173,9 @@ class RelayPart(Part):
 
     def __init__(self, config: Config, broker: Broker, *, reactor: Any) -> None:
         self._reactor = reactor
-        self.relay = Relay(config.relay, broker, prefix=config.prefix, clock=reactor)
+        self.relay = Relay(
+            config.relay, broker, prefix=config.prefix, clock=reactor, kept=config.failed
+        )
 
     def start(self) -> None:
         """Begin to hold and to answer."""
@@ -198,7 +200,9 @@ class ListeningRelay(RelayPart):
     def __init__(self, config: Config, broker: Broker, *, reactor: Any) -> None:
         super().__init__(config, broker, reactor=reactor)
         self._config = config
-        self._listeners = Listeners(config.relay, self.relay, reactor=reactor)
+        self._listeners = Listeners(
+            config.relay, self.relay, reactor=reactor, log_format=config.log_format
+        )
 
     def open(self) -> None:
         """Open the listeners."""
@@ -263,7 +267,9 @@ class PoolsPart(Part):
     ) -> None:
         self._config = config
         self._reactor = reactor
-        self.pools = Pools(config.pools, broker, reactor=reactor, address=address)
+        self.pools = Pools(
+            config.pools, broker, reactor=reactor, address=address, kept=config.failed
+        )
 
     def check(self) -> None:
         """Raise `ConfigError` where a pool's command is not there."""

@@ -8,20 +8,24 @@ import pwd
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
+from twisted.python.components import Componentized
 
-from queuerelay import __version__, plain_log
+from queuerelay import __version__
 from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
+from queuerelay.daemon_log import DaemonLog
 from queuerelay.errors import QueuerelayError
+from queuerelay.processes import confine
 from queuerelay.processes.heritage import HERITAGE
 from queuerelay.redact import redact
-from queuerelay.visible import visible
 
 _log = Logger()
 
@@ -29,7 +33,7 @@ _log = Logger()
 def _fail(error: Exception) -> NoReturn:
     """End with one line and exit status 1: a person reads what is wrong, without a traceback."""
     stderr = sys.__stderr__
-    said = visible(redact(str(error)))
+    said = redact(str(error))
     if stderr is None or sys.stderr is stderr:
         raise SystemExit(f"queuerelay: {said}") from None
     # twistd has made its log of stderr by now; whoever started us looks at the real one.
@@ -118,21 +122,35 @@ def makeService(options: Options) -> IService:
 
     # Before anything has a timer.
     use_monotonic(reactor)
-    plain_log.install()
     ending = _Ending(reactor)
     ending.install()
     # Imported late: it takes a while, and a signal meanwhile shall end us in order.
     from queuerelay.service import Daemon
 
     try:
-        daemon = Daemon(options.configuration, reactor=reactor)
+        config = options.configuration
+        for_all = all(pool.no_new_privs is not False for pool in config.pools)
+        if not for_all:
+            # Where one pool may, the others have a command in front of theirs.
+            pools = [
+                replace(one, no_new_privs=one.no_new_privs is not False) for one in config.pools
+            ]
+            config = replace(config, pools=tuple(pools))
+        daemon = Daemon(config, reactor=reactor)
         twistd: Mapping[str, Any] = options.parent or {}
         if twistd.get("umask") is None:
             # It has not been set yet for a daemon, and scripts get the one of now.
             umask = os.umask(0o077)
             os.umask(umask)
             HERITAGE.keep_umask(umask)
-        return _Process(daemon, reactor, ending, user=_user_of(twistd))
+        return _Process(
+            daemon,
+            reactor,
+            ending,
+            twistd=twistd,
+            log=_log_of(twistd, config),
+            no_new_privs=for_all,
+        )
     except QueuerelayError as error:
         _fail(error)
 
@@ -148,6 +166,26 @@ def _user_of(twistd: Mapping[str, Any]) -> tuple[int, int] | None:
     if os.geteuid() != 0 or group is None:
         return None
     return (-1 if user is None else user, group)
+
+
+def _log_of(twistd: Mapping[str, Any], config: Config) -> DaemonLog | None:
+    """The log in the place of twistd's own; None where twistd was told to log elsewhere."""
+    path, to_stdout = twistd.get("logfile"), twistd.get("nodaemon") or twistd.get("debug")
+    if path == "-" or (to_stdout and not path):
+        path, stdout = None, sys.__stdout__
+        if stdout is None or not to_stdout:
+            return None
+    else:
+        path, stdout = path or "twistd.log", None
+    if not twistd or twistd.get("syslog") or twistd.get("logger"):
+        return None
+    return DaemonLog(
+        path,
+        stdout=-1 if stdout is None else stdout.fileno(),
+        log_format=config.log_format,
+        largest=config.log_max_size,
+        keep=config.log_keep,
+    )
 
 
 class _Ending:
@@ -196,19 +234,35 @@ class _Process(Service):
     name = "queuerelay"
 
     def __init__(
-        self, daemon: Any, reactor: Any, ending: _Ending, *, user: tuple[int, int] | None = None
+        self,
+        daemon: Any,
+        reactor: Any,
+        ending: _Ending,
+        *,
+        twistd: Mapping[str, Any],
+        log: DaemonLog | None = None,
+        no_new_privs: bool = False,
     ) -> None:
         self._daemon = daemon
-        self._user = user
+        self._no_new_privs = no_new_privs
+        self._user = _user_of(twistd)
+        self._twistd = twistd
+        self._log = log
         self._reactor = reactor
         self._rotate: Callable[[int, Any], Any] | None = None
         ending.hurry = daemon.hurry
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become the service of `parent`; twistd's application takes the log from there."""
+        if self._log is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._log)
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """Open what needs privileges; one line and exit status 1 where that fails."""
         # Before anybody can know of us: else they would end us.
         signal.signal(signal.SIGHUP, self._on_hangup)
-        # With --logfile twistd rotates its own log on this signal: that is to happen as well.
+        # Whatever observer --logger names may have something to do on it as well.
         rotate = signal.getsignal(signal.SIGUSR1)
         self._rotate = rotate if callable(rotate) else None
         signal.signal(signal.SIGUSR1, self._on_user_signal)
@@ -219,15 +273,21 @@ class _Process(Service):
             if self._user is not None:
                 self._daemon.hand_over(*self._user)
         except QueuerelayError as error:
-            _fail(error)
+            self._fail(error)
 
     def startService(self) -> None:
         """Start the daemon."""
         super().startService()
+        # Only now: twistd has become the user that it was told to be.
+        confine.keep_secrets()
+        if self._no_new_privs:
+            confine.forgo_privileges()
         try:
+            if self._log is not None:
+                self._log.open()
             self._daemon.startService()
         except QueuerelayError as error:
-            _fail(error)
+            self._fail(error)
         self._reactor.callWhenRunning(self._settle)
 
     def stopService(self) -> Deferred[None]:
@@ -235,6 +295,21 @@ class _Process(Service):
         super().stopService()
         stopped: Deferred[None] = self._daemon.stopService()
         return stopped
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if self._log is not None:
+            # Of a daemon it is where the reason is looked for; and that user's file, not root's.
+            if self._user is not None and os.geteuid() == 0:
+                user, group = self._user
+                os.setgid(group)
+                os.setuid(0 if user == -1 else user)
+            with suppress(QueuerelayError):
+                self._log.open()
+        pipe = self._twistd.get("statusPipe")
+        if pipe is not None:
+            # Whoever became a daemon waits for word on it, and gets none of a SystemExit.
+            os.write(pipe, f"1 {redact(str(error))}".encode("ascii", "backslashreplace")[:100])
+        _fail(error)
 
     def _settle(self) -> None:
         # What is there now stays: keep the collector from walking it, and let it walk the requests
@@ -244,9 +319,13 @@ class _Process(Service):
         gc.set_threshold(50_000, 20, 100)
 
     def _on_hangup(self, *_: object) -> None:
+        if self._log is not None:
+            self._reactor.callFromThread(self._log.file.reopen)
         self._reactor.callFromThread(self._daemon.reload)
 
     def _on_user_signal(self, number: int, frame: Any) -> None:
         if self._rotate is not None:
             self._rotate(number, frame)
+        if self._log is not None:
+            self._reactor.callFromThread(self._log.file.rotate)
         self._reactor.callFromThread(self._daemon.reopen)

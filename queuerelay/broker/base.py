@@ -9,7 +9,7 @@ What ends a claim is repeated over lost connections, until Redis answers or `Bro
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -17,11 +17,14 @@ from queuerelay.broker.records import DeadLetterPage, Gate, QueueDepth, Survey, 
 from queuerelay.errors import Unusable
 from queuerelay.loop import Watched
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.commands import TooLarge
 from queuerelay.wire.keys import Keys
 
 #: Takes a batch of raw replies. It may return a Deferred, which is awaited; where that fails with a
 #: `BrokerError`, the same batch comes again.
-InboxHandler = Callable[[Sequence[bytes]], object]
+InboxHandler = Callable[[Sequence[bytes | TooLarge]], object]
+#: Bytes of a reply that is fetched, where nobody says otherwise.
+LARGEST_REPLY: Final = 96 * 1024 * 1024
 
 
 class QueuesPart(Protocol):
@@ -133,6 +136,11 @@ class DeadLettersPart(Protocol):
     def drop_many(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
         """Drop all of `which`, or all that there are now; fires with how many it was."""
 
+    def prune(self, *, max_count: int, max_bytes: int, before: float) -> Deferred[int]:
+        """Drop the oldest until there are no more than so many, in so many bytes, and none that
+        failed before that Unix second; the newest one stays. Fires with how many were dropped.
+        """
+
 
 class GatePart(Protocol):
     """The gate: operators pause queues, and a pause is kept until the queue is resumed."""
@@ -155,11 +163,17 @@ class InboxPart(Protocol):
     """The inboxes of nodes: lists of replies, each read by its node alone."""
 
     def open(
-        self, node_id: str, handler: InboxHandler, *, legacy: tuple[str, InboxHandler] | None = None
+        self,
+        node_id: str,
+        handler: InboxHandler,
+        *,
+        legacy: tuple[str, InboxHandler] | None = None,
+        largest: int = LARGEST_REPLY,
     ) -> None:
         """Read replies for `node_id` from now on; before `Broker.start`, once.
 
-        `legacy` is a list that many relays share, and its handler.
+        `legacy` is a list that many relays share, and its handler. A reply of more than `largest`
+        bytes is not fetched: the handler gets a `TooLarge` for it.
         """
 
     def reply(self, node_id: str, replies: Sequence[bytes]) -> Deferred[int]:

@@ -7,6 +7,7 @@ from twisted.logger import Logger
 from queuerelay.broker.base import Broker
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.recovery import TRIES, Drop, Fail, Retry, is_no_list, recover
 
 #: Seconds between two looks at the leases.
@@ -35,11 +36,13 @@ class Reaper:
         *,
         tries: int = TRIES,
         overdue: float = 0.0,
+        kept: Kept = KEPT,
     ) -> None:
         self._broker = broker
         self._queues = queues
         self._tries = tries
         self._overdue = overdue
+        self._kept = kept
         self._resting = 0
         broker.on_up(self._rest)
 
@@ -53,11 +56,17 @@ class Reaper:
         if self._resting:
             self._resting -= 1
             return 0
-        settled = 0
+        settled, refused = 0, None
         for queue in self._queues if queues is None else queues:
-            for claim in await self._broker.leases.reap(
-                queue, lease=_REAPER_LEASE, overdue=self._overdue
-            ):
+            try:
+                claims = await self._broker.leases.reap(
+                    queue, lease=_REAPER_LEASE, overdue=self._overdue
+                )
+            except Refused as error:
+                # A key of the wrong type, for one: that is no other queue's matter.
+                refused = refused or error
+                continue
+            for claim in claims:
                 try:
                     settled += await self._settle(claim)
                 except (ConnectionDropped, NotConnected):
@@ -68,6 +77,8 @@ class Reaper:
                     self._log.failure(
                         "a message of queue {queue} could not be recovered", queue=queue
                     )
+        if refused is not None:
+            raise refused
         return settled
 
     async def _settle(self, claim: Claim) -> bool:
@@ -81,6 +92,7 @@ class Reaper:
             since=claim.since or now,
             now=now,
             tries=self._tries,
+            kept=self._kept,
         )
         match verdict:
             case Retry(message=message):

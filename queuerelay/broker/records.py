@@ -54,21 +54,26 @@ class DeadLetterEntry:
     index: int
     #: Names the entry: the SHA-1 of its bytes, 40 hex digits. Equal entries share it.
     id: str
-    #: The entry's exact bytes.
-    raw: bytes
-    #: The entry decoded, None where it is no JSON object.
+    #: The entry's exact bytes; None where they are too many for a page.
+    raw: bytes | None
+    #: How many bytes the entry has.
+    size: int
+    #: The entry decoded, a large one as far as it was given; None where it is no JSON object.
     entry: Mapping[str, Any] | None
     #: The id of the message that failed, "" where the entry does not say.
     message_id: str = ""
 
     @classmethod
-    def of(cls, raw: bytes, index: int) -> "DeadLetterEntry":
-        """The entry `raw`, which was found at `index`."""
-        entry = dead_letter.decode_entry(raw)
+    def of(cls, found: "bytes | dead_letter.Excerpt", index: int) -> "DeadLetterEntry":
+        """The entry that was `found` at `index`, as people see it."""
+        if isinstance(found, bytes) and len(found) > dead_letter.SHOWN:
+            found = dead_letter.Excerpt.of(found)
+        entry = dead_letter.decode_entry(found) if isinstance(found, bytes) else found.decode()
         return cls(
             index=index,
-            id=dead_letter.entry_id(raw),
-            raw=raw,
+            id=dead_letter.entry_id(found) if isinstance(found, bytes) else found.id,
+            raw=found if isinstance(found, bytes) else None,
+            size=len(found) if isinstance(found, bytes) else found.size,
             entry=entry,
             message_id=dead_letter.message_id(entry),
         )
@@ -126,7 +131,8 @@ class Survey:
     #: Jobs, ever.
     processed: int = 0
     failed: int = 0
-    #: How many dead letters there are.
+    #: How many dead letters there are, and how many were dropped, ever.
     dead_letters: int = 0
+    dropped: int = 0
     #: Whether all workers are paused.
     paused: bool = False

@@ -80,8 +80,9 @@ class Template:
         """argv for the message whose ``args[0]`` is `argument`.
 
         Raises `MessageError` that names the field: it is missing, is no text, number or truth
-        value, contains a NUL, is too long, or would be read as an option (a text or number that
-        begins with ``-`` where nothing stands before it; after an element ``--`` that is allowed).
+        value, contains a NUL, is too long, or would be read as an option: whatever begins with
+        ``-`` where nothing stands before it, a negative number too. After an element ``--`` that
+        is allowed.
         """
         if self._constant is not None:
             return list(self._constant)
@@ -92,7 +93,6 @@ class Template:
                 piece if isinstance(piece, str) else self._value(piece.name, argument)
                 for piece in element
             )
-            # A negative number too: to most programs -5 is the option 5.
             if options and given.startswith("-") and isinstance(element[0], _Field):
                 raise MessageError(f"{_names(element)}: what begins with '-' is an option")
             encoded = encode_text(given)

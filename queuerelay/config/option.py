@@ -51,7 +51,12 @@ class Option:
         if self.table == "pool":
             return None
         config = Config()
-        part = {"": config, "relay": config.relay, "status": config.status}[self.table]
+        part = {
+            "": config,
+            "relay": config.relay,
+            "status": config.status,
+            "failed": config.failed,
+        }[self.table]
         return getattr(part, self.key)
 
     def parse(self, given: object) -> object:

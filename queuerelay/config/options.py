@@ -39,6 +39,29 @@ OPTIONS: Final = (
         check=values.prefix,
     ),
     Option(
+        name="log-format",
+        table="",
+        help="How lines of the daemon's log and the access log look: text or json",
+        check=values.one_of("text", "json"),
+    ),
+    Option(
+        name="log-max-size",
+        table="",
+        help="How large the file of twistd's --logfile may become before it is renamed; 0 for no "
+        "limit, where others rename it",
+        type=int,
+        check=values.whole("bytes", 0, 2**40),
+        unit="bytes",
+    ),
+    Option(
+        name="log-keep",
+        table="",
+        help="How many renamed files of it are kept",
+        type=int,
+        check=values.whole("files", 1, 1000),
+        unit="files",
+    ),
+    Option(
         name="role",
         table="",
         help="What this process does: relay, pool, status, with commas",
@@ -79,11 +102,27 @@ OPTIONS: Final = (
         limit=True,
     ),
     Option(
+        name="client-share",
+        help="Which part of all of that one client may have once there is no room; 1 for any",
+        type=float,
+        check=values.part,
+        unit="part",
+        limit=True,
+    ),
+    Option(
         name="max-body",
         help="How large the body of one request may be",
         type=int,
         # As base64 it must stay below the 512 MiB that Redis takes for one value.
         check=values.whole("bytes", 1, 256 * MiB),
+        unit="bytes",
+        limit=True,
+    ),
+    Option(
+        name="max-reply",
+        help="How large a worker's reply may be, in Redis",
+        type=int,
+        check=values.whole("bytes", 1024, 512 * MiB),
         unit="bytes",
         limit=True,
     ),
@@ -215,7 +254,8 @@ OPTIONS: Final = (
     Option(
         name="proxy-fields",
         help="The header fields that these proxies set in every request: X-Forwarded-For, -Proto, "
-        "-Host, -Port, or Forwarded; with commas",
+        "-Host, -Port, or Forwarded, and any further ones that nobody else may write, such as "
+        "X-Forwarded-User; with commas",
         check=values.proxy_fields,
         separated=True,
         otherwise="X-Forwarded-For, -Proto, -Host",
@@ -255,6 +295,52 @@ OPTIONS: Final = (
         help="Name under which the status page may be asked, beside addresses and localhost",
         check=values.hosts,
         repeatable=True,
+        otherwise="none",
+    ),
+    Option(
+        name="failed-max-count",
+        table="failed",
+        named="max_count",
+        help="How many dead letters are kept; the oldest are dropped",
+        type=int,
+        check=values.whole("dead letters", 1, 10_000_000),
+        unit="dead letters",
+    ),
+    Option(
+        name="failed-max-bytes",
+        table="failed",
+        named="max_bytes",
+        help="How much memory of Redis they may take",
+        type=int,
+        check=values.whole("bytes", MiB, 2**50),
+        unit="bytes",
+    ),
+    Option(
+        name="failed-max-age",
+        table="failed",
+        named="max_age",
+        help="How long each of them is kept, in seconds or as 180d, 12h or 30m",
+        check=values.age,
+        otherwise="180d",
+    ),
+    Option(
+        name="failed-max-body",
+        table="failed",
+        named="max_body",
+        help="How much of the body of a request that failed is kept",
+        type=int,
+        check=values.whole("bytes", 0, 256 * MiB),
+        unit="bytes",
+    ),
+    Option(
+        name="failed-redact",
+        table="failed",
+        named="redact",
+        help="Header fields of such a request whose values are left out, beside Authorization, "
+        "Cookie and those whose names end with Token, Key, Secret, Password or Session; with "
+        "commas",
+        check=values.fields,
+        separated=True,
         otherwise="none",
     ),
     # One pool, without a file.

@@ -34,6 +34,7 @@ from queuerelay.config.values import redis as check_redis
 from queuerelay.errors import ConfigError
 from queuerelay.redis_source import Source, first, of_environment
 from queuerelay.wire.destination import overlap
+from queuerelay.wire.failure import Kept
 from queuerelay.wire.keys import Keys
 
 
@@ -96,7 +97,8 @@ def _made(
     values: Mapping[str, Any], routes: tuple[Route, ...], pools: tuple[PoolConfig, ...]
 ) -> Config:
     """The record for values by their full names, routes, and the pools of the file."""
-    found: dict[str, dict[str, Any]] = {"": {}, "relay": {}, "pool": {}, "status": {}}
+    tables = ("", "relay", "pool", "status", "failed")
+    found: dict[str, dict[str, Any]] = {name: {} for name in tables}
     for option in OPTIONS:
         if option.dotted in values:
             found[option.table][option.key] = values[option.dotted]
@@ -105,7 +107,8 @@ def _made(
     status = StatusConfig(**found["status"])
     roles = {"relay": True, "pool": bool(pools), "status": status.listen is not None}
     found[""].setdefault("role", tuple(role for role in ROLES if roles[role]))
-    return Config(**found[""], relay=relay, pools=pools, status=status)
+    failed = Kept(**found["failed"])
+    return Config(**found[""], relay=relay, pools=pools, status=status, failed=failed)
 
 
 def _check_together(config: Config, names: Mapping[str, str]) -> None:
@@ -183,7 +186,12 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], prefix: str) -> 
 
 
 #: The tables of the file with options in them, and what else may stand in each.
-_TABLES: Final = {"": ("relay", "pool", "status"), "relay": ("route",), "status": ()}
+_TABLES: Final = {
+    "": ("relay", "pool", "status", "failed"),
+    "relay": ("route",),
+    "status": (),
+    "failed": (),
+}
 
 
 def _values(document: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,14 @@
 3. Nothing is checked here: what `load` gives was, a record made by hand, as in tests, was not.
 
 `Config` has all the others in it: `RelayConfig` with a `Route` for each ``[[relay.route]]``, a
-`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`.
+`PoolConfig` for each ``[[pool]]`` and ``--worker``, `StatusConfig`, and `Kept` of dead letters.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.outcome import Outcome
 from queuerelay.wire.proxies import X_FORWARDED
 
@@ -60,8 +61,12 @@ class RelayConfig:
     max_held: int = 10_000
     #: Bytes held at a time, messages as they go to the queue.
     max_held_bytes: int = 256 * MiB
+    #: Part of the requests, bytes and connections that one client may have where others find none.
+    client_share: float = 0.1
     #: Bytes of one request's body.
     max_body: int = 16 * MiB
+    #: Bytes of one reply, as it comes from its worker.
+    max_reply: int = 96 * MiB
     #: Messages on one queue.
     max_queue: int = MOST_QUEUED
     #: Clients connected at a time, None for what the open files allow.
@@ -151,6 +156,12 @@ class PoolConfig:
     weights: tuple[float, ...] = ()
     #: File mode creation mask of the scripts, None for the one that the daemon was started with.
     umask: int | None = None
+    #: User and group that scripts run as, names or numbers; None for the daemon's.
+    user: str | None = None
+    group: str | None = None
+    #: Whether scripts can get no rights by running a program (setuid, sudo); None for what is so in
+    #: the process: the daemon gives up such rights, another application may not.
+    no_new_privs: bool | None = None
     #: Bytes of address space of one process, None for no limit of ours.
     rlimit_as: int | None = None
     #: Seconds of processor time of one process.
@@ -197,9 +208,17 @@ class Config:
     prefix: str = "queuerelay:"
     #: Of the lists that take replies to jobs.
     reply_prefix: str = "queuerelay:results:"
+    #: How lines of both logs look: ``text`` or ``json``.
+    log_format: str = "text"
+    #: Bytes after which the daemon's log goes on in a new file, 0 for never.
+    log_max_size: int = 10 * MiB
+    #: Old files of the daemon's log that are kept.
+    log_keep: int = 10
     #: Which of `ROLES` this process has.
     role: tuple[str, ...] = ("relay", "status")
     relay: RelayConfig = field(default_factory=RelayConfig)
     #: Pools in the order of the file, that of ``--worker`` last.
     pools: tuple[PoolConfig, ...] = ()
     status: StatusConfig = field(default_factory=StatusConfig)
+    #: What is kept of dead letters.
+    failed: Kept = KEPT

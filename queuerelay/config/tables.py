@@ -41,6 +41,9 @@ POOL_KEYS: Final[Mapping[str, Check]] = {
     "pass_env": values.several(values.variable, "names of environment variables"),
     "weights": values.weights,
     "umask": values.umask,
+    "user": values.account,
+    "group": values.account,
+    "no_new_privs": values.flag,
     "rlimit_as": values.whole("bytes", MiB, 2**50),
     "rlimit_cpu": values.whole("seconds", 1, 30 * 86400),
     # With fewer not even a shell starts.

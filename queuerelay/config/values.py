@@ -20,7 +20,7 @@ from queuerelay.config.command import Template, split_command
 from queuerelay.config.shape import OFF, ROLES
 from queuerelay.errors import ConfigError
 from queuerelay.wire import url
-from queuerelay.wire.headers import is_token
+from queuerelay.wire.headers import is_further, is_token
 from queuerelay.wire.names import QUEUE_NAME, QUEUE_NAME_EXPECTED
 from queuerelay.wire.outcome import CONFIGURABLE, Outcome
 from queuerelay.wire.proxies import FORWARDED, UNIX, X_FORWARDED
@@ -74,6 +74,11 @@ def seconds(lowest: float, highest: float) -> Check:
     return check
 
 
+def part(value: object, name: str) -> float:
+    """A part of a whole."""
+    return float(_number(value, name, "a part from 0.001 to 1", 0.001, 1))
+
+
 def whole(unit: str, lowest: int, highest: int) -> Check:
     """A whole number of `unit` in this range."""
     expected = f"a whole number of {unit} from {lowest} to {highest}"
@@ -85,6 +90,35 @@ def whole(unit: str, lowest: int, highest: int) -> Check:
         return number
 
     return check
+
+
+def age(value: object, name: str) -> float:
+    """Seconds, as a number or as a text with a unit, such as ``180d``; a minute at least."""
+    expected = "seconds from 60 to 3155760000, or a text such as 180d, 12h or 30m"
+    number = value
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,10}(?:\.[0-9]{1,3})?)([smhd]?)", value)
+        if found is None:
+            raise ConfigError.of(name, value, expected)
+        number = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not (60 <= number <= 3_155_760_000)
+    ):
+        raise ConfigError.of(name, value, expected)
+    return float(number)
+
+
+def fields(value: object, name: str) -> tuple[str, ...]:
+    """Names of header fields, kept in lower case."""
+    expected = "names of header fields"
+    if not isinstance(value, list):
+        raise ConfigError.of(name, value, f"a list of {expected}")
+    for one in value:
+        if not isinstance(one, str) or not is_token(one):
+            raise ConfigError.of(name, one, expected)
+    return tuple(one.lower() for one in value)
 
 
 def redis(value: object, name: str) -> str:
@@ -193,18 +227,33 @@ def network(value: object, name: str) -> str:
 
 
 def _proxy_field(value: object, name: str) -> str:
-    lowered = value.lower() if isinstance(value, str) else value
-    return str(_proxy_field_name(lowered, name))
+    lowered = value.lower() if isinstance(value, str) else ""
+    if lowered in (FORWARDED, *X_FORWARDED):
+        return lowered
+    # Any other name may be meant, but hardly one that is a slip of the pen away.
+    tails = {known.rpartition("-")[2]: known for known in X_FORWARDED}
+    tail = lowered.removeprefix("x-forwarded-")
+    near = difflib.get_close_matches(tail, tails, 1, cutoff=0.65) if tail != lowered else []
+    if near and abs(len(near[0]) - len(tail)) <= 1:
+        raise ConfigError.of(name, value, f"a field; did you mean {tails[near[0]]!r}?")
+    if not is_further(lowered):
+        expected = "the name of a field that proxies may set, such as 'X-Forwarded-For'"
+        raise ConfigError.of(name, value, expected)
+    return lowered
 
 
 def proxy_fields(value: object, name: str) -> tuple[str, ...]:
-    """Header fields that proxies set, kept in lower case."""
+    """Header fields that proxies set, kept in lower case; with the default ones where only further
+    ones are named.
+    """
     fields: tuple[str, ...] = several(_proxy_field, "header fields such as X-Forwarded-For")(
         value, name
     )
-    if FORWARDED in fields and len(fields) > 1:
+    saying = [field for field in fields if field in (FORWARDED, *X_FORWARDED)]
+    if FORWARDED in saying and len(saying) > 1:
         raise ConfigError.of(name, value, "either Forwarded or X-Forwarded-*: which would be true?")
-    return fields
+    # Who names further ones alone does not mean that no proxy says who the client is.
+    return fields if saying else (*X_FORWARDED[:3], *fields)
 
 
 def flag(value: object, name: str) -> bool:
@@ -258,6 +307,19 @@ def exits(value: object, name: str) -> dict[int, Outcome]:
     return found
 
 
+#: A user or a group (useradd(8)), or its number.
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+
+
+def account(value: object, name: str) -> str:
+    """The name or the number of a user or a group; whether there is one shows at the start."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 - 1:
+        return str(value)
+    if isinstance(value, str) and _ACCOUNT.fullmatch(value):
+        return value
+    raise ConfigError.of(name, value, "the name or the number of a user or a group")
+
+
 def umask(value: object, name: str) -> int:
     """An octal text; a number of TOML would be decimal, and not what was meant."""
     if not isinstance(value, str) or re.fullmatch(r"0?[0-7]{3}", value, re.ASCII) is None:
@@ -274,7 +336,6 @@ def weights(value: object, name: str) -> tuple[float, ...]:
 
 
 _outcome: Final = one_of(*(one.value for one in CONFIGURABLE))
-_proxy_field_name: Final = one_of(*X_FORWARDED, FORWARDED)
 role: Final = several(one_of(*ROLES), "roles: relay, pool, status")
 hosts: Final = several(host, "host names")
 queues: Final = several(queue, "queue names")

@@ -12,7 +12,10 @@ Invariants:
    not even what came in the same segment: no second request, no second answer.
 3. A connection that is being closed is gone after a bounded time, whether its client reads or not.
 4. From the first byte of a request to its last a deadline runs that single bytes do not extend.
-5. A client that closes its side gets what was written, answers to all that it had asked, and a 400
+5. What a connection keeps unread counts as `Connections.kept`. Where there is no room for it, an
+   unfinished head is refused; of requests behind one that waits nothing is kept, and the answer to
+   that one is the last: a client sends them again (RFC 9112 9.3.2).
+6. A client that closes its side gets what was written, answers to all that it had asked, and a 400
    to what it left incomplete; then the connection is closed.
 """
 
@@ -23,17 +26,11 @@ from twisted.internet.interfaces import IHalfCloseableDescriptor, ISSLTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from queuerelay.errors import (
-    BadRequest,
-    BodyTooLarge,
-    Refusal,
-    RequestTimeout,
-    TooManyConnections,
-)
+from queuerelay.errors import BadRequest, BodyTooLarge, Refusal, RequestTimeout
 from queuerelay.http.chunked import ChunkedDecoder
 from queuerelay.http.connections import Connections
-from queuerelay.http.half_closed import HalfCloseableChannel
 from queuerelay.http.head import Head, HeadReader, read_head
+from queuerelay.http.kept import KeepingChannel
 
 #: Seconds for which a client is still read from after an early answer, so that the answer arrives.
 LINGER: Final = 2.0
@@ -46,14 +43,12 @@ LEAST_RATE: Final = 1024
 _UNKNOWN: Final = (b"-", b"-", b"-")
 
 
-class StrictChannel(HalfCloseableChannel):
+class StrictChannel(KeepingChannel):
     """One connection of a client; `factory.connections` has its limits."""
 
-    _paused = False
     #: Whether the client got time to read an earlier answer before its request has to come on.
     _excused = False
-    #: The head that is coming in, the head whose body is coming in, and that body.
-    _reader: HeadReader | None = None
+    #: The head whose body is coming in, and that body.
     _head: Head | None = None
     _decoder: ChunkedDecoder | None = None
     _left = 0
@@ -90,15 +85,15 @@ class StrictChannel(HalfCloseableChannel):
         super().connectionMade()
         connections: Connections = self.factory.connections
         connections.add(self)
-        if connections.full:
-            self._refuse_head(TooManyConnections())
-        else:
+        if self._take_place(connections):
             self.due = connections.seconds() + connections.limits.idle
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has left, or was sent away."""
         self.deaf = True
         self._pending = b""
+        self._reader = None
+        self._let_go()
         super().connectionLost(reason)
         self.factory.connections.left(self)
 
@@ -113,6 +108,8 @@ class StrictChannel(HalfCloseableChannel):
         elif len(self._pending) > EAGER and not self._paused:
             self._paused = True
             self._networkProducer.pauseProducing()
+        if self._pending or self._reader is not None or self._kept:
+            self._keep()
 
     def resumeProducing(self) -> None:
         """The transport has sent what was written."""
@@ -122,6 +119,8 @@ class StrictChannel(HalfCloseableChannel):
             self._paused = False
             if (self._pending or self._half_closed) and not self._busy:
                 self._advance()
+            if self._kept:
+                self._count()
 
     # Reading
 
@@ -254,6 +253,8 @@ class StrictChannel(HalfCloseableChannel):
                 self._networkProducer.resumeProducing()
         if self._pending and not self._busy:
             self._advance()
+        if self._kept:
+            self._count()
 
     def answer_early(self, request: Any, refusal: Refusal) -> None:
         """Answer a request that is still being sent, and close once the client has heard of it."""
@@ -265,6 +266,14 @@ class StrictChannel(HalfCloseableChannel):
         self.ahead = 0
         # It may not have read the answer before this one.
         self._linger(self.factory.connections.limits.idle if self._waitingForTransport else LINGER)
+
+    def break_off(self) -> None:
+        """End in the middle of an answer whose client can tell that; what was written goes out."""
+        if self._waitingForTransport:
+            # It takes nothing, or not enough.
+            self.abort()
+        else:
+            self._linger(LINGER)
 
     def _refuse_head(self, refusal: Refusal) -> None:
         """Answer a request whose head is wrong, so that nothing of it can be relied on."""
@@ -303,7 +312,7 @@ class StrictChannel(HalfCloseableChannel):
     def _close(self) -> None:
         """The last answer was written, and is to be read within the idle time."""
         connections: Connections = self.factory.connections
-        if self._pending:
+        if self._pending or self._dropped:
             # Closing with bytes unread would reset the connection, and might cost the answer.
             self._linger(connections.limits.idle)
             return
@@ -335,6 +344,7 @@ class StrictChannel(HalfCloseableChannel):
         self.deaf = True
         self._pending = b""
         self._reader = self._decoder = None
+        self._let_go()
 
     def abort(self) -> None:
         """Close at once, whatever has not been sent."""

@@ -4,9 +4,10 @@ Invariants:
 
 1. Deadlines cost a comparison each, twice a second, and one timer for all of them; a request that
    arrives in one piece sets none until its answer is out.
-2. At `ClientLimits.max_connections`, and those to spare, a new client is answered 503, and beyond
-   `SURPLUS` more of them closed at once: whoever is connected keeps what is left of the process's
-   open files.
+2. At `ClientLimits.max_connections`, and those to spare, a new client is answered 503 and has time
+   to read that, as long as there are open files beyond those that everything else needs; then it
+   is answered and closed at once. Where one address has most of the connections, and more than its
+   share, it is one of these that goes, with 429, and the new client stays.
 """
 
 import resource
@@ -21,6 +22,7 @@ from twisted.logger import Logger
 
 from queuerelay.http.half_closed import HalfClosedWatch
 from queuerelay.http.head import HeadLimits
+from queuerelay.http.shares import Shares
 
 #: Seconds between two looks at the deadlines, so a deadline may be as late as that.
 SWEEP: Final = 0.5
@@ -28,8 +30,9 @@ SWEEP: Final = 0.5
 RESERVE: Final = 128
 #: Most clients that the number of open files alone allows; some systems limit no files.
 MOST: Final = 65_536
-#: Clients above the limit that are answered 503.
+#: Least and most clients above the limit that are answered 503 and have time to read it.
 SURPLUS: Final = 32
+MOST_SURPLUS: Final = 1024
 
 
 def open_files_allow() -> int:
@@ -57,6 +60,8 @@ class ClientLimits:
     idle: float = 60.0
     #: Clients at a time; None for what the open files allow.
     max_connections: int | None = None
+    #: Part of them that one address may have where there is no place left.
+    client_share: float = 0.1
     #: Clients beyond `max_connections` that a `Site` lets ask for one of `spare_paths`, so that
     #: probes are answered when others have taken every place.
     spare: int = 0
@@ -77,6 +82,13 @@ class ClientConnection(Protocol):
 
     def close_if_idle(self) -> None:
         """Close unless a request is being read or answered."""
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether no request waits for its answer here, and none is being answered."""
+
+    def give_way(self) -> None:
+        """Tell the client that another one gets its place, and close."""
 
     def loseConnection(self) -> None:
         """Close once everything that was written has been sent."""
@@ -100,10 +112,23 @@ class Connections:
         self._sweep_call: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
         self._most = limits.max_connections or MOST
+        #: Bytes that connections keep of heads that are not complete, and behind requests that
+        #: wait for their answers.
+        self.kept = 0
+        self._surplus = SURPLUS
+        self._shares: Shares[ClientConnection] = Shares(inf)
+        self._share()
+
+    def _share(self) -> None:
+        part = self.limits.client_share
+        self._shares.most = inf if part == 1 else part * self._most
 
     def settle(self) -> int:
         """Find out how many clients there may be, now that the process has its limits."""
-        self._most = self.limits.max_connections or open_files_allow()
+        allowed = open_files_allow()
+        self._most = self.limits.max_connections or allowed
+        self._surplus = min(max(SURPLUS, allowed - self._most), MOST_SURPLUS)
+        self._share()
         return self._most
 
     @property
@@ -118,8 +143,30 @@ class Connections:
 
     def channel_for(self, channel: TwistedProtocol) -> TwistedProtocol:
         """`channel` for a new client, or what closes its connection at once."""
-        most = self._most + self.limits.spare + SURPLUS
+        most = self._most + self.limits.spare + self._surplus
         return channel if len(self.channels) < most else _Closed()
+
+    def make_room(self, address: str) -> bool:
+        """Send one away of the address that has most, for a new client of `address`."""
+        found = self._shares.newest_of_heaviest(address, 1, lambda client: client.replaceable)
+        if found is None:
+            return False
+        found.give_way()
+        return True
+
+    def too_much(self, address: str) -> bool:
+        """Whether `address` has more than its share, and others have connections too."""
+        return self._shares.too_much(address)
+
+    def count(self, client: ClientConnection, address: str) -> None:
+        """The client has a place as one of `address`; "" for a proxy, which is many clients."""
+        if address:
+            self._shares.add(address, client, 1)
+
+    def uncount(self, client: ClientConnection, address: str) -> None:
+        """The client has its place no more."""
+        if address:
+            self._shares.remove(address, client)
 
     def add(self, client: ClientConnection) -> None:
         """A client has connected."""
@@ -175,11 +222,18 @@ class Connections:
                 client.abort()
 
 
+_FULL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\n"
+    b"connection: close\r\n\r\n"
+)
+
+
 class _Closed(TwistedProtocol):
     """A connection beyond all limits. A factory that gives None instead is an error under TLS."""
 
     transport: Any
 
     def connectionMade(self) -> None:
-        """Close the connection at once."""
-        self.transport.abortConnection()
+        """Answer and close at once: there is no open file to spare for waiting."""
+        self.transport.write(_FULL)
+        self.transport.loseConnection()

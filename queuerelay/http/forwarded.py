@@ -9,7 +9,8 @@ Invariants:
 3. Nothing is guessed. Where a hop's address is malformed or hidden, the client has none: it never
    passes for the proxy, whose own address may have rights. Scheme and host are what the proxy says
    of the same hop, and where that is malformed, those of the connection.
-4. A worker gets each of these fields once at most, and it is ours.
+4. A worker gets each of these fields once at most, and it is ours. Further fields that the operator
+   names are as the trusted proxy wrote them; nobody else's pass.
 """
 
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from queuerelay.wire.headers import request_headers
+from queuerelay.wire.headers import is_dropped, is_further, request_headers
 from queuerelay.wire.proxies import FORWARDED, UNIX, X_FORWARDED
 from queuerelay.wire.target import DEFAULT_PORTS, split_target
 
@@ -63,8 +64,8 @@ _VERSIONS: Final = frozenset({"1.0", "1.1"})
 class Trust:
     """Which peers are proxies of the operator's, and which fields they write.
 
-    `networks` are texts such as ``10.0.0.0/8``, ``2001:db8::1`` or `UNIX`; `fields` either
-    `FORWARDED` alone or some of `X_FORWARDED`. Raises ValueError for others.
+    `networks` are texts such as ``10.0.0.0/8``, ``2001:db8::1`` or `UNIX`; `fields` are `FORWARDED`
+    or some of `X_FORWARDED`, not both, and any further names. Raises ValueError for others.
     """
 
     def __init__(self, networks: Iterable[str], fields: Iterable[str]) -> None:
@@ -74,12 +75,17 @@ class Trust:
         self._v4 = [network for network in parsed if isinstance(network, IPv4Network)]
         self._v6 = [network for network in parsed if isinstance(network, IPv6Network)]
         fields = set(fields)
-        if FORWARDED in fields and len(fields) > 1:
+        saying = fields & {FORWARDED, *X_FORWARDED}
+        if FORWARDED in saying and len(saying) > 1:
             raise ValueError(f"{FORWARDED} and others: which of them would be true?")
-        if not fields <= {FORWARDED, *X_FORWARDED}:
+        if not all(map(is_further, fields - saying)):
             raise ValueError("unknown fields")
-        #: Names of the fields that proxies write, as bytes in lower case.
-        self.fields = frozenset(field.encode("ascii") for field in fields)
+        #: Names of the fields in which proxies say who the client is, as bytes in lower case.
+        self.fields = frozenset(field.encode("ascii") for field in saying)
+        #: Names of further fields that nobody else may write; and of those among them that are
+        #: dropped from everybody where no operator names them.
+        self.further = frozenset(fields - saying)
+        self.restored = frozenset(name.encode("ascii") for name in self.further if is_dropped(name))
         self._known: dict[str, tuple[str, bool]] = {}
         self._clients: dict[tuple[object, ...], ProxiedClient] = {}
 
@@ -187,6 +193,8 @@ class Peer:
         `fields` are as for `request_headers`, `url` is the request target.
         """
         headers = request_headers(fields, proxied=self.trusted)
+        if self._trust.further:
+            headers = self._with_further(headers, fields)
         address, scheme, own = self.address, self.scheme, self._own
         if self.trusted:
             client = self._client(fields, http_version)
@@ -206,6 +214,19 @@ class Peer:
                     headers.append(("x-forwarded-host", value))
                 break
         return headers, address, scheme
+
+    def _with_further(self, headers: Headers, fields: Fields) -> Headers:
+        """`headers` with the further fields of a trusted proxy, and without anybody else's."""
+        trust = self._trust
+        if not self.trusted:
+            return [pair for pair in headers if pair[0] not in trust.further]
+        restored = trust.restored
+        return headers + [
+            (name.decode("ascii"), value.decode("latin-1"))
+            for raw, values in fields
+            if (name := raw.lower()) in restored
+            for value in values
+        ]
 
     def client_address(self, fields: Fields) -> str:
         """The address of the client whose request has these header fields; "" for none."""

@@ -33,6 +33,9 @@ Field = tuple[bytes, tuple[bytes]]
 #: RFC 9112 2.2: empty lines before a request are ignored, up to so many.
 EMPTY_LINES: Final = 8
 
+#: Bytes at the beginning of a request in which another protocol shows.
+METHOD_LOOK: Final = 32
+
 #: A token (RFC 9110 5.6.2).
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 #: Text of a field value (RFC 9110 5.5): it may have bytes of 0x80 and more (obs-text), and no
@@ -46,6 +49,8 @@ _WHOLE: Final = re.compile(
 )
 _FIELD: Final = re.compile(rb"(%b):(%b*)\r\n" % (TOKEN, TEXT))
 _FIELD_LINE: Final = re.compile(rb"%b:%b*" % (TOKEN, TEXT))
+#: What a request line can begin with, or an empty line before it.
+_METHOD_SO_FAR: Final = re.compile(rb"\r?\n|\r?\Z|%b(?:[ \r\n]|\Z)" % TOKEN)
 _REQUEST_LINE: Final = re.compile(rb"(%b) (%b) HTTP/([0-9])\.([0-9])" % (TOKEN, _TARGET))
 #: RFC 9110 7.2, RFC 3986 3.2.2; an empty host makes an invalid URI (RFC 9110 4.2.1), and user
 #: information is an error there (4.2.4).
@@ -166,6 +171,12 @@ class HeadReader:
         return method, target, b"HTTP/1." + minor
 
     @property
+    def weight(self) -> int:
+        """Bytes of memory that this takes, about."""
+        # A field is two bytes objects in a tuple, beside the buffer.
+        return 2 * len(self._buffer) + 160 * len(self._fields)
+
+    @property
     def begun(self) -> bool:
         """Whether a part of a request was read; empty lines are no part."""
         return bool(self._buffer)
@@ -178,6 +189,8 @@ class HeadReader:
         buffer = self._buffer
         buffer += data
         while True:
+            if self._line is None:
+                self._check_protocol()
             start, end = self._start, buffer.find(b"\n", self._searched)
             if end < 0:
                 self._searched = len(buffer)
@@ -199,6 +212,12 @@ class HeadReader:
                 self._add_field(line)
             else:
                 return _judged(*self._line, self._fields), bytes(buffer[end + 1 :])
+
+    def _check_protocol(self) -> None:
+        # Other protocols may have no end of a line for long: TLS, to begin with.
+        so_far = bytes(self._buffer[self._start : self._start + METHOD_LOOK])
+        if _METHOD_SO_FAR.match(so_far) is None:
+            raise BadRequest("a request line that is none (RFC 9112 3)")
 
     def _check_size(self, line: int, all: int) -> None:
         limits = self._limits
@@ -236,6 +255,9 @@ def _request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
         raise BadRequest("a request line that is none (RFC 9112 3)")
     method, target, major, minor = found.groups()
     # HTTP/1.2 might be treated as 1.1 (RFC 9110 2.5); there is none, so who says so is no client.
+    if line == b"PRI * HTTP/2.0":
+        # The preface of HTTP/2 (RFC 9113 3.4), made to be no request.
+        raise BadRequest("HTTP/2")
     if major != b"1" or minor not in (b"0", b"1"):
         raise VersionNotSupported
     return method, target, minor

@@ -54,14 +54,14 @@ def for_refusal(
     else:
         body = _text(type(refusal))
     fields = [
-        (b"content-type", _TYPES[chosen]),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
+        (b"Content-Type", _TYPES[chosen]),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
     ]
     if refusal.retry_after is not None:
-        fields.append((b"retry-after", b"%d" % refusal.retry_after))
+        fields.append((b"Retry-After", b"%d" % refusal.retry_after))
     if refusal.allow is not None:
-        fields.append((b"allow", refusal.allow.encode("ascii")))
+        fields.append((b"Allow", refusal.allow.encode("ascii")))
     return fields, b"" if method == b"HEAD" else body
 
 

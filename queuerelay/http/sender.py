@@ -9,8 +9,9 @@ Invariants:
 
 1. The transport holds no more than its own buffer (64 KiB) and one piece; the rest waits here,
    once, and counts as `Senders.waiting` until the transport has taken it.
-2. A client may be as slow as it likes while it takes anything at all. One that takes nothing for
-   the stall time is cut off. One look at all senders finds them; there is no timer for each.
+2. A client that takes nothing for the stall time is cut off, and so is one that takes less than
+   `LEAST_RATE` on an average of that time, unless it took all that there was at its beginning: a
+   stream may be slow. One look at all senders finds them; there is no timer for each.
 """
 
 import fcntl
@@ -28,6 +29,8 @@ from zope.interface import implementer
 
 #: Bytes that go to the transport at a time.
 PIECE: Final = 64 * 1024
+#: Bytes a second that a client has to take of an answer, as it has to send them of a body.
+LEAST_RATE: Final = 1024
 #: Looks at all senders within the stall time.
 _LOOKS: Final = 12
 
@@ -93,6 +96,7 @@ class Sender:
         "_taken",
         "_tell_taken",
         "_transport",
+        "_window",
         "_write",
         "give_up",
         "unsent",
@@ -129,6 +133,9 @@ class Sender:
         self._given = 0
         self._taken = 0
         self._since: float | None = None
+        #: Beginning of the time over which the rate is taken, what had been taken then, and what
+        #: was left.
+        self._window: tuple[float, int, int] | None = None
         senders.add(self)
 
     def send(self, data: bytes) -> None:
@@ -161,15 +168,29 @@ class Sender:
         self._senders.discard(self)
 
     def stalled(self, now: float, stall: float) -> bool:
-        """Whether the client has taken nothing for `stall` seconds, and there is something to take;
-        to be asked from time to time.
+        """Whether the client has taken nothing for `stall` seconds, or too little, and there is
+        something to take; to be asked from time to time.
         """
         left = self._left()
         taken = self._given - left
+        if self._crawls(now, stall, taken, left):
+            return True
         if left <= 0 or taken > self._taken or self._since is None:
             self._taken, self._since = taken, now
             return False
         return now - self._since >= stall
+
+    def _crawls(self, now: float, stall: float, taken: int, left: int) -> bool:
+        if left <= 0 or self._window is None:
+            self._window = (now, taken, left) if left > 0 else None
+            return False
+        since, before, waited = self._window
+        if taken - before >= waited:
+            self._window = (now, taken, left)
+        elif now - since >= stall:
+            self._window = (now, taken, left)
+            return taken - before < LEAST_RATE * stall
+        return False
 
     # What the transport calls
 

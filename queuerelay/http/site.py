@@ -149,10 +149,10 @@ def _encode(answer: EarlyAnswer, id: bytes) -> bytes:
     status, fields, body = answer
     own = [
         *fields,
-        (b"date", http.datetimeToString()),
-        (b"server", b"queuerelay"),
-        (b"x-request-id", id),
-        (b"connection", b"close"),
+        (b"Date", http.datetimeToString()),
+        (b"Server", b"queuerelay"),
+        (b"X-Request-Id", id),
+        (b"Connection", b"close"),
     ]
     lines = b"".join(b"%b: %b\r\n" % field for field in own)
     return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, reason_phrase(status), lines, body)

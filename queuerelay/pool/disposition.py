@@ -70,6 +70,7 @@ class Disposition:
         self._clock = runtime.clock
         self._wall_clock = runtime.wall_clock
         self._holder = runtime.holder
+        self._kept = runtime.kept
         self._worker = runtime.worker_id(config.queues)
         self._settler = settler
         self._rest = rest
@@ -96,6 +97,7 @@ class Disposition:
             worker=self._holder,
             error=error,
             now=self._wall_clock(),
+            kept=self._kept,
         )
         answer = None
         if verdict.reply_to is not None and verdict.reply is not None:
@@ -268,7 +270,12 @@ class Disposition:
     ) -> None:
         """The message fails for good for `reason`; whoever waits for a reply gets `status`."""
         entry = task.failure(
-            work, worker=self._worker, reason=reason, last=last, now=self._wall_clock()
+            work,
+            worker=self._worker,
+            reason=reason,
+            last=last,
+            now=self._wall_clock(),
+            kept=self._kept,
         )
         self._log.warn(
             "pool {pool}: {message} failed: {reason}",

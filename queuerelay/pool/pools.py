@@ -11,8 +11,9 @@ from twisted.logger import Logger
 
 from queuerelay import __version__
 from queuerelay.broker.base import Broker
+from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.strays import STRAYS_INTERVAL, Strays
+from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
 from queuerelay.loop import Loop, Watched
@@ -25,6 +26,7 @@ from queuerelay.pool.stopping import Stopping
 from queuerelay.pool.task import Workshop
 from queuerelay.processes.interfaces import IProcesses
 from queuerelay.processes.spawner import Spawner
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.node import LoopAge, PoolNode, PoolState, encode
 from queuerelay.wire.order import decode_order, encode_report
 
@@ -32,6 +34,8 @@ from queuerelay.wire.order import decode_order, encode_report
 LOOPS: Final = 100
 #: Seconds between two looks for orders.
 ORDERS_INTERVAL: Final = 0.5
+#: Seconds between two looks for orphans that have ended, where we are process 1.
+ORPHANS_INTERVAL: Final = 1.0
 #: Seconds that the list of nodes keeps anything of ours after the last beat.
 _LIFE: Final = 60.0
 #: Characters of what an order is about, in the log.
@@ -71,6 +75,7 @@ class Pools:
         reactor: Any,
         processes: IProcesses | None = None,
         address: str | None = None,
+        kept: Kept = KEPT,
     ) -> None:
         self._configs = configs
         self._broker = broker
@@ -84,11 +89,14 @@ class Pools:
         self.id = os.urandom(4).hex()
         self._pools: dict[str, Pool | Residents] = {}
         own = {queue for config in configs for queue in config.queues}
-        self._strays = Strays(broker, own)
+        self._kept = kept
+        self._unsettled = UnsettledQueues(broker, own, kept=kept)
+        self._bounds = DeadLetterBounds(broker, kept)
         self._loops = [
             Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor),
             Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
-            Loop("strays", STRAYS_INTERVAL, self._look_after_strays, clock=reactor),
+            Loop("unsettled", UNSETTLED_INTERVAL, self._look_after_unsettled, clock=reactor),
+            Loop("dead letters", BOUNDS_INTERVAL, self._bounds.keep, clock=reactor),
         ]
         self._hurried = self._stopping = False
         self._stop_sign = Stopping(reactor)
@@ -112,6 +120,7 @@ class Pools:
             processes=self._processes,
             clock=self._reactor,
             wall_clock=self._broker.time,
+            kept=self._kept,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             address=self._address,
             stopping=self._stop_sign,
@@ -121,6 +130,10 @@ class Pools:
             self._pools[config.name] = made
         for pool in self._pools.values():
             pool.start()
+        if self._spawner is not None and os.getpid() == 1:
+            self._loops.append(
+                Loop("orphans", ORPHANS_INTERVAL, self._spawner.take_orphans, clock=self._reactor)
+            )
         for loop in self._loops:
             loop.start()
 
@@ -213,8 +226,8 @@ class Pools:
             except BrokerError as error:
                 self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
 
-    def _look_after_strays(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._strays.look())
+    def _look_after_unsettled(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._unsettled.look())
 
     def _beat(self) -> Deferred[None]:
         return self._broker.nodes.beat(self.id, encode(self.published()), inbox_life=_LIFE)

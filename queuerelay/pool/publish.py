@@ -12,7 +12,10 @@ ALL_EXITS: Final = 200
 EXITS: Final = 20
 ALL_SLOTS: Final = 2000
 SLOTS: Final = 200
-STDERR: Final = 512
+#: Of what a script said, on stderr and stdout together.
+SAID: Final = 512
+#: Of why a pool takes no work, and of why it cannot start some.
+WHY: Final = 256
 TEXT: Final = 128
 
 
@@ -31,8 +34,8 @@ def _published(pool: PoolState, exits: int, slots: int) -> PoolState:
         pool,
         slots=sorted((_slot(one) for one in oldest), key=lambda slot: slot.number),
         exits=[_exit(one) for one in pool.exits[:exits]],
-        resting=bounded(pool.resting, STDERR),
-        unstartable=bounded(pool.unstartable, STDERR),
+        resting=bounded(pool.resting, WHY),
+        unstartable=bounded(pool.unstartable, WHY),
     )
 
 
@@ -42,9 +45,10 @@ def _slot(slot: SlotState) -> SlotState:
 
 
 def _exit(exit: ExitRecord) -> ExitRecord:
+    most = SAID // 2 if exit.stderr and exit.stdout else SAID
     return replace(
         exit,
         message=bounded(exit.message, TEXT),
-        stderr=bounded(exit.stderr[-STDERR:], STDERR),
-        stdout=bounded(exit.stdout[-STDERR:], STDERR),
+        stderr=bounded(exit.stderr[-most:], most),
+        stdout=bounded(exit.stdout[-most:], most),
     )

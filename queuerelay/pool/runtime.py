@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from queuerelay.broker.base import Broker
 from queuerelay.pool.stopping import Stopping
 from queuerelay.processes.interfaces import IProcesses
+from queuerelay.wire.failure import KEPT, Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,8 @@ class Runtime:
     clock: IReactorTime
     #: Unix seconds now, by the clock of Redis: `Broker.time`.
     wall_clock: Callable[[], float]
+    #: What is kept of messages that fail for good.
+    kept: Kept = KEPT
     #: ``hostname:pid`` of this process: whose the claims are.
     holder: str
     #: The stop of this process.

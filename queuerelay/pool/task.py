@@ -6,6 +6,7 @@ Plain values in and out; the pool starts the processes and talks to the broker.
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,12 +19,12 @@ from queuerelay.pool.environment import base_environment, message_environment
 from queuerelay.pool.exits import ExitRules, ProcessEnd, decide
 from queuerelay.pool.output import Capture
 from queuerelay.pool.program import Directory, find_program
-from queuerelay.processes.confine import ProcessLimits, prefix
+from queuerelay.processes.confine import ProcessLimits, Rights, entry_of, prefix
 from queuerelay.wire import exact
 from queuerelay.wire.cgi import CgiReply, cgi_environment, parse_cgi_output
 from queuerelay.wire.claim import Claim
 from queuerelay.wire.destination import destination
-from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.failure import KEPT, Kept, encode_failure
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Attempt, Message, Request, decode_message
 from queuerelay.wire.outcome import Outcome
@@ -112,12 +113,26 @@ class Workshop:
         self._limits = ProcessLimits(
             address_space=config.rlimit_as, cpu=config.rlimit_cpu, files=config.rlimit_nofile
         )
+        self._rights = Rights(
+            user=config.user, group=config.group, no_new_privs=bool(config.no_new_privs)
+        )
+        if config.user is not None:
+            self._at_home(config.user, config.env)
         self._directory = Directory(config.cwd)
         #: What is put before the command, for the directory that it was made for.
         self._prefix: list[bytes] | None = None
         self._prefix_for: str | None = None
         #: The program, and how its file was when it was looked at.
         self._found: tuple[str, tuple[int, ...] | None] | None = None
+
+    def _at_home(self, user: str, env: Mapping[str, str]) -> None:
+        """What a login would say of the user, as far as `env` does not."""
+        with suppress(ValueError):
+            # One that is not there is told at the check, and at each start.
+            found = entry_of(user)
+            own = {"HOME": found.pw_dir, "USER": found.pw_name, "LOGNAME": found.pw_name}
+            for name in own.keys() - env.keys():
+                self.base[os.fsencode(name)] = os.fsencode(own[name])
 
     def argv(self, work: Work) -> list[bytes]:
         """The command line for `work`.
@@ -143,7 +158,13 @@ class Workshop:
         argv[0] = os.fsencode(program)
         if self._prefix is None:
             umask = self._config.umask
-            found = prefix(program, directory=directory, limits=self._limits, umask=umask)
+            found = prefix(
+                program,
+                directory=directory,
+                limits=self._limits,
+                umask=umask,
+                rights=self._rights,
+            )
             self._prefix = [os.fsencode(part) for part in found]
             self._prefix_for = directory
         return [*self._prefix, *argv]
@@ -251,7 +272,7 @@ def refusal(work: Work, status: int, text: str) -> OutgoingReply | None:
         reply=encode_reply(
             node_id=_node_id(work),
             status=status,
-            headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
+            headers=[("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
             body=f"{text}\n".encode(),
             problem=_PROBLEMS.get(status),
         ),
@@ -266,7 +287,15 @@ def _node_id(work: Work) -> str:
     return node_id if isinstance(node_id, str) and node_id else work.id
 
 
-def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: float) -> bytes:
+def failure(
+    work: Work,
+    *,
+    worker: str,
+    reason: str,
+    last: Attempt | None,
+    now: float,
+    kept: Kept = KEPT,
+) -> bytes:
     """The entry for ``resque:failed``; `worker` is ``queuerelay.<host>:<pid>:<queues>``."""
     attempts = (*work.message.attempts, *((last,) if last is not None else ()))
     return encode_failure(
@@ -279,4 +308,5 @@ def failure(work: Work, *, worker: str, reason: str, last: Attempt | None, now: 
         # Other tools show this alone.
         backtrace=(last.stderr or last.stdout).splitlines() if last is not None else (),
         attempts=attempts,
+        kept=kept,
     )

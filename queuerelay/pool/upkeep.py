@@ -38,7 +38,7 @@ class Upkeep:
         self._broker = broker
         self._slots = slots
         self._presence = presence
-        self._reaper = Reaper(broker, config.queues, tries=config.tries)
+        self._reaper = Reaper(broker, config.queues, tries=config.tries, kept=runtime.kept)
         #: Whether somebody has paused all workers.
         self.paused = False
         #: Called when that has changed.

@@ -5,7 +5,8 @@ Imports go one way::
     guardian, launcher                            (programs of their own: they import none of ours)
     interfaces, ends, confine, heritage, watch
     watch  <-  pipes  <-  transport  <-  ownchild, launched
-    guardian  <-  guarded, launched
+    guardian  <-  escapees, guarded, launched
+    escapees  <-  transport
     launched, guarded  <-  link  <-  launchers  <-  spawner
 
 `spawner` is the way in: a `Spawner` provides `interfaces.IProcesses`, and what it starts provides
@@ -37,6 +38,8 @@ Modules::
     ownchild     a process that is our own child: its pidfd, its status
     guarded      process groups, and the guardian that ends them when we are killed
     guardian     the guardian's program
+    escapees       what scripts let go of, found by a mark
+    orphans      what becomes ours where we are process 1
     launchers    a launcher where one is needed, and when another one comes
     link         the link to one launcher
     launched     a process that is the launcher's child
@@ -44,8 +47,9 @@ Modules::
 
 Invariants of the room; each module has its own at its top:
 
-1. Every process has a group of its own, so that what it started can be ended with it. Twisted's way
-   alone gives none; then a signal to the group is one to the process.
+1. Every process has a group of its own, so that what it started can be ended with it, and a mark in
+   its environment, for what leaves the group. Twisted's way alone gives none; then a signal to the
+   group is one to the process.
 2. Every process that is started is told about: `processExited` and `processEnded`, once each.
 3. Where the daemon is killed, its processes are too: the guardian sees to that, or their launcher.
 4. A number is never signalled after the process was reaped: it may be another's by then.

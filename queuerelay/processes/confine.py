@@ -1,16 +1,25 @@
-"""Commands in front of a command: another working directory, umask, and limits.
+"""Commands in front of a command: another working directory, umask, user, and limits.
 
 None is in posix_spawn(3). Each is one more exec, about 0.7 ms, and only where it is configured.
 Limits are set before the program's first instruction, so what it starts has them too;
 setting them from outside, with prlimit(2), could come after its first fork.
 """
 
+import ctypes
+import grp
+import os
+import pwd
 import resource
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+# prctl(2), linux/prctl.h.
+_SET_DUMPABLE: Final = 4
+_SET_NO_NEW_PRIVS: Final = 38
+_GET_NO_NEW_PRIVS: Final = 39
 
 #: Seconds between SIGXCPU at the limit and SIGKILL.
 CPU_GRACE: Final = 5
@@ -28,12 +37,24 @@ class ProcessLimits:
     files: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rights:
+    """Whose rights a process has; None leaves ours."""
+
+    #: Name or number of a user, whose groups it has, and of a group in the place of the user's own.
+    user: str | None = None
+    group: str | None = None
+    #: Whether it, and what it starts, can get no rights by running a program (setuid, sudo).
+    no_new_privs: bool = False
+
+
 def prefix(
     executable: str,
     *,
     directory: str | None = None,
     limits: ProcessLimits | None = None,
     umask: int | None = None,
+    rights: Rights | None = None,
 ) -> tuple[str, ...]:
     """What to put in front of an argv, found out once; empty where nothing is asked for.
 
@@ -43,6 +64,9 @@ def prefix(
     found: tuple[str, ...] = ()
     if limits is not None and limits != ProcessLimits():
         found += _limited(limits)
+    if rights is not None:
+        # After limits, which may need ours, and before the directory, which may be the user's.
+        found += _entitled(rights)
     if directory is not None:
         found += _within(executable, directory)
     if umask is not None:
@@ -77,6 +101,61 @@ def _limited(limits: ProcessLimits) -> tuple[str, ...]:
         bound = _bound(resource.RLIMIT_NOFILE, limits.files)
         options.append(f"--nofile={bound}:{bound}")
     return (_tool("prlimit"), *options, "--")
+
+
+def _entitled(rights: Rights) -> tuple[str, ...]:
+    options = []
+    if rights.user is not None or rights.group is not None:
+        if os.geteuid() != 0:
+            raise ValueError("user and group can only be given by a daemon that runs as root")
+        group = _gid(rights.group) if rights.group is not None else None
+        if rights.user is not None:
+            found = entry_of(rights.user)
+            options += [f"--reuid={found.pw_uid}", "--init-groups"]
+            group = found.pw_gid if group is None else group
+        else:
+            options.append("--clear-groups")
+        options.append(f"--regid={group}")
+    if rights.no_new_privs and not _prctl(_GET_NO_NEW_PRIVS):
+        options.append("--no-new-privs")
+    return (_tool("setpriv"), *options, "--") if options else ()
+
+
+def entry_of(user: str) -> pwd.struct_passwd:
+    """A user's entry in the system's list, by name or number. Raises `ValueError`."""
+    try:
+        return pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except (KeyError, OverflowError) as error:
+        raise ValueError(f"there is no user {user}") from error
+
+
+def _gid(group: str) -> int:
+    try:
+        return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise ValueError(f"there is no group {group}") from error
+
+
+def forgo_privileges() -> None:
+    """Take from ourselves for ever, and from all that we start, the rights that programs give
+    (PR_SET_NO_NEW_PRIVS, prctl(2)). It costs a start nothing, where a command in front would.
+    """
+    _prctl(_SET_NO_NEW_PRIVS, 1)
+
+
+def keep_secrets() -> None:
+    """Let no other process of our user read our memory or environment, or trace us
+    (PR_SET_DUMPABLE); there are no core dumps of us either. What we start is not concerned.
+    """
+    _prctl(_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int = 0) -> int:
+    """What the system answers; -1 where it cannot."""
+    try:
+        return int(ctypes.CDLL(None).prctl(option, value, 0, 0, 0))
+    except (OSError, AttributeError):
+        return -1
 
 
 def _bound(kind: int, value: int) -> int:

@@ -44,14 +44,17 @@ class Start(Protocol):
 class Groups:
     """The process groups that must not outlive us, in the table that the guardian reads.
 
+    `mark` is the beginning of the marks of the daemon's processes.
+
     The guardian is started at the first use, not before: twistd forks to become a daemon after
     everything is made.
     """
 
     _log = Logger()
 
-    def __init__(self, start: Start, *, clock: IReactorTime) -> None:
+    def __init__(self, start: Start, *, clock: IReactorTime, mark: str) -> None:
         self._start = start
+        self._mark = mark
         self._clock = clock
         self._memory: int | None = None
         self._table: Any = None
@@ -150,7 +153,7 @@ class Groups:
             return self._start(
                 _Guardian(self._gone),
                 sys.executable,
-                [sys.executable, "-I", "-S", guardian.__file__],
+                [sys.executable, "-I", "-S", guardian.__file__, self._mark],
                 {
                     0: null,
                     1: null,

@@ -13,7 +13,7 @@ for a `path`, uid or gid. Here:
 3. A pidfd tells of its end, not SIGCHLD, and exactly this process is waited for: Twisted's own
    processes in the same reactor are not touched, nor does Twisted touch ours.
 4. When the daemon dies, however it dies, a guardian kills all groups (`guardian`), or their
-   launcher does.
+   launcher does. What has left its group is found by a mark in its environment (`escapees`).
 5. Whatever fails, `spawnProcess` raises at once and leaves no descriptor and no process behind.
 6. A process has the limit of open files and the umask of the daemon's start (`heritage`).
 7. `launch`, for scripts, need not wait: where more than `CROWDED` descriptors are open, another
@@ -42,10 +42,12 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements, implementer
 
 from queuerelay.processes.ends import STANDARD, Ends
+from queuerelay.processes.escapees import VARIABLE, Escapees, Marks
 from queuerelay.processes.guarded import Groups
 from queuerelay.processes.heritage import HERITAGE
 from queuerelay.processes.interfaces import IGroupTransport, IProcesses, ISpawnReactor
 from queuerelay.processes.launchers import Launchers
+from queuerelay.processes.orphans import Orphans
 from queuerelay.processes.ownchild import OwnChild
 from queuerelay.processes.transport import SpawnedProcess, signal_number
 from queuerelay.processes.watch import Watch
@@ -53,6 +55,8 @@ from queuerelay.processes.watch import Watch
 #: Descriptors above which a process is started by the launcher: with so many open a start costs
 #: a tenth more than with few.
 CROWDED: Final = 512
+#: What a Python may need to start at all.
+_FOR_HELPERS: Final = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
 
 
 def supported() -> bool:
@@ -103,7 +107,12 @@ class Spawner:
         #: Whether processes are started by the spawner itself, rather than in the reactor's way.
         self.native = IReactorFDSet.providedBy(reactor) and supported()
         self._watch = Watch(reactor, together)
-        self._groups = Groups(self._start_helper, clock=reactor)
+        #: Our children that are not reaped.
+        self._children: set[int] = set()
+        self._orphans = Orphans(lambda: self._children)
+        self._marks = Marks()
+        self._escapees = Escapees(reactor)
+        self._groups = Groups(self._start_helper, clock=reactor, mark=self._marks.daemon)
         self._launchers = Launchers(
             self._start_helper, reactor, self._watch, session=lambda: "setsid" in self._own()
         )
@@ -133,10 +142,17 @@ class Spawner:
         """Process id of the launcher, None while there is none."""
         return self._launchers.pid
 
+    def take_orphans(self) -> None:
+        """Reap what became ours because its parent is gone: to be called now and then by a daemon
+        that is process 1.
+        """
+        self._orphans.look()
+
     def stop(self) -> Deferred[None]:
         """End guardian and launcher; fires when they are gone. The processes are their owners' to
         end first: what was launched and still lives is killed.
         """
+        self._escapees.flush()
         return gatherResults([self._groups.stop(), self._launchers.stop()]).addCallback(
             lambda _: None
         )
@@ -168,9 +184,16 @@ class Spawner:
                 )
             assert borrowing.transport is not None
             return borrowing.transport
-        return self._spawn(
-            processProtocol, executable, args, env, Ends(STANDARD if childFDs is None else childFDs)
+        mark = self._marks.next()
+        process = self._spawn(
+            processProtocol,
+            executable,
+            args,
+            _marked(os.environ if env is None else env, mark),
+            Ends(STANDARD if childFDs is None else childFDs),
+            mark=mark,
         )
+        return process
 
     def launch(
         self,
@@ -187,14 +210,16 @@ class Spawner:
         """
         if not self.native:
             return self.spawnProcess(protocol, executable, args, env)
-        args, env = list(args), dict(env)
+        mark = self._marks.next()
+        args, marked = list(args), _marked(env, mark)
         ends = Ends(STANDARD)
         # The kernel gives the lowest that is free, so it tells how many there are.
         if max(ends.ours.values()) >= CROWDED:
-            process = self._launchers.launch(protocol, executable, args, env, ends)
+            process = self._launchers.launch(protocol, executable, args, marked, ends)
             if process is not None:
+                process.mark(self._escapees, mark)
                 return process
-        return self._spawn(protocol, executable, args, env, ends)
+        return self._spawn(protocol, executable, args, marked, ends, mark=mark)
 
     def _start_helper(
         self,
@@ -203,7 +228,9 @@ class Spawner:
         args: Sequence[str],
         child_fds: Mapping[int, int | str],
     ) -> IGroupTransport:
-        return self._spawn(protocol, executable, args, None, Ends(child_fds), guarded=False)
+        # What it does not need it does not have: others of our user can read it there.
+        env = {name: os.environ[name] for name in _FOR_HELPERS if name in os.environ}
+        return self._spawn(protocol, executable, args, env, Ends(child_fds), guarded=False)
 
     def _own(self) -> Mapping[str, Any]:
         """The arguments that give a process its group; decided at the first start, as a daemon."""
@@ -220,6 +247,7 @@ class Spawner:
         ends: Ends,
         *,
         guarded: bool = True,
+        mark: bytes | None = None,
     ) -> SpawnedProcess:
         try:
             if guarded:
@@ -242,7 +270,13 @@ class Spawner:
             ends.close_theirs()
             ends.close_ours()
             raise
-        before_reap = self._groups.started(pid) if guarded else _nothing
+        self._children.add(pid)
+        leave = self._groups.started(pid) if guarded else _nothing
+
+        def before_reap() -> None:
+            leave()
+            self._children.discard(pid)
+
         # First, so that at the limit of descriptors there is one for the pidfd.
         ends.close_theirs()
         process = SpawnedProcess(
@@ -253,8 +287,17 @@ class Spawner:
             ours=ends.ours,
             inputs=ends.inputs,
         )
+        if mark is not None:
+            process.mark(self._escapees, mark)
         process.begin()
         return process
+
+
+def _marked(env: Mapping[Any, Any], mark: bytes) -> dict[Any, Any]:
+    # Texts and bytes may stand side by side.
+    marked = dict(env)
+    marked[VARIABLE] = mark
+    return marked
 
 
 def _inheritable() -> frozenset[int]:

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from queuerelay.processes.escapees import Escapees
 from queuerelay.processes.interfaces import IGroupTransport, ISpawnReactor
 from queuerelay.processes.pipes import Input, Output
 from queuerelay.processes.watch import Watch
@@ -113,6 +114,10 @@ class SpawnedProcess:
         # None when its number is free.
         self._handle: Handle | None = handle
         self._reason: Failure | None = None
+        self._escapees: Escapees | None = None
+        self._mark = b""
+        #: Whether its group was told to end, and so all that it started.
+        self._told = False
         self._pipes: dict[int, Output | Input] = {
             name: (Input if name in inputs else Output)(self, name, fd) for name, fd in ours.items()
         }
@@ -126,6 +131,10 @@ class SpawnedProcess:
         if self._handle is None or self._reason is not None:
             return None
         return self._handle.pid
+
+    def mark(self, escapees: Escapees, mark: bytes) -> None:
+        """Have what the process lets go of known by `mark`."""
+        self._escapees, self._mark = escapees, mark
 
     def begin(self) -> None:
         """Watch the process, and tell the protocol.
@@ -208,7 +217,17 @@ class SpawnedProcess:
     def _free(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
+            if self._told:
+                # What has not ended by now never will.
+                self._tell_escapees(handle, signal.SIGKILL)
             handle.free()
+
+    def _tell_escapees(self, handle: Handle, number: int) -> None:
+        if self._escapees is not None and number:
+            self._told = True
+            # A number that was reaped may be somebody else's.
+            script = handle.pid if self._reason is None else None
+            self._escapees.signal(self._mark, script or 0, number)
 
     # IGroupTransport
 
@@ -227,6 +246,7 @@ class SpawnedProcess:
         number = signal_number(signalID)
         if self._handle is None:
             raise ProcessExitedAlready
+        self._tell_escapees(self._handle, number)
         try:
             self._handle.signal_group(number)
         except ProcessLookupError:

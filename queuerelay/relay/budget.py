@@ -5,10 +5,21 @@ Invariants:
 1. Answers that wait for slow clients never take more than half from requests: else a few clients
    that read slowly would shut everybody else out.
 2. An answer that is the only one to wait always has room.
+3. All that clients make a relay keep counts: unfinished heads, bodies that are coming in, what was
+   sent behind a request that waits, messages, and answers that were not taken yet.
 """
+
+from typing import Protocol
 
 from queuerelay.http.sender import Senders
 from queuerelay.relay.held import HeldTable
+
+
+class Reading(Protocol):
+    """The connections of a front: a `queuerelay.http.connections.Connections`."""
+
+    #: Bytes that were read and are no part of a request that is held.
+    kept: int
 
 
 class ByteBudget:
@@ -22,12 +33,15 @@ class ByteBudget:
         self._limit = limit
         #: Bytes of bodies that are coming in; the front's.
         self.receiving = 0
+        #: The connections of the daemon's own front; None where there is none.
+        self.reading: Reading | None = None
 
     @property
     def room(self) -> int:
         """Bytes that more requests may weigh."""
         answers = min(self._senders.waiting, self._limit // 2)
-        return self._limit - self._table.bytes - self.receiving - answers
+        kept = 0 if self.reading is None else self.reading.kept
+        return self._limit - self._table.bytes - self.receiving - kept - answers
 
     def fits(self, size: int) -> bool:
         """Whether there is room for an answer of `size` bytes that may have to wait for its

@@ -55,6 +55,15 @@ class FrontChannel(StrictChannel):
         """Whether the connection stays open after the answer to `head`."""
         return head.keep_alive and not self.factory.draining
 
+    def address(self) -> str:
+        """Whose connection it is: a trusted proxy's is not one client's."""
+        address = super().address()
+        return "" if address and self.factory.relay.trust.judge(address)[1] else address
+
+    def crowded(self) -> bool:
+        """Whether there is no room for what connections keep."""
+        return self.factory.relay.budget.room < 0
+
     def send_ahead(self, request: FrontRequest) -> None:
         """Send a byte of the answer to `request`."""
         request.send_ahead()
@@ -90,6 +99,7 @@ class Front(http.HTTPFactory):
         super().__init__(timeout=limits.idle, reactor=clock)
         self.relay = relay
         self.connections = Connections(limits, clock=clock)
+        relay.budget.reading = self.connections
         self.access_log = access_log
         #: Whether answers tell how long they took (``Server-Timing``).
         self.server_timing = server_timing
@@ -149,17 +159,17 @@ class Front(http.HTTPFactory):
         if not dated:
             parts.append(self._date_line())
         if not served:
-            parts.append(b"server: queuerelay\r\n")
-        parts.append(b"x-request-id: %b\r\n" % id)
+            parts.append(b"Server: queuerelay\r\n")
+        parts.append(b"X-Request-Id: %b\r\n" % id)
         if close:
-            parts.append(b"connection: close\r\n\r\n")
+            parts.append(b"Connection: close\r\n\r\n")
         else:
-            parts.append(b"connection: keep-alive\r\n\r\n" if old else b"\r\n")
+            parts.append(b"Connection: keep-alive\r\n\r\n" if old else b"\r\n")
         return b"".join(parts)
 
     def _date_line(self) -> bytes:
         now = int(self._wall_clock())
         if now != self._date_at:
             self._date_at = now
-            self._date = b"date: %b\r\n" % http.datetimeToString(now)
+            self._date = b"Date: %b\r\n" % http.datetimeToString(now)
         return self._date

@@ -19,9 +19,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from itertools import takewhile
+from math import inf
 from typing import Final, Protocol
 
 from queuerelay.errors import Refusal
+from queuerelay.http.shares import Shares
 from queuerelay.wire.reply import Reply
 
 #: How many ended requests are remembered.
@@ -114,6 +116,7 @@ class Held:
 
     __slots__ = (
         "accepted_at",
+        "address",
         "client",
         "deadline",
         "id",
@@ -151,6 +154,8 @@ class Held:
         #: How often the request was pushed: only after a lost connection more than once; the
         #: table's.
         self.pushes = 0
+        #: The client whose share the request is of, see `queuerelay.http.shares`.
+        self.address = ""
         #: The lane in which the request waits for its deadline; the table's.
         self.lane: dict[str, Held] | None = None
 
@@ -163,7 +168,9 @@ class Held:
 class HeldTable:
     """All held requests of one relay."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: Shares[Held] | None = None) -> None:
+        #: Who holds how much; what is being answered is nobody's any more.
+        self.shares: Shares[Held] = Shares(inf) if shares is None else shares
         self._by_id: dict[str, Held] = {}
         self._lanes: dict[float, dict[str, Held]] = {}
         self._ended: dict[str, HeldState] = {}
@@ -214,6 +221,7 @@ class HeldTable:
         held.state = _ANSWERING
         self.bytes -= len(held.message)
         held.message = b""
+        self.shares.remove(held.address, held)
         if held.lane is not None:
             del held.lane[held.id]
             held.lane = None
@@ -231,6 +239,7 @@ class HeldTable:
         held.state = state
         del self._by_id[held.id]
         self.bytes -= len(held.message)
+        self.shares.remove(held.address, held)
         if held.lane is not None:
             del held.lane[held.id]
             held.lane = None

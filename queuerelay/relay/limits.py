@@ -18,5 +18,6 @@ def client_limits(config: RelayConfig) -> ClientLimits:
         body_time=config.body_time,
         idle=config.idle,
         max_connections=config.max_connections,
+        client_share=config.client_share,
         half_close=config.half_close == "wait",
     )

@@ -14,6 +14,7 @@ from queuerelay.http.accesslog import AccessLog
 from queuerelay.http.error_pages import load_pages
 from queuerelay.http.listening import Listener
 from queuerelay.http.proxied import behind_proxy
+from queuerelay.log_format import TEXT
 from queuerelay.loop import Loop
 from queuerelay.relay.front import Front
 from queuerelay.relay.limits import client_limits
@@ -39,6 +40,7 @@ class Listeners:
         *,
         reactor: Any,
         wall_clock: Callable[[], float] = time.time,
+        log_format: str = TEXT,
     ) -> None:
         self._config = config
         self._reactor = reactor
@@ -51,7 +53,9 @@ class Listeners:
         self._access_log: AccessLog | None = None
         self._flush: Loop | None = None
         if config.access_log is not None:
-            self._access_log = AccessLog(config.access_log, wall_clock=wall_clock)
+            self._access_log = AccessLog(
+                config.access_log, wall_clock=wall_clock, log_format=log_format
+            )
             self._flush = Loop("access log", FLUSH_INTERVAL, self._access_log.flush, clock=reactor)
         #: Most clients at a time; None until `open`.
         self.max_connections: int | None = None

@@ -2,7 +2,9 @@
 
 Invariants:
 
-1. Everything of one reactor turn goes out in one command for each queue.
+1. Everything of one reactor turn goes out in one command for each queue, but never more than
+   `RELEASE_BYTES` or one message before the last command is answered: what is being sent is held
+   two times more, as a command and by the transport.
 2. A request is pushed once; where a connection is lost over the push, the next one tells whether it
    was. Only where Redis itself has lost that, and only if its method is idempotent, is a request
    pushed again (RFC 9110 9.2.2); others wait for what comes.
@@ -12,7 +14,7 @@ Invariants:
    out in the order in which it came, before what comes later, and never much of it at a time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -67,6 +69,8 @@ class Outbox:
         self._pending: Batches = {}
         self._uncertain: Batches = {}
         self._scheduled = False
+        #: Bytes of messages whose pushes are not answered yet.
+        self.sending = 0
         #: Requests whose clients have left in this reactor turn.
         self._leaving: Batches = {}
         #: Queues whose pending requests go out step by step.
@@ -195,8 +199,11 @@ class Outbox:
             self._push(queue, [held for held in batch if held.state is HeldState.QUEUED])
         for queue in filter(lets, list(self._pending)):
             if queue not in self._releasing:
-                released = Deferred.fromCoroutine(self._release(queue))
-                released.addErrback(lambda failure: self._log.failure("a push failed", failure))
+                self._begin_release(queue)
+
+    def _begin_release(self, queue: str) -> None:
+        released = Deferred.fromCoroutine(self._release(queue))
+        released.addErrback(lambda failure: self._log.failure("a push failed", failure))
 
     def _restamp(self) -> None:
         """What came before Redis was heard for the first time has our own clock's time in it; now
@@ -244,8 +251,13 @@ class Outbox:
             return
         for queue in list(self._pending):
             if self._gate.lets(queue) and queue not in self._releasing:
-                batch = self._pending.pop(queue)
-                self._push(queue, [held for held in batch if held.state is HeldState.GATED])
+                batch = self._pending[queue]
+                size = sum([len(held.message) for held in batch])
+                if self.sending + size > RELEASE_BYTES and len(batch) + self.sending > 1:
+                    self._begin_release(queue)
+                else:
+                    del self._pending[queue]
+                    self._push(queue, [held for held in batch if held.state is HeldState.GATED])
 
     def _push(self, queue: str, batch: list[Held]) -> Deferred[None]:
         """Push `batch`; fires when it is known what became of the push."""
@@ -254,18 +266,24 @@ class Outbox:
         for held in batch:
             self._table.pushed(held)
         self._lengths[queue] = self._lengths.get(queue, 0) + len(batch)
-        pushed = self._broker.queues.push(queue, [held.message for held in batch])
+        messages = [held.message for held in batch]
+        size = sum([len(message) for message in messages])
+        self.sending += size
+        pushed = self._broker.queues.push(queue, messages)
+        del messages
         known = pushed.addCallbacks(
-            lambda length: self._pushed(queue, length),
-            lambda failure: self._failed(queue, batch, failure),
+            lambda length: self._pushed(queue, length, size),
+            lambda failure: self._failed(queue, batch, failure, size),
         )
         return known.addErrback(lambda failure: self._log.failure("a push failed", failure))
 
-    def _pushed(self, queue: str, length: int | None) -> None:
+    def _pushed(self, queue: str, length: int | None, size: int) -> None:
+        self.sending -= size
         if length is not None:
             self._lengths[queue] = length
 
-    def _failed(self, queue: str, batch: list[Held], failure: Failure) -> None:
+    def _failed(self, queue: str, batch: list[Held], failure: Failure, size: int) -> None:
+        self.sending -= size
         alive = [held for held in batch if held.state is HeldState.QUEUED]
         if failure.check(NotConnected):
             for held in alive:
@@ -278,3 +296,11 @@ class Outbox:
             # Redis said no: nothing was pushed.
             for held in alive:
                 self._endings.refuse(held, QueueUnavailable(failure.getErrorMessage()))
+
+
+def by_queue(batch: Iterable[Held]) -> dict[str, list[Held]]:
+    """The requests of `batch`, by their queues."""
+    queues: dict[str, list[Held]] = {}
+    for held in batch:
+        queues.setdefault(held.queue, []).append(held)
+    return queues

@@ -12,8 +12,9 @@ Invariants:
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -22,12 +23,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker
+from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.strays import STRAYS_INTERVAL, Strays
+from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
+    ClientShare,
     Draining,
     NoReply,
     NotStarted,
@@ -37,17 +40,20 @@ from queuerelay.errors import (
 )
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.sender import Senders
+from queuerelay.http.shares import Shares, client_of
 from queuerelay.loop import Loop, Watched
 from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.endings import Endings
 from queuerelay.relay.gate import GATE_INTERVAL, GateWatch
 from queuerelay.relay.held import Held, HeldClient, HeldState, HeldTable
 from queuerelay.relay.notices import Notices, command_failed
-from queuerelay.relay.outbox import Outbox
+from queuerelay.relay.outbox import Outbox, by_queue
 from queuerelay.relay.replies import Replies
 from queuerelay.relay.report import RelayReport, RelaySnapshot
 from queuerelay.relay.routes import Routes
 from queuerelay.relay.stream import Break, Streams
+from queuerelay.wire.commands import TooLarge
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.message import IDEMPOTENT_METHODS, encode_request
 from queuerelay.wire.node import RelayNode, encode
 
@@ -71,6 +77,7 @@ class Relay:
         *,
         prefix: str,
         clock: IReactorTime,
+        kept: Kept = KEPT,
     ) -> None:
         self._config = config
         self._broker = broker
@@ -82,7 +89,10 @@ class Relay:
         self.trust = Trust(config.trusted_proxies, config.proxy_fields)
         self._routes = Routes(config.routes, config.queue, config.deadline)
         queues = sorted({config.queue, *(route.queue for route in config.routes)})
-        self._table = HeldTable()
+        #: What a place weighs, so that places and bytes are one weight.
+        self._place = max(1, config.max_held_bytes // config.max_held)
+        one = inf if config.client_share == 1 else config.client_share * config.max_held_bytes
+        self._table = HeldTable(Shares(one))
         #: The answers that do not go out in one write.
         self.senders = Senders(stall=config.send_stall)
         #: Bytes that requests and answers may weigh; the front counts on it, too.
@@ -123,17 +133,19 @@ class Relay:
         self._stopped = False
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
-        reaper, strays = Reaper(broker, queues), Strays(broker, queues)
+        reaper = Reaper(broker, queues, kept=kept)
+        unsettled = UnsettledQueues(broker, queues, kept=kept)
         self._loops = [
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._outbox.look, clock=clock),
             Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
+            Loop("dead letters", BOUNDS_INTERVAL, DeadLetterBounds(broker, kept).keep, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
             Loop(
-                "strays",
-                STRAYS_INTERVAL,
-                lambda: Deferred.fromCoroutine(strays.look()),
+                "unsettled",
+                UNSETTLED_INTERVAL,
+                lambda: Deferred.fromCoroutine(unsettled.look()),
                 clock=clock,
             ),
         ]
@@ -142,6 +154,7 @@ class Relay:
             self.id,
             self._replies.read,
             legacy=(legacy, self._read_legacy) if legacy else None,
+            largest=config.max_reply,
         )
 
     # Life
@@ -175,7 +188,7 @@ class Relay:
                 self._endings.cut(held, Break.STOPPING, "the relay stops")
             else:
                 self._endings.refuse(held, Draining("it is stopping"))
-        for queue, batch in _by_queue(queued).items():
+        for queue, batch in by_queue(queued).items():
             self._outbox.withdraw(queue, batch)
 
     def stop(self) -> Deferred[None]:
@@ -233,8 +246,9 @@ class Relay:
         config, table = self._config, self._table
         if self._endings.draining:
             raise self._endings.not_held(Draining())
-        if len(table) >= config.max_held:
-            raise self._endings.not_held(TooManyHeld(f"{config.max_held} requests, the limit"))
+        address = client_of(remote_addr)
+        if len(table) >= config.max_held and not self._make_room(address, self._place):
+            raise self._no_room(address, f"{config.max_held} requests, the limit")
         # Only a route asks for the host, and most relays have none.
         host = next((text for name, text in headers if name == "host"), "") if config.routes else ""
         queue, patience = self._routes.choose(method, url, host, headers)
@@ -259,11 +273,14 @@ class Relay:
             accepted_at=accepted_at,
             deadline=accepted_at + patience,
         )
-        if len(message) > self.budget.room:
-            raise self._endings.not_held(TooManyHeld(f"{config.max_held_bytes} bytes, the limit"))
+        weight = self._place + len(message)
+        if len(message) > self.budget.room and not self.make_room(remote_addr, len(message)):
+            raise self._no_room(address, f"{config.max_held_bytes} bytes, the limit")
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
         table.add(held, patience)
+        held.address = address
+        table.shares.add(address, held, weight)
         try:
             self._outbox.add(held)
         except BaseException:
@@ -271,6 +288,29 @@ class Relay:
             self._endings.end(held, HeldState.REFUSED)
             raise
         return held
+
+    def make_room(self, remote_addr: str, size: int) -> bool:
+        """Have room for `size` more bytes of this client; False where there is none."""
+        address = client_of(remote_addr)
+        while size > self.budget.room:
+            if not self._make_room(address, self._place + size):
+                return False
+        return True
+
+    def _make_room(self, address: str, weight: int) -> bool:
+        """End a request of who holds most, for one of `address`; False where nobody is to give."""
+        found = self._table.shares.newest_of_heaviest(address, weight)
+        if found is None:
+            return False
+        queued = found.state is HeldState.QUEUED
+        self._endings.refuse(found, ClientShare("its newest request gives way"))
+        if queued:
+            self._outbox.leave(found)
+        return True
+
+    def _no_room(self, address: str, particulars: str) -> Refusal:
+        much = self._table.shares.too_much(address)
+        return self._endings.not_held((ClientShare if much else TooManyHeld)(particulars))
 
     def gone(self, held: Held) -> None:
         """The client has left; its request is taken off the queue if nobody has started on it."""
@@ -311,7 +351,7 @@ class Relay:
         for held in due:
             if held.state is HeldState.GATED:
                 self._endings.refuse(held, NotStarted(), HeldState.EXPIRED)
-        for queue, batch in _by_queue(due).items():
+        for queue, batch in by_queue(due).items():
             self._expire(queue, [held for held in batch if held.state is HeldState.QUEUED])
 
     def _expire(self, queue: str, batch: list[Held]) -> None:
@@ -352,12 +392,5 @@ class Relay:
         if not self._stopped:
             self._beat().addErrback(command_failed)
 
-    def _read_legacy(self, batch: Sequence[bytes]) -> Deferred[None] | None:
+    def _read_legacy(self, batch: Sequence[bytes | TooLarge]) -> Deferred[None] | None:
         return self._replies.read_legacy(batch, self._broker)
-
-
-def _by_queue(batch: Iterable[Held]) -> dict[str, list[Held]]:
-    queues: dict[str, list[Held]] = {}
-    for held in batch:
-        queues.setdefault(held.queue, []).append(held)
-    return queues

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from queuerelay.broker.base import Broker
-from queuerelay.errors import BadReply, ReplyError, WorkerFailed, WorkerTimeout
+from queuerelay.errors import BadReply, ReplyError, ReplyTooLarge, WorkerFailed, WorkerTimeout
 from queuerelay.relay.endings import Endings
 from queuerelay.relay.held import HeldState
 from queuerelay.relay.notices import Notices
@@ -29,6 +29,7 @@ from queuerelay.relay.stream import (
     Whole,
 )
 from queuerelay.seldom import Seldom
+from queuerelay.wire.commands import TooLarge
 from queuerelay.wire.reply import (
     Failed,
     Frame,
@@ -64,10 +65,14 @@ class Replies:
         self._clock = clock
         self._seldom = Seldom(clock)
 
-    def read(self, batch: Sequence[bytes]) -> None:
+    def read(self, batch: Sequence[bytes | TooLarge]) -> None:
         """Replies from the relay's own inbox."""
         now = self._clock.seconds()
         for raw in batch:
+            if type(raw) is TooLarge:
+                self._too_large(raw)
+                continue
+            assert type(raw) is bytes
             try:
                 reply = decode_reply(raw)
             except ReplyError as error:
@@ -151,15 +156,41 @@ class Replies:
         else:
             self._endings.refuse(held, BadReply(str(error)))
 
+    def _too_large(self, reply: TooLarge) -> None:
+        """A reply that was not fetched: its worker is to hear of it by the log, its client now."""
+        self._endings.counters["replies_too_large"] += 1
+        held = self._table.get(reply.node_id)
+        queue = "" if held is None else held.queue
+        if self._seldom.due(f"too large {queue}"):
+            self._log.warn(
+                "a reply of {size} bytes is more than --max-reply, and was not read; "
+                "it is from a worker of queue {queue}",
+                size=reply.size,
+                queue=queue or "- (nobody waits for it)",
+            )
+        if held is not None:
+            why = f"{reply.size} bytes are more than --max-reply"
+            if held.state is HeldState.ANSWERING:
+                self._endings.cut(held, Break.BROKEN, why)
+            else:
+                self._outbox.answered(held.queue)
+                self._endings.refuse(held, ReplyTooLarge(why))
+
     # The list that all relays share
 
-    def read_legacy(self, batch: Sequence[bytes], broker: Broker) -> Deferred[None] | None:
+    def read_legacy(
+        self, batch: Sequence[bytes | TooLarge], broker: Broker
+    ) -> Deferred[None] | None:
         """Replies from the list that all relays share: ours are answered, others go to their
         relay's inbox, whose name is the first part of the id.
         """
         elsewhere: dict[str, list[bytes]] = {}
         now = self._clock.seconds()
         for raw in batch:
+            if type(raw) is TooLarge:
+                self._too_large(raw)
+                continue
+            assert type(raw) is bytes
             try:
                 reply = decode_legacy_reply(raw)
             except ReplyError as error:

@@ -14,9 +14,10 @@ from twisted.python.failure import Failure
 
 from queuerelay import eager
 from queuerelay.errors import Refusal, TooManyHeld
-from queuerelay.http.accesslog import AccessLog, Entry
+from queuerelay.http.accesslog import AccessLog
 from queuerelay.http.problems import Fields
 from queuerelay.http.sender import Sender
+from queuerelay.log_format import Entry
 from queuerelay.relay.answering import AT_ONCE, Answering, FrontHome
 from queuerelay.relay.framing import Framing
 from queuerelay.relay.held import HeldState
@@ -99,7 +100,7 @@ class FrontRequest(Answering):
     def gotLength(self, length: int | None) -> None:
         """The header section is complete; the body has `length` bytes, None for chunked."""
         self._name()
-        if length and length > self._home.relay.budget.room:
+        if length and length > self._home.relay.budget.room and not self._has_room(length):
             # Else all of it might come before there is too much of it.
             self._refuse_early(TooManyHeld("no room for another body"))
 
@@ -116,7 +117,7 @@ class FrontRequest(Answering):
                 self._body = bytearray(self._body)
             self._body += data
         relay.budget.receiving += len(data)
-        if relay.budget.room < 0:
+        if relay.budget.room < 0 and not self._has_room(0):
             self._refuse_early(TooManyHeld("no room for another body"))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
@@ -155,6 +156,10 @@ class FrontRequest(Answering):
         body, self._body = bytes(self._body), b""
         self._home.relay.budget.receiving -= len(body)
         return body
+
+    def _has_room(self, size: int) -> bool:
+        self._learn(self.channel)
+        return self._home.relay.make_room(self.client, size)
 
     def _refuse_early(self, refusal: Refusal) -> None:
         self.channel.answer_early(self, refusal)
@@ -255,7 +260,7 @@ class FrontRequest(Answering):
         self, framing: Framing, status: int, fields: Fields, body: bytes, *, last: bool
     ) -> None:
         if framing.chunked:
-            fields = [*fields, (b"transfer-encoding", b"chunked")]
+            fields = [*fields, (b"Transfer-Encoding", b"chunked")]
         elif framing.until_close:
             self.channel.persistent = False
         self._status = status
@@ -269,8 +274,15 @@ class FrontRequest(Answering):
 
     def _cut(self) -> None:
         self.aborted = True
-        if self.channel is not None:
-            self.channel.abort()
+        channel, framing = self.channel, self._framing
+        if channel is None:
+            return
+        if framing is None or framing.until_close:
+            # An end would be that of the answer.
+            channel.abort()
+        else:
+            self._log_access("aborted")
+            channel.break_off()
 
     def _log_access(self, end: str) -> None:
         log = self._home.access_log

@@ -10,6 +10,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from queuerelay.errors import BodyTooLarge
+from queuerelay.http.channel import StrictChannel
 from queuerelay.http.error_pages import Pages
 from queuerelay.http.forwarded import Peer
 from queuerelay.http.problems import Fields, reason_phrase
@@ -141,8 +142,14 @@ class _Exchange(Answering):
         channel.loseConnection()
 
     def _cut(self) -> None:
-        transport: Any = self._request.transport
-        transport.abortConnection()
+        request: Any = self._request
+        channel = request.channel
+        framing = self._framing
+        bounded = framing is not None and (request.chunked or not framing.until_close)
+        if bounded and isinstance(channel, StrictChannel):
+            channel.break_off()
+        else:
+            request.transport.abortConnection()
 
     def _head(self, status: int, fields: Fields) -> None:
         request = self._request

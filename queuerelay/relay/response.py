@@ -12,7 +12,7 @@ def for_reply(reply: Reply, method: bytes, *, timed: bool = True) -> tuple[Field
     headers = reply.headers
     if timed and reply.timing is not None:
         # Behind a worker's own, as one more line of the same list (RFC 9110 5.3).
-        headers = [*headers, (b"server-timing", server_timing(*reply.timing))]
+        headers = [*headers, (b"Server-Timing", server_timing(*reply.timing))]
     if status in NO_BODY_STATUSES:
         return headers, b""
     # RFC 9110 15.3.6: a 205 has no content, and says so.
@@ -25,7 +25,7 @@ def for_reply(reply: Reply, method: bytes, *, timed: bool = True) -> tuple[Field
         body = b""
     else:
         length = len(body)
-    return [*headers, (b"content-length", b"%d" % length)], body
+    return [*headers, (b"Content-Length", b"%d" % length)], body
 
 
 def server_timing(wait: float | None, run: float | None) -> bytes:

@@ -40,7 +40,7 @@ _EMPTY_LINE: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _STATUS: Final = re.compile(r"([0-9]{3})(?: .*)?", re.ASCII)
 #: CGI fields (RFC 3875 6.3): an answer has at least one of them, and none twice.
 _CGI_FIELDS: Final = frozenset({"content-type", "location", "status"})
-_DEFAULT_TYPE: Final = ("content-type", "text/plain; charset=utf-8")
+_DEFAULT_TYPE: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 
 def cgi_environment(
@@ -116,8 +116,9 @@ class CgiReply:
 
     #: HTTP status, 200 to 599.
     status: int
-    #: Pairs ``(lower-case name, ISO-8859-1 value)``. Of the script's framing only Content-Length is
-    #: in it, as the script gave it: the relay uses it for the answer to HEAD and nothing else.
+    #: Pairs ``(name, ISO-8859-1 value)``, names as the script wrote them. Of the script's framing
+    #: only Content-Length is in it, as the script gave it: the relay uses it for the answer to HEAD
+    #: and nothing else.
     headers: Sequence[tuple[str, str]]
     body: bytes
     #: Content-Length, None where the script gave none.
@@ -142,7 +143,7 @@ def parse_cgi_output(output: bytes) -> CgiReply:
             "no output" if not output else "no header block: no empty line in the output"
         )
     fields = _lines(output[: end.start()])
-    cgi = {name: value for name, value in fields if name in _CGI_FIELDS}
+    cgi = {name.lower(): value for name, value in fields if name.lower() in _CGI_FIELDS}
     if not cgi:
         raise ReplyError("the header block has neither Content-Type nor Location nor Status")
     kept, declared = reply_headers([[name, value] for name, value in fields])
@@ -150,10 +151,10 @@ def parse_cgi_output(output: bytes) -> CgiReply:
         (name.decode("ascii"), value.decode("latin-1"))
         for name, value in kept
         # Extensions of CGI that we do not know (RFC 3875 6.3.5).
-        if name != b"status" and not name.startswith(b"x-cgi-")
+        if name.lower() != b"status" and not name.lower().startswith(b"x-cgi-")
     ]
     if declared is not None:
-        headers.append(("content-length", str(declared)))
+        headers.append(("Content-Length", str(declared)))
     body = output[end.end() :]
     if body and "content-type" not in cgi:
         headers.append(_DEFAULT_TYPE)
@@ -161,7 +162,7 @@ def parse_cgi_output(output: bytes) -> CgiReply:
 
 
 def _lines(block: bytes) -> list[tuple[str, str]]:
-    """The fields of a header block, names in lower case."""
+    """The fields of a header block, names as they stand there."""
     fields: list[tuple[str, str]] = []
     seen: set[str] = set()
     for number, line in enumerate(block.split(b"\n") if block else (), 1):
@@ -178,7 +179,7 @@ def _lines(block: bytes) -> list[tuple[str, str]]:
             seen.add(lowered)
             if not value.strip(" \t"):
                 raise ReplyError(f"{name} is empty")
-        fields.append((lowered, value.strip(" \t")))
+        fields.append((name, value.strip(" \t")))
     return fields
 
 

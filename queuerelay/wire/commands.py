@@ -7,12 +7,13 @@ are in seconds here, and become what the script takes.
 Plain commands that both sides send are tuples (`Command`), as both clients take them.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from queuerelay.wire import scripts
 from queuerelay.wire.claim import Claim
-from queuerelay.wire.dead_letter import Requeue
+from queuerelay.wire.dead_letter import SHOWN, Excerpt, Requeue
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.recovery import Drop, Retry, Verdict
 
@@ -259,6 +260,17 @@ def is_paused(keys: Keys, queue: str) -> Command:
     return ("HEXISTS", keys.gate, queue)
 
 
+class Unanswered(tuple[Argument, ...]):
+    """A command that gets no answer."""
+
+    __slots__ = ()
+
+
+def unheard(command: Command) -> tuple[Command, Command]:
+    """Send `command` and have Redis keep its answer."""
+    return Unanswered(("CLIENT", "REPLY", "SKIP")), Unanswered(command)
+
+
 def wait_for(key: str, seconds: float) -> Command:
     """Wait until the list has something, `seconds` at most; gives its first item, or None.
 
@@ -270,9 +282,29 @@ def wait_for(key: str, seconds: float) -> Command:
 # Inboxes and nodes
 
 
-def peek(key: str, first: int, most: int, room: int) -> Call[list[bytes]]:
-    """`most` items of a list from place `first` on, fewer where they are more than `room` bytes."""
-    return Call("peek", [key], [first, most, room], list)
+class TooLarge(NamedTuple):
+    """In place of an item of a list that is too large to be fetched."""
+
+    #: Its bytes.
+    size: int
+    #: Whom the reply was for, "" where that is not to be seen.
+    node_id: str
+
+
+def peek(
+    key: str, first: int, most: int, room: int, *, largest: int
+) -> Call[list[bytes | TooLarge]]:
+    """`most` items of a list from place `first` on, fewer where they are more than `room` bytes;
+    none of more than `largest` bytes is fetched.
+    """
+    return Call("peek", [key], [first, most, room, largest], _peeked)
+
+
+def _peeked(answer: Any) -> list[bytes | TooLarge]:
+    return [
+        TooLarge(item[0], item[1].decode("ascii")) if type(item) is list else item
+        for item in answer
+    ]
 
 
 def move(source: str, key: str, most: int) -> Call[int]:
@@ -312,8 +344,27 @@ def failures(
     """How many dead letters there are, and `count` of them from the `start`-th on, fewer where they
     are more than `room` bytes.
     """
-    args = [start, count, int(newest), room]
+    args = [start, count, int(newest), room, 0]
     return Call("failures", [keys.failed], args, lambda answer: (answer[0], answer[1:]))
+
+
+def shown_failures(
+    keys: Keys, start: int, count: int, *, newest: bool, room: int
+) -> Call[tuple[int, list[bytes | Excerpt]]]:
+    """As `failures`, for people to see: of what is large its beginning and its end."""
+
+    def decode(answer: list[Any]) -> tuple[int, list[bytes | Excerpt]]:
+        total, *found = answer
+        return total, [one if isinstance(one, bytes) else Excerpt(*one) for one in found]
+
+    args = [start, count, int(newest), room, SHOWN]
+    return Call("failures", [keys.failed], args, decode)
+
+
+def prune(keys: Keys, max_count: int, max_bytes: int, before: float) -> Call[int]:
+    """Drop the oldest dead letters until they are within these bounds; gives how many."""
+    stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(max(0.0, before)))
+    return Call("prune", [keys.failed, keys.dropped], [max_count, max_bytes, stamp], int)
 
 
 def requeue(keys: Keys, entry: bytes, back: Requeue | None = None) -> Call[bool]:

@@ -5,16 +5,31 @@ own entries name the message and its attempts.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 from queuerelay.errors import MessageError
 from queuerelay.wire import exact
 from queuerelay.wire.failure import UNREADABLE_CLASS
 from queuerelay.wire.message import REQUEST_CLASS
 
+#: Bytes of an entry that lists have: an eighth of them from its beginning, where the payload is,
+#: the rest from its end, where Ruby and we say what became of it.
+SHOWN: Final = 64 * 1024
+#: Keys that stand behind the payload, and how many places are tried.
+_LATE_KEY: Final = re.compile(
+    rb',\s*("(?:exception|error|backtrace|worker|queue|failed_at|queuerelay)"\s*:)'
+)
+_PLACES: Final = 16
+#: Keys that stand before the arguments, each with its text; within so many bytes.
+_EARLY_KEYS: Final = re.compile(
+    rb'"(failed_at|worker|queue|class|exception|error)"\s*:\s*("(?:[^"\\]|\\.){0,1024}")'
+)
+_EARLY: Final = 2048
 #: Bytes that may be the id of a message; decoding tells.
 _ID: Final = re.compile(rb'"id"\s*:\s*"([^"]*)')
 
@@ -27,12 +42,63 @@ class Requeue:
     message: bytes
 
 
+class Excerpt(NamedTuple):
+    """A large entry as it is shown: its bytes are not all there."""
+
+    size: int
+    #: The first and the last bytes, `SHOWN` of them together, as `failures.lua` gives them.
+    head: bytes
+    tail: bytes
+
+    @classmethod
+    def of(cls, raw: bytes) -> "Excerpt":
+        """That of a whole entry."""
+        return cls(len(raw), raw[: SHOWN // 8], raw[-(SHOWN - SHOWN // 8) :])
+
+    @property
+    def id(self) -> str:
+        """The name of the entry."""
+        return _sha1(b"%d " % self.size + self.head + self.tail)
+
+    def decode(self) -> dict[str, Any]:
+        """The keys that can be made out; of the payload the class alone."""
+        found: dict[str, Any] = {}
+        for place in islice(_LATE_KEY.finditer(self.tail), _PLACES):
+            try:
+                value = json.loads(b"{" + self.tail[place.start(1) :])
+            except ValueError:
+                # It stands within the payload.
+                continue
+            found = value
+            break
+        for key, text in _EARLY_KEYS.findall(self.head[:_EARLY]):
+            name = key.decode()
+            if name != "class":
+                # Of the end only where that says nothing: this may be of the arguments.
+                found.setdefault(name, _unquoted(text))
+            elif "payload" not in found:
+                found["payload"] = {"class": _unquoted(text)}
+        return found
+
+
+def _unquoted(text: bytes) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return ""
+
+
+def _sha1(raw: bytes) -> str:
+    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+
+
 def entry_id(raw: bytes) -> str:
-    """The name of an entry: the SHA-1 of its bytes, as 40 hex digits.
+    """The name of an entry: the SHA-1 of its bytes, or of size, beginning and end of a large one,
+    as 40 hex digits.
 
     Others' entries have no id of their own, and places in the list change.
     """
-    return hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+    return _sha1(raw) if len(raw) <= SHOWN else Excerpt.of(raw).id
 
 
 def decode_entry(raw: bytes) -> dict[str, Any] | None:
@@ -92,19 +158,22 @@ def requeue(raw: bytes, mended: Mapping[str, Any] | None = None) -> Requeue | No
 
     `mended` has the ``class`` or the ``args`` that are to be in the place of its own.
 
-    None where there is nothing to run: no queue, no class and args, or a message that could not be
-    read in the first place. What else a payload holds is kept; the attempts are not part of it, and
-    when it was pushed first is left out, because it waits anew.
+    None where there is nothing to run: no queue, no class and args, a request, or a message that
+    could not be read in the first place. What else a payload holds is kept; the attempts are not
+    part of it, and when it was pushed first is left out, because it waits anew.
     """
     entry = decode_entry(raw) or {}
     queue, payload = entry.get("queue"), entry.get("payload")
     if not (isinstance(queue, str) and queue and isinstance(payload, dict)):
         return None
+    if payload.get("class") == REQUEST_CLASS:
+        # Nobody waits for its answer any more, and it is not whole.
+        return None
     payload = {**payload, **(mended or {})}
     cls = payload.get("class")
     if not (isinstance(cls, str) and cls and isinstance(payload.get("args"), list)):
         return None
-    if cls == UNREADABLE_CLASS or (mended and cls == REQUEST_CLASS):
+    if cls in (UNREADABLE_CLASS, REQUEST_CLASS):
         # Requests come from clients alone.
         return None
     left = ("queue", "id", "queue_time", "queuerelay")

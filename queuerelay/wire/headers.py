@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from queuerelay.errors import ReplyError
+from queuerelay.wire.proxies import FORWARDED, X_FORWARDED
 
 #: Fields that belong to one connection (RFC 9110 7.6.1, RFC 9112 9.6) or frame one message.
 _NEVER_CROSS: Final = frozenset(
@@ -59,6 +60,9 @@ _LENGTH: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 #: Fields that applications believe and anybody can write; X-Forwarded-* are such, too.
 _FORGED: Final = frozenset({"forwarded", "proxy", "x-real-ip"})
 
+#: Fields that no option makes a matter of trust: ours, those of the request itself, and "httpoxy".
+_NOT_FURTHER: Final = frozenset({"host", "proxy", "via", "x-request-id", "content-type"})
+
 #: Lower-case field names as messages carry them: the text, or None where it must not cross. Field
 #: names repeat, so this saves most of their cost; foreign names stop being remembered at the bound.
 _names: dict[bytes, str | None] = {}
@@ -82,6 +86,24 @@ def _is_forged(name: str) -> bool:
     others say who the client is, and anybody can write them; those that are true are set anew.
     """
     return "_" in name or name in _FORGED or name.startswith("x-forwarded-")
+
+
+def is_further(name: str) -> bool:
+    """Whether a lower-case `name` can be that of a further field which trusted proxies alone may
+    write: not one that says what the request is, that never crosses, or that is ours.
+    """
+    return (
+        is_token(name)
+        and "_" not in name
+        and _crosses(name)
+        and name not in _NOT_FURTHER
+        and name not in (FORWARDED, *X_FORWARDED)
+    )
+
+
+def is_dropped(name: str) -> bool:
+    """Whether `request_headers` drops a field of this lower-case name from everybody."""
+    return not _crosses(name) or _is_forged(name)
 
 
 def _request_name(raw: bytes) -> str | None:

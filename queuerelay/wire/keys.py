@@ -29,13 +29,18 @@ class Keys:
         """List: dead letters, appended only."""
         return f"{self.resque}failed"
 
+    @property
+    def dropped(self) -> str:
+        """String, a number: dead letters that were dropped for being too many or too old."""
+        return f"{self.prefix}dead_letters_dropped"
+
     def beginnings(self) -> list[str]:
         """How each of our own keys begins, `results` apart."""
         several = (self.inbox, self.legacy_inbox, self.node, self.orders, self.reports)
         of_queues = (self.inflight, self.leases, self.meta, self.delayed)
         of_requests = (self.gone, self.taken)
         named = [name("") for name in (*several, *of_queues, *of_requests, self.fence)]
-        return [self.nodes, self.gate, *named]
+        return [self.nodes, self.gate, self.dropped, *named]
 
     def inbox(self, node_id: str) -> str:
         """List: replies for one relay."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from queuerelay.errors import MessageError
 from queuerelay.wire.destination import destination, salvage
-from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.failure import KEPT, Kept, encode_failure
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Attempt, Message, decode_message, with_attempt
 from queuerelay.wire.reply import encode_reply
@@ -54,6 +54,7 @@ def recover(
     since: float,
     now: float,
     tries: int = TRIES,
+    kept: Kept = KEPT,
 ) -> Verdict:
     """The verdict on `raw`, which `worker` took at `since` and never acknowledged.
 
@@ -63,7 +64,9 @@ def recover(
         message = decode_message(raw)
         reply_to = destination(message, keys)
     except MessageError as error:
-        return unreadable(raw, keys=keys, queue=queue, worker=worker, error=error, now=now)
+        return unreadable(
+            raw, keys=keys, queue=queue, worker=worker, error=error, now=now, kept=kept
+        )
     request = message.request
     if request is not None and request.deadline <= now:
         return Drop()
@@ -87,11 +90,19 @@ def recover(
         error=f"the worker died while it held this message; {why}",
         now=now,
         attempts=(*message.attempts, lost),
+        kept=kept,
     )
 
 
 def unreadable(
-    raw: bytes, *, keys: Keys, queue: str, worker: str, error: MessageError, now: float
+    raw: bytes,
+    *,
+    keys: Keys,
+    queue: str,
+    worker: str,
+    error: MessageError,
+    now: float,
+    kept: Kept = KEPT,
 ) -> Fail:
     """The verdict on a message that cannot be understood, or would have its reply where none may
     go: kept as far as it is readable, and answered 502 where it still says to whom.
@@ -103,6 +114,7 @@ def unreadable(
         exception="MessageError",
         error=str(error),
         failed_at=now,
+        kept=kept,
     )
     waiting = salvage(raw, keys)
     if waiting is None:
@@ -143,6 +155,7 @@ def failed(
     now: float,
     attempts: tuple[Attempt, ...] = (),
     timed_out: bool = False,
+    kept: Kept = KEPT,
 ) -> Fail:
     """The verdict on a readable message that failed for good; its client, who waits at `reply_to`,
     gets 502, or 504 where its worker took too long.
@@ -155,6 +168,7 @@ def failed(
         error=error,
         failed_at=now,
         attempts=attempts,
+        kept=kept,
     )
     if message.request is None:
         return Fail(entry=entry)
@@ -177,7 +191,7 @@ def _refusal(node_id: str, status: int, text: bytes, problem: str) -> bytes:
     return encode_reply(
         node_id=node_id,
         status=status,
-        headers=[("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")],
+        headers=[("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
         body=text,
         problem=problem,
     )

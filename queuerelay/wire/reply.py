@@ -18,7 +18,7 @@ from queuerelay.wire.body import LARGE, cut_body, decode_body, dump, put_body
 from queuerelay.wire.headers import reply_headers
 from queuerelay.wire.json_object import load_object
 
-_DEFAULT_HEADERS: Final = ((b"content-type", b"text/plain; charset=utf-8"),)
+_DEFAULT_HEADERS: Final = ((b"Content-Type", b"text/plain; charset=utf-8"),)
 _NODE_ID: Final = re.compile(rb'"node_id"\s*:\s*"([0-9a-f]+-[0-9a-f]{32})"')
 #: Longest time in seconds; a worker that measured more has measured something else.
 _LONGEST_TIME: Final = 1e6

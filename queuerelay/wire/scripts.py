@@ -24,6 +24,7 @@ NAMES: Final = (
     "pause",
     "peek",
     "promote",
+    "prune",
     "push",
     "reap",
     "renew",

@@ -87,6 +87,11 @@ def who_is_master(service: str) -> Command:
     return ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
 
 
+def names(commands: Sequence[Command]) -> str:
+    """The names of some commands, for an error."""
+    return ", ".join(str(command[0]) for command in commands)
+
+
 def meaning(text: str) -> Unusable | None:
     """What an error `text` says of the server as a whole; None where it says nothing of it."""
     if text.startswith(_CLUSTER):

@@ -132,6 +132,7 @@ class LeaseKeeper:
                     worker=claim.holder,
                     since=since,
                     now=now,
+                    kept=self._settings.kept,
                 )
             except Exception:
                 log.exception("cannot decide about a dead worker's message on %s", queue)

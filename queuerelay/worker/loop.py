@@ -269,6 +269,7 @@ class WorkerLoop:
                 worker=holder,
                 error=error,
                 now=claim.since,
+                kept=self._settings.kept,
             )
             return self._concluded(claim, verdict)
         if message.request is None:
@@ -363,6 +364,7 @@ class WorkerLoop:
             error=f"a WSGI worker answers requests only, this is a job of class {message.cls}",
             now=claim.since,
             attempts=tuple(message.attempts),
+            kept=self._settings.kept,
         )
         return self._concluded(claim, verdict)
 

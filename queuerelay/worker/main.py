@@ -17,8 +17,9 @@ from queuerelay import __version__
 from queuerelay.errors import ConfigError
 from queuerelay.redact import redact
 from queuerelay.redis_source import Source, first, of_environment
-from queuerelay.visible import visible
 from queuerelay.wire.destination import overlap
+from queuerelay.wire.failure import Kept
+from queuerelay.wire.headers import is_token
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.url import RedisUrl, parse
 from queuerelay.worker.in_hand import InHand
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         max_reply=options.max_reply,
         requests=options.requests,
         timeout=options.timeout,
+        kept=Kept(redact=options.failed_redact or ()),
     )
     process = _Process(options, settings, where)
     if options.timeout == 0:
@@ -120,6 +122,14 @@ def _is_missing(error: BaseException, module_name: str) -> bool:
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return isinstance(error, ValueError | TypeError) and module_name.startswith(".")
     return module_name == error.name or module_name.startswith(f"{error.name}.")
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    """Names of header fields, with commas between them."""
+    names = tuple(name.strip().lower() for name in text.split(","))
+    if not all(map(is_token, names)):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected names of header fields")
+    return names
 
 
 class _Process:
@@ -218,16 +228,6 @@ def _chdir(directory: str) -> None:
         raise ConfigError.of("--chdir", directory, f"a directory ({error.strerror})") from error
 
 
-class _Plain(logging.Formatter):
-    """The lines of the log, without what a terminal would obey in what others wrote."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return visible(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:
-        return "\n".join(map(visible, super().formatException(ei).split("\n")))
-
-
 def _log_to_stderr(level: str) -> None:
     """One handler on our own logger: the root logger is the application's."""
     logger = logging.getLogger("queuerelay")
@@ -236,7 +236,7 @@ def _log_to_stderr(level: str) -> None:
             one.disabled = False
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(process)d %(message)s"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
         logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(level.upper())
@@ -303,6 +303,13 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="end with status 0 after so many requests; 0: never",
+    )
+    add(
+        "--failed-redact",
+        type=_fields,
+        metavar="NAMES",
+        help="header fields of requests that are no part of dead letters, beside those with "
+        "credentials, with commas",
     )
     add(
         "--timeout",

@@ -30,7 +30,7 @@ from redis.retry import Retry
 from queuerelay.errors import BrokerError, NotConnected, Refused
 from queuerelay.wire.commands import Command
 from queuerelay.wire.keys import Keys
-from queuerelay.wire.server import greeting, who_is_master
+from queuerelay.wire.server import greeting, names, who_is_master
 from queuerelay.wire.url import Address, RedisUrl, address_of
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,12 @@ class MasterFinder:
         try:
             commands = next(steps)
             while True:
-                commands = steps.send(_exchange(connection, commands))
+                try:
+                    answers = _exchange(connection, commands)
+                except ConnectionError as error:
+                    # Some proxies close the connection on what they do not know.
+                    raise ConnectionError(f"{error} (it was asked {names(commands)})") from error
+                commands = steps.send(answers)
         except StopIteration:
             return
         except BrokerError as error:

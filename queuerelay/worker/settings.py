@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.keys import Keys
 
 #: Longest body that is held, in bytes, where nothing is said.
@@ -22,6 +23,8 @@ class WorkerSettings:
     holder: str
     #: Longest body that is held and sent as one reply, bytes; a longer one is streamed.
     max_reply: int = MAX_REPLY
+    #: What is kept of messages that fail for good.
+    kept: Kept = KEPT
     #: Requests after which the worker ends; 0 for never.
     requests: int = 0
     #: Seconds that the application may take for a request, and for each part of a streamed answer;

@@ -75,7 +75,15 @@ def _verdict(
         message = decode_message(raw)
         reply_to = destination(message, settings.keys)
     except MessageError as error:
-        return unreadable(raw, keys=settings.keys, queue=queue, worker=worker, error=error, now=now)
+        return unreadable(
+            raw,
+            keys=settings.keys,
+            queue=queue,
+            worker=worker,
+            error=error,
+            now=now,
+            kept=settings.kept,
+        )
     request = message.request
     run = max(0.0, now - since)
     what = "a message" if request is None else f"{request.method} {request.url!r}"
@@ -92,4 +100,5 @@ def _verdict(
         now=now,
         attempts=(*message.attempts, lost),
         timed_out=True,
+        kept=settings.kept,
     )

@@ -38,7 +38,7 @@ class Reader(Client):
         self.send(request(method, target, body=b"" if method == "POST" else None))
         version, status, headers = self._head()
         assert (version, status) == ("HTTP/1.1", 200)
-        assert ("transfer-encoding", "chunked") in headers
+        assert ("Transfer-Encoding", "chunked") in headers
         return self
 
     def chunk(self):

@@ -122,7 +122,7 @@ for name, line in {
     _bad(400, name, _get(line=line))
 for version in (b"0.9", b"1.2", b"1.9", b"2.0", b"3.0", b"9.9", b"0.0"):
     _bad(505, f"version {version!r}", _get(line=b"GET / HTTP/" + version))
-_bad(505, "the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00")
+_bad(400, "the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00")
 _bad(400, "HTTP/0.9", b"GET /\r\n")
 _bad(400, "a bare LF behind the request line", b"GET / HTTP/1.1\nHost: a\r\n\r\n")
 _bad(400, "bare LFs everywhere", b"GET / HTTP/1.1\nHost: a\n\n")

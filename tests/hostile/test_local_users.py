@@ -115,7 +115,7 @@ def test_no_refusal_tells_it(tmp_path, options):
     ],
 )
 def test_no_refusal_of_a_worker_tells_it(capsys, options):
-    assert main(options) == 1
+    assert main(["--timeout", "0", *options]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert SECRET not in said

@@ -18,6 +18,7 @@ from queuerelay.config import (
     load,
 )
 from queuerelay.errors import ConfigError
+from queuerelay.wire.failure import Kept
 from tests.unit.configured import refused
 
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -131,9 +132,15 @@ def test_a_flag_is_true_or_false(text):
 
 
 def test_every_field_has_an_option_and_the_other_way_round():
-    fields = {field.name for field in dataclasses.fields(Config)} - {"relay", "pools", "status"}
+    fields = {field.name for field in dataclasses.fields(Config)} - {
+        "relay",
+        "pools",
+        "status",
+        "failed",
+    }
     fields |= {f"relay.{field.name}" for field in dataclasses.fields(RelayConfig)}
     fields |= {f"status.{field.name}" for field in dataclasses.fields(StatusConfig)}
+    fields |= {f"failed.{field.name}" for field in dataclasses.fields(Kept)}
     options = {option.dotted for option in OPTIONS if option.table != "pool"}
     assert options == fields - {"relay.routes"}
 
@@ -332,7 +339,9 @@ def test_described_limits():
         ("deadline", "0.25 seconds"),
         ("max-held", "10000 requests"),
         ("max-held-bytes", "3072 bytes (3 KiB)"),
+        ("client-share", "0.1 part"),
         ("max-body", "1000 bytes"),
+        ("max-reply", "100663296 bytes (96 MiB)"),
         ("max-queue", "50000 messages"),
         ("max-connections", "what the open files allow"),
         ("max-line", "8192 bytes (8 KiB)"),

@@ -80,6 +80,9 @@ def test_every_key_of_a_script_pool(pools):
         tries = 1
         start_patience = 60
         start_tries = 5
+        user = "www-data"
+        group = 33
+        no_new_privs = false
         grace = 0
         resident = false
         status = "stdout"
@@ -110,6 +113,9 @@ def test_every_key_of_a_script_pool(pools):
             tries=1,
             start_patience=60.0,
             start_tries=5,
+            user="www-data",
+            group="33",
+            no_new_privs=False,
             grace=0.0,
             status="stdout",
             client_gone="kill",

@@ -5,6 +5,7 @@ import pytest
 from queuerelay.config import OPTIONS, load
 from queuerelay.errors import ConfigError
 from queuerelay.http.forwarded import Trust
+from queuerelay.wire.proxies import X_FORWARDED
 
 
 def refused(**options):
@@ -55,14 +56,34 @@ def test_what_is_no_network_is_refused(text):
     ("text", "expected"),
     [
         ("X-Forwarded-Fro", "did you mean 'x-forwarded-for'?"),
-        ("X-Real-IP", "expected 'x-forwarded-for' or "),
+        ("X-Forwarded-Hosts", "did you mean 'x-forwarded-host'?"),
+        *(
+            (name, "expected the name of a field that proxies may set, such as 'X-Forwarded-For'")
+            for name in (
+                *("", "X_Forwarded_User", "X-User:", "X User", "Käse", "Host", "Proxy", "Via"),
+                *("Content-Length", "Connection", "Proxy-Authorization", "X-Request-Id"),
+            )
+        ),
         ("Forwarded,X-Forwarded-For", "either Forwarded or X-Forwarded-*"),
         ("X-Forwarded-For,x-forwarded-for", "each once"),
-        ("", "expected 'x-forwarded-for' or "),
     ],
 )
 def test_what_is_no_field_of_proxies_is_refused(text, expected):
     assert expected in refused(proxy_fields=text)
+
+
+def test_further_fields_may_be_named():
+    def named(text):
+        return load(None, {"proxy-fields": text}).relay.proxy_fields
+
+    users = ("x-forwarded-user", "x-forwarded-client-cert")
+    assert named("X-Forwarded-User,X-Forwarded-Client-Cert") == (*X_FORWARDED[:3], *users)
+    assert named("X-Forwarded-For,X-Forwarded-User") == ("x-forwarded-for", "x-forwarded-user")
+    assert named("Forwarded,X-Forwarded-User") == ("forwarded", "x-forwarded-user")
+    for name in ("Email", "Groups", "Prefix", "Access-Token", "Preferred-Username", "Protocol"):
+        assert named(f"X-Forwarded-{name}")[-1] == f"x-forwarded-{name.lower()}"
+    for name in ("X-Real-IP", "Remote-User", "X-Auth-Request-Email", "Client-Cert"):
+        assert named(name)[-1] == name.lower()
 
 
 def test_help_tells_the_defaults():

@@ -13,9 +13,9 @@ PACKAGE = ROOT / "queuerelay"
 #: Modules at the top that any room may use; workers only those without Twisted.
 BASE = (
     "redact",
-    "visible",
     "errors",
     "own_files",
+    "log_format",
     "seldom",
     "eager",
     "backoff",
@@ -27,11 +27,11 @@ BASE = (
 #: of a room stands for all in it.
 MAY_USE = {
     "redact": (),
-    "visible": (),
-    "plain_log": ("visible",),
     "errors": ("redact",),
     "redis_source": ("errors",),
     "own_files": (),
+    "log_format": ("redact",),
+    "daemon_log": ("errors", "own_files", "log_format"),
     "seldom": (),
     "eager": (),
     "backoff": (),
@@ -44,7 +44,7 @@ MAY_USE = {
     "processes": BASE,
     "broker": (*BASE, "wire"),
     "config": ("errors", "redis_source", "wire"),
-    "worker": ("redact", "visible", "errors", "redis_source", "backoff", "wire"),
+    "worker": ("redact", "errors", "redis_source", "backoff", "wire"),
     "relay": (*BASE, "wire", "http", "broker", "config"),
     "pool": (*BASE, "redis_source", "wire", "processes", "broker", "config"),
     "status": (*BASE, "wire", "http", "broker", "config"),
@@ -54,11 +54,11 @@ MAY_USE = {
         *BASE,
         *("wire", "http", "processes", "broker", "config", "relay", "pool", "status", "parts"),
     ),
-    "tap": ("redact", "visible", "plain_log", "errors", "clocks", "processes", "config", "service"),
-    "terminal": ("visible", "durations"),
+    "tap": ("redact", "errors", "clocks", "daemon_log", "processes", "config", "service"),
+    "terminal": ("durations",),
     "client": (),
-    "overview": ("visible", "terminal"),
-    "cli": ("visible", "client", "terminal", "overview"),
+    "overview": ("terminal",),
+    "cli": ("client", "terminal", "overview"),
 }
 #: The rooms within `status`, and which of them each may import from.
 STATUS_MAY_USE = {"collect": (), "actions": ("collect",), "views": ("collect", "actions")}

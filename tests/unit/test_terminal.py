@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from queuerelay.overview import overview
 from queuerelay.status.views.document import status_document
-from queuerelay.terminal import cut, painted, show, span, table, width
-from queuerelay.visible import visible as safe
+from queuerelay.terminal import cut, painted, safe, show, span, table, width
 from tests.unit.status.page_scene import snapshot
 
 

@@ -1,5 +1,6 @@
 """Dead letters in memory."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,12 @@ from queuerelay.wire import dead_letter
 
 #: Bytes of a page of dead letters, its last entry apart.
 PAGE_BYTES: Final = 4 * 1024 * 1024
+
+
+def _failed_at(raw: bytes) -> str:
+    """When an entry failed, as Ruby and we write it; "" where that cannot be read."""
+    found = (dead_letter.decode_entry(raw) or {}).get("failed_at")
+    return found[:19] if isinstance(found, str) and found[:1].isdigit() else ""
 
 
 class MemoryDeadLetters:
@@ -59,6 +66,29 @@ class MemoryDeadLetters:
     def drop_many(self, which: Sequence[str | bytes] | None = None) -> Deferred[int]:
         """Drop all of `which`, or all that there are now."""
         return self._connection.ask(lambda: self._end_many(which, retry=False))
+
+    def prune(self, *, max_count: int, max_bytes: int, before: float) -> Deferred[int]:
+        """Drop the oldest until the rest is within these bounds."""
+
+        def effect() -> int:
+            entries = self._store.lists.get(self._store.keys.failed)
+            stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.gmtime(max(0.0, before)))
+            drop = max(len(entries) - max_count, 0)
+            for place, at in enumerate(map(_failed_at, list(entries)[:100])):
+                if at and at >= stamp:
+                    break
+                # What does not say when goes with the one behind it.
+                drop = max(drop, place + 1) if at else drop
+            sizes = sum(map(len, entries)) - sum(len(raw) for raw in list(entries)[:drop])
+            while sizes > max_bytes and drop < len(entries) - 1:
+                sizes -= len(entries[drop])
+                drop += 1
+            for _ in range(drop):
+                entries.popleft()
+            self._store.dropped += drop
+            return drop
+
+        return self._connection.ask(effect)
 
     def _end_many(
         self,

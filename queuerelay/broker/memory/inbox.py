@@ -13,11 +13,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queuerelay.broker.base import InboxHandler
+from queuerelay.broker.base import LARGEST_REPLY, InboxHandler
 from queuerelay.broker.memory.connection import MemoryConnection
 from queuerelay.broker.memory.store import MemoryStore
 from queuerelay.errors import BrokerError
 from queuerelay.loop import PATIENCE, Watched
+from queuerelay.wire.commands import TooLarge
+from queuerelay.wire.reply import salvage_node_id
 
 #: Most items of a batch of the inbox.
 BATCH: Final = 256
@@ -31,6 +33,8 @@ class _Reader:
     handler: InboxHandler
     source: str | None
     clock: IReactorTime
+    #: Bytes of an item that is given.
+    largest: int
     #: Items of the last batch, handed over and still in the list.
     done: int = 0
     #: Whether the handler is still at the last batch.
@@ -74,15 +78,20 @@ class MemoryInbox:
         self.legacy: str | None = None
 
     def open(
-        self, node_id: str, handler: InboxHandler, *, legacy: tuple[str, InboxHandler] | None = None
+        self,
+        node_id: str,
+        handler: InboxHandler,
+        *,
+        legacy: tuple[str, InboxHandler] | None = None,
+        largest: int = LARGEST_REPLY,
     ) -> None:
         """Read replies for `node_id` from now on."""
         keys = self._store.keys
-        self._readers.append(_Reader(keys.inbox(node_id), handler, None, self._clock))
+        self._readers.append(_Reader(keys.inbox(node_id), handler, None, self._clock, largest))
         if legacy is not None:
             self.legacy, handler = legacy
             self._readers.append(
-                _Reader(keys.legacy_inbox(node_id), handler, self.legacy, self._clock)
+                _Reader(keys.legacy_inbox(node_id), handler, self.legacy, self._clock, largest)
             )
 
     def reply(self, node_id: str, replies: Sequence[bytes]) -> Deferred[int]:
@@ -124,7 +133,7 @@ class MemoryInbox:
         handled.addCallback(lambda _: self._handled(reader, turn, len(items)))
         handled.addErrback(self._unhandled, reader, turn, len(items))
 
-    def _look(self, reader: _Reader, done: int) -> list[bytes]:
+    def _look(self, reader: _Reader, done: int) -> list[bytes | TooLarge]:
         """Drop `done` items, move what the shared list has, and show the first ones."""
         lists = self._store.lists
         own = lists.get(reader.key)
@@ -133,7 +142,11 @@ class MemoryInbox:
         if reader.source is not None:
             shared = lists.get(reader.source)
             lists.put(reader.key, [shared.popleft() for _ in range(min(BATCH, len(shared)))])
-        return self._store.items(reader.key)[:BATCH]
+        items = self._store.items(reader.key)[:BATCH]
+        return [
+            TooLarge(len(item), salvage_node_id(item) or "") if len(item) > reader.largest else item
+            for item in items
+        ]
 
     def _handled(self, reader: _Reader, turn: int, done: int) -> None:
         if reader.turn == turn:

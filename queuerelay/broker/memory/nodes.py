@@ -91,6 +91,7 @@ class MemoryNodes:
             processed=store.stats.get(("processed", None), 0),
             failed=store.stats.get(("failed", None), 0),
             dead_letters=len(store.dead_letters),
+            dropped=store.dropped,
             paused=store.all_paused,
         )
 

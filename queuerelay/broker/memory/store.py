@@ -120,6 +120,8 @@ class MemoryStore:
         self.stats: dict[tuple[str, str | None], int] = {}
         #: ``resque:pause-all-workers``.
         self.all_paused = False
+        #: Dead letters that were dropped for being too many or too old.
+        self.dropped = 0
         #: What `wrong_types` is to say.
         self.wrong_types: list[WrongType] = []
 

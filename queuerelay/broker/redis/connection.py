@@ -169,7 +169,7 @@ class RedisConnection:
             except Exception as error:
                 places, failed = [], [("", error)]
             for place in places:
-                served, ended = await self._visit(place)
+                served, ended = await self._visit(place, self._master.bound(attempt))
                 if self._stopping:
                     return
                 # What the others said is over where one has served.
@@ -180,7 +180,7 @@ class RedisConnection:
                     break
             if self._stopping:
                 return
-            self._failed(failed)
+            self._failed(failed, self._master.bound(attempt))
             wait = pause(attempt, LONGEST_PAUSE_OF_SEVERAL if several else None)
             try:
                 await self._until_stop(deferLater(self._reactor, wait))
@@ -195,7 +195,7 @@ class RedisConnection:
         finally:
             self._step = None
 
-    async def _visit(self, place: RedisUrl) -> tuple[bool, Exception]:
+    async def _visit(self, place: RedisUrl, bound: float) -> tuple[bool, Exception]:
         """Connect to the server at `place`, and offer the connection until it is lost.
 
         Gives whether it was offered, and the reason of its end.
@@ -203,24 +203,24 @@ class RedisConnection:
         protocol: RedisProtocol | None = None
         served, ended = False, Exception()
         try:
-            connecting = connect(place, self._reactor, bound=self._master.bound)
+            connecting = connect(place, self._reactor, bound=bound)
             protocol = await self._until_stop(connecting)
-            version = await self._until_stop(self._enter(protocol, place))
+            version = await self._until_stop(self._enter(protocol, place, bound))
         except Exception as error:
             ended = error
         else:
             served = await self._serve(protocol, version, place)
             ended = NotConnected(protocol.reason)
         if protocol is not None:
-            protocol.drop(reason_of(ended, self._master.bound))
+            protocol.drop(reason_of(ended, bound))
             # Not a moment later than the transport is anything of it left.
             await protocol.lost
         return served, ended
 
-    def _enter(self, protocol: RedisProtocol, place: RedisUrl) -> Deferred[str]:
+    def _enter(self, protocol: RedisProtocol, place: RedisUrl, bound: float) -> Deferred[str]:
         name = f"queuerelay-{self._name}"
         entering = enter(protocol, place, name=name, keys=self._master.keys)
-        return Deferred.fromCoroutine(entering).addTimeout(self._master.bound, self._reactor)
+        return Deferred.fromCoroutine(entering).addTimeout(bound, self._reactor)
 
     async def _serve(self, protocol: RedisProtocol, version: str, place: RedisUrl) -> bool:
         """Offer the connection until it is lost; False where it was lost already."""
@@ -243,9 +243,9 @@ class RedisConnection:
         self._master.down(self)
         return True
 
-    def _failed(self, failed: Sequence[tuple[str, Exception]]) -> None:
+    def _failed(self, failed: Sequence[tuple[str, Exception]], bound: float) -> None:
         """Say why there is no connection, by the place and the error of each server."""
-        said = [f"{place}{reason_of(error, self._master.bound)}" for place, error in failed]
+        said = [f"{place}{reason_of(error, bound)}" for place, error in failed]
         reason = "; ".join(said)
         faults = (_fault(error) for _, error in failed)
         found = next((fault for fault in faults if fault is not None), None)

@@ -5,7 +5,8 @@ Invariants:
 1. An entry is named by its bytes, never by its place: places change whenever somebody takes one
    out. Of two processes that retry the same entry, one finds it.
 2. An entry is in the list or its message is on its queue, never both and never neither.
-3. The list is only appended to, and taken from one by one; it is never trimmed.
+3. The list is appended to, and taken from one by one, or from its head where it is out of its
+   bounds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from queuerelay.broker.records import DeadLetterEntry, DeadLetterPage
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.wire import dead_letter
-from queuerelay.wire.commands import failures, requeue
+from queuerelay.wire.commands import failures, prune, requeue, shown_failures
+from queuerelay.wire.dead_letter import Excerpt
 from queuerelay.wire.keys import Keys
 
 #: Bytes of a page, its last entry apart.
@@ -44,17 +46,18 @@ class RedisDeadLetters:
         """`count` dead letters from the `start`-th on."""
         start = max(0, start)
 
-        def page(found: tuple[int, list[bytes]]) -> DeadLetterPage:
-            total, raws = found
+        def page(found: tuple[int, list[bytes | Excerpt]]) -> DeadLetterPage:
+            total, entries = found
             return DeadLetterPage(
                 total=total,
                 items=[
-                    DeadLetterEntry.of(raw, total - 1 - start - i if newest else start + i)
-                    for i, raw in enumerate(raws)
+                    DeadLetterEntry.of(entry, total - 1 - start - i if newest else start + i)
+                    for i, entry in enumerate(entries)
                 ],
             )
 
-        return self._read(start, max(0, count), newest=newest).addCallback(page)
+        asked = shown_failures(self._keys, start, max(0, count), newest=newest, room=PAGE_BYTES)
+        return self._commands.run(asked).addCallback(page)
 
     def _read(self, start: int, count: int, *, newest: bool) -> Deferred[tuple[int, list[bytes]]]:
         """The length of the list, and entries."""
@@ -99,6 +102,10 @@ class RedisDeadLetters:
             return Deferred.fromCoroutine(self._all(self._drop))
         return Deferred.fromCoroutine(self._some(which, self._drop))
 
+    def prune(self, *, max_count: int, max_bytes: int, before: float) -> Deferred[int]:
+        """Drop the oldest until the rest is within these bounds."""
+        return self._commands.run(prune(self._keys, max_count, max_bytes, before))
+
     async def _some(self, which: Sequence[str | bytes], act: _Act) -> int:
         names = {one for one in which if isinstance(one, str)}
         found = await self._find(names) if names else {}
@@ -116,14 +123,17 @@ class RedisDeadLetters:
         for _ in range(_WALKS):
             start, length = 0, None
             while missing:
-                total, raws = await self._read(start, BATCH, newest=True)
+                page = await self.page(start=start, count=BATCH)
+                total = page.total
                 length = total if length is None else length
-                for raw in raws:
-                    for name in dead_letter.names_of(raw, missing):
-                        found[name] = raw
-                        missing.remove(name)
-                start += len(raws)
-                if not raws:
+                for place, entry in enumerate(page.items, start):
+                    names = {entry.id, entry.message_id} & missing
+                    raw = await self._whole(entry, place) if names else None
+                    if raw is not None:
+                        found.update(dict.fromkeys(names, raw))
+                        missing -= names
+                start += len(page.items)
+                if not page.items:
                     break
             else:
                 return found
@@ -131,6 +141,15 @@ class RedisDeadLetters:
                 # Nobody took entries out under us, which moves others across our place.
                 return found
         return found
+
+    async def _whole(self, entry: DeadLetterEntry, place: int) -> bytes | None:
+        """The bytes of an entry that was found at this place from the newest; None where it has
+        moved meanwhile.
+        """
+        if entry.raw is not None:
+            return entry.raw
+        _, raws = await self._read(place, 1, newest=True)
+        return next((raw for raw in raws if dead_letter.entry_id(raw) == entry.id), None)
 
     async def _all(self, act: _Act) -> int:
         """`act` on all entries that there are now, from the oldest on, in batches.

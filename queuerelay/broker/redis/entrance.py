@@ -14,7 +14,7 @@ from queuerelay.broker.redis.protocol import RedisProtocol, checked
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Unusable
 from queuerelay.wire.commands import load
 from queuerelay.wire.keys import Keys
-from queuerelay.wire.server import greeting
+from queuerelay.wire.server import greeting, names
 from queuerelay.wire.url import RedisUrl
 
 #: Seconds that making a connection may take, and preparing it again.
@@ -47,7 +47,10 @@ async def enter(protocol: RedisProtocol, url: RedisUrl, *, name: str, keys: Keys
     while True:
         answers = await protocol.pipeline(*commands)
         for answer in answers:
-            if isinstance(answer, ConnectionDropped | NotConnected):
+            if isinstance(answer, ConnectionDropped):
+                # Some proxies close the connection on what they do not know.
+                raise ConnectionDropped(f"{answer.args[0]} (it was asked {names(commands)})")
+            if isinstance(answer, NotConnected):
                 raise answer
         try:
             commands = steps.send(answers)

@@ -7,8 +7,9 @@ Invariants:
 2. Only this reader takes from the head of its list; everybody else appends at the tail. There is
    one run of it at a time, and each run belongs to one connection.
 3. Waiting costs nothing: ``BLMOVE list list LEFT LEFT`` blocks until there is an item and leaves it
-   where it is.
-4. A batch is bounded in count and in bytes.
+   where it is. Its answer, an item of any size, is not sent; where it was an error the wait ended
+   at once and for nothing, and then a short one with its answer tells which.
+4. A batch is bounded in count and in bytes, and an item that is too large is not fetched at all.
 5. Nothing is cancelled: a run that is over finds out when it is answered.
 6. What a connection that was given up had sent and comes late takes nothing from the list: each
    raises the reader's `Fence` before it reads.
@@ -17,13 +18,13 @@ Invariants:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from queuerelay.broker.base import InboxHandler
+from queuerelay.broker.base import LARGEST_REPLY, InboxHandler
 from queuerelay.broker.redis.connection import RedisConnection
 from queuerelay.broker.redis.fence import Fence, fenced
 from queuerelay.broker.redis.nap import Nap
@@ -31,15 +32,26 @@ from queuerelay.broker.redis.protocol import COMMAND_BOUND, checked
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
 from queuerelay.loop import PATIENCE, Watched
 from queuerelay.seldom import Seldom
-from queuerelay.wire.commands import Call, move, peek, trim, wait_for
+from queuerelay.wire.commands import (
+    Call,
+    Command,
+    TooLarge,
+    move,
+    peek,
+    trim,
+    unheard,
+    wait_for,
+)
 from queuerelay.wire.keys import Keys
 
 #: Most items of a batch.
 BATCH: Final = 256
-#: Bytes of a batch, its first two items apart: they may be of any size.
+#: Bytes of a batch, its first item apart, which may be as large as a reply may be.
 BATCH_BYTES: Final = 4 * 1024 * 1024
 #: Seconds that Redis waits for an item before it answers "none".
 BLOCK: Final = 2
+#: Seconds of a wait that only asks whether Redis lets us wait.
+PROBE: Final = 0.01
 #: Seconds between two looks where Redis refuses to block (at maxmemory).
 POLL: Final = 0.05
 #: Seconds until the next try where it refuses for another reason, or something went wrong here.
@@ -64,13 +76,20 @@ class RedisInbox:
         self._connect = connect
         self._clock = clock
         self._readers: list[tuple[RedisConnection, InboxReader]] = []
+        self._largest = LARGEST_REPLY
         #: The list that many relays share, None where there is none.
         self.legacy: str | None = None
 
     def open(
-        self, node_id: str, handler: InboxHandler, *, legacy: tuple[str, InboxHandler] | None = None
+        self,
+        node_id: str,
+        handler: InboxHandler,
+        *,
+        legacy: tuple[str, InboxHandler] | None = None,
+        largest: int = LARGEST_REPLY,
     ) -> None:
         """Read replies for `node_id` from now on."""
+        self._largest = largest
         self._read("inbox", self._keys.inbox(node_id), handler, None)
         if legacy is not None:
             self.legacy, handler = legacy
@@ -86,6 +105,7 @@ class RedisInbox:
             clock=self._clock,
             source=source,
         )
+        reader.largest = self._largest
         connection.on_up = reader.connected
         self._readers.append((connection, reader))
 
@@ -133,10 +153,14 @@ class InboxReader:
         self._handler = handler
         self._clock = clock
         self._source = source
+        #: Bytes of an item that is fetched.
+        self.largest = LARGEST_REPLY
         self._seldom = Seldom(clock)
         #: Counts the runs; one that is not the latest is over.
         self._run = 0
         self._nap = Nap(clock)
+        #: Whether waits are sent so that they get no answer.
+        self._unheard = True
         #: Whether the fence stands for this connection.
         self._fenced = False
         #: Items at the head of the list that have been handed over.
@@ -181,6 +205,7 @@ class InboxReader:
             try:
                 if not self._fenced:
                     await self._fence.up()
+                    self._unheard = await self._may_be_unheard()
                     self._fenced = True
                 items = await (self._look() if refused else self._wait())
                 refused = False
@@ -209,36 +234,57 @@ class InboxReader:
         if run == self._run:
             self._turned = self._clock.seconds()
 
-    async def _wait(self) -> Sequence[bytes]:
+    async def _wait(self) -> Sequence[bytes | TooLarge]:
         """Drop what has been handed over, wait for more, and fetch it."""
         commands: list[Sequence[object]] = []
         done = self._done
         if done:
             commands.append(self._trim(done).command())
-        if self._source is None:
-            # The item that BLMOVE gives is the head of the list: it need not come twice.
-            commands.append(wait_for(self._key, BLOCK))
-            commands.append(peek(self._key, 1, BATCH - 1, BATCH_BYTES).command())
-        else:
-            # Not while there is something to do, or to take: others read the shared list too.
-            if self._empty:
-                commands.append(("BLMOVE", self._source, self._key, "LEFT", "RIGHT", BLOCK))
+        # Not while there is something to do, or to take: others read the shared list too.
+        waits = self._source is None or self._empty
+        since = self._clock.seconds()
+        if waits:
+            waiting = self._await(BLOCK)
+            commands += unheard(waiting) if self._unheard else [waiting]
+            if self._source is not None:
                 commands.append(move(self._source, self._key, BATCH).command())
-            commands.append(peek(self._key, 0, BATCH, BATCH_BYTES).command())
+        looking = self._peek(0)
+        commands.append(looking.command())
         answers = await self._connection.pipeline(*commands, bound=BLOCK + COMMAND_BOUND)
         if done:
             checked(answers.pop(0))
             self._done -= done
         for answer in answers:
             checked(answer)
-        first, items = answers[0], answers[-1]
-        if self._source is None:
-            # Without a first, what came in the meantime is not ours to count.
-            return [] if first is None else [first, *items]
+        items = looking.decode(answers[-1])
+        if waits and not items and self._clock.seconds() - since < BLOCK / 2:
+            checked((await self._connection.pipeline(self._await(PROBE)))[0])
         self._empty = not items
-        return cast(Sequence[bytes], items)
+        return items
 
-    async def _look(self) -> Sequence[bytes]:
+    async def _may_be_unheard(self) -> bool:
+        """Whether Redis lets us have no answer to a wait; else an item may come twice, however
+        large.
+        """
+        try:
+            await self._connection.call("CLIENT", "REPLY", "ON")
+        except Refused as error:
+            reason = str(error.args[0])
+            if self._seldom.due(reason):
+                self._log.warn("replies of any size are fetched: {reason}", reason=reason)
+            return False
+        return True
+
+    def _await(self, seconds: float) -> Command:
+        """Wait until there is something to read."""
+        if self._source is None:
+            return wait_for(self._key, seconds)
+        return ("BLMOVE", self._source, self._key, "LEFT", "RIGHT", seconds)
+
+    def _peek(self, first: int) -> Call[list[bytes | TooLarge]]:
+        return peek(self._key, first, BATCH, BATCH_BYTES, largest=self.largest)
+
+    async def _look(self) -> Sequence[bytes | TooLarge]:
         """The same without blocking, and one by one: some of it is refused, at maxmemory BLMOVE."""
         call = self._connection
         if self._done:
@@ -251,14 +297,14 @@ class InboxReader:
                 self._done = 0
         if self._source is not None and self._empty:
             await call.run(move(self._source, self._key, BATCH))
-        items = await call.run(peek(self._key, self._done, BATCH, BATCH_BYTES))
+        items = await call.run(self._peek(self._done))
         self._empty = not items
         return items
 
     def _trim(self, count: int) -> Call[None]:
         return trim(self._key, self._fence.key, self._fence.token, count)
 
-    async def _hand_over(self, run: int, items: Sequence[bytes]) -> None:
+    async def _hand_over(self, run: int, items: Sequence[bytes | TooLarge]) -> None:
         try:
             await maybeDeferred(self._handler, items)
         except BrokerError:

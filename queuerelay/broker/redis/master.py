@@ -8,7 +8,7 @@ Invariants:
    still at the old one are dropped, and follow.
 3. Sentinels are asked now and then as well: a master that they have replaced may go on without
    knowing it, and what it takes meanwhile is lost.
-4. Where there are several, none of them is waited for longer than `HASTY`: one that is gone costs
+4. Where there are several, none of them is waited for long (`Master.bound`): one that is gone costs
    no more than that, and the others are looked at.
 """
 
@@ -28,6 +28,9 @@ from queuerelay.wire.url import Address, RedisUrl, address_of
 
 #: Seconds that one of several may take to be connected to, and to be entered again.
 HASTY: Final = 1.0
+#: Attempts after which more time is given: perhaps all of them are slow, and none is gone.
+HASTY_ATTEMPTS: Final = 8
+LESS_HASTY: Final = 2.0
 #: Seconds between two looks at the Sentinels while all is well.
 LOOK_EVERY: Final = 2.0
 
@@ -63,10 +66,13 @@ class Master:
         """Look no more; fires when no look is under way."""
         return self._loop.stop()
 
-    @property
-    def bound(self) -> float:
-        """Seconds that a server may take to be connected to, and to be entered again."""
-        return HASTY if self.url.several else CONNECT_BOUND
+    def bound(self, attempt: int) -> float:
+        """Seconds that a server may take to be connected to, and to be entered again, at so many
+        attempts in a row, from 1.
+        """
+        if not self.url.several:
+            return CONNECT_BOUND
+        return HASTY if attempt <= HASTY_ATTEMPTS else LESS_HASTY
 
     async def places(self) -> list[RedisUrl]:
         """The servers of which one should be the master, the likeliest first; raises `Unusable`
@@ -117,7 +123,7 @@ class Master:
             except CancelledError:
                 raise
             except Exception as error:
-                reasons.append(f"{address}: {reason_of(error, self.bound)}")
+                reasons.append(f"{address}: {reason_of(error, HASTY)}")
                 continue
             self._prefer(address)
             return found

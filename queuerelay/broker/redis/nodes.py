@@ -144,13 +144,14 @@ class RedisNodes:
             ("GET", keys.stat("processed")),
             ("GET", keys.stat("failed")),
             ("LLEN", keys.failed),
+            ("GET", keys.dropped),
             ("GET", keys.pause_all),
             *self._asked,
         )
         latency = steady() - began
         told: list[Any] = [None if isinstance(one, BrokerError) else one for one in answers]
         time, hello, nodes, queues, workers, total = told[:6]
-        processed, failed, dead_letters, paused, *stored = told[6:]
+        processed, failed, dead_letters, dropped, paused, *stored = told[6:]
         server = of_hello(hello)
         if server.role == "replica":
             # It was demoted, and who only looks would never hear of it.
@@ -176,6 +177,7 @@ class RedisNodes:
             processed=_count(processed) or 0,
             failed=_count(failed) or 0,
             dead_letters=dead_letters or 0,
+            dropped=_count(dropped) or 0,
             paused=paused == b"true",
         )
 

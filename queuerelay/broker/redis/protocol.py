@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from queuerelay import eager
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
+from queuerelay.wire.commands import Unanswered
 from queuerelay.wire.server import explained
 
 #: Seconds that an ordinary command may take.
@@ -111,25 +112,26 @@ class RedisProtocol(txredisapi.HiredisProtocol):  # type: ignore[misc]  # txredi
         self, *commands: Sequence[Any], bound: float = COMMAND_BOUND
     ) -> "Deferred[list[Answer]]":
         """Send several commands in one write; fires with all their answers together, errors as
-        values (`BrokerError`) among them.
+        values (`BrokerError`) among them. Those that are `Unanswered` have none.
         """
-        if not commands:
+        heard = [command for command in commands if type(command) is not Unanswered]
+        if not heard:
             return succeed([])
         done: Deferred[list[Answer]] = Deferred()
         answers: list[Answer] = []
 
         def answered(answer: Answer) -> None:
             if isinstance(answer, Refused):
-                answer = _explained(answer, commands[len(answers)])
+                answer = _explained(answer, heard[len(answers)])
             answers.append(answer)
-            if len(answers) == len(commands) and not done.called:
+            if len(answers) == len(heard) and not done.called:
                 done.callback(answers)
 
         self._send(
             b"".join([hiredis.pack_command(tuple(command)) for command in commands]),
             answered,
             bound,
-            len(commands),
+            len(heard),
         )
         return done
 

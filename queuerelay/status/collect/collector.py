@@ -115,7 +115,8 @@ class Collector:
         reading: Deferred[DeadLetterPage] = self._readers.run(
             self._broker.dead_letters.page, start=start, count=count
         )
-        return reading.addCallback(dead_letters.failures, start)
+        dropped = self._seen.survey.dropped
+        return reading.addCallback(dead_letters.failures, start, dropped=dropped)
 
     # Looking
 
@@ -177,7 +178,7 @@ class Collector:
         due = self._failures_at + FAILURES_INTERVAL <= now
         if due or survey.dead_letters != seen.failures.total:
             page = await self._broker.dead_letters.page(start=0, count=PAGE)
-            seen.failures = dead_letters.failures(page, 0)
+            seen.failures = dead_letters.failures(page, 0, dropped=survey.dropped)
             self._failures_at = now
 
     def _read(self, survey: Survey) -> None:

@@ -56,6 +56,8 @@ class DeadLetter:
     attempts: tuple[DeadLetterAttempt, ...]
     #: Whether resque-web has put it back already.
     retried: bool
+    #: How many bytes the entry has.
+    size: int = 0
     #: Text of a message that could not be read, bounded; "" for others.
     text: str = ""
 
@@ -66,15 +68,18 @@ class DeadLetters:
 
     #: How many dead letters there are.
     total: int = 0
+    #: How many were dropped, ever, for being too many or too old.
+    dropped: int = 0
     #: How many `items` leave out before their first.
     start: int = 0
     #: Dead letters, the newest first; in a snapshot the first `collect.PAGE`.
     items: tuple[DeadLetter, ...] = ()
 
 
-def failures(page: DeadLetterPage, start: int) -> DeadLetters:
+def failures(page: DeadLetterPage, start: int, *, dropped: int = 0) -> DeadLetters:
     """A page as it is shown; `start` is how many it leaves out before its first."""
-    return DeadLetters(total=page.total, start=start, items=tuple(map(_letter, page.items)))
+    items = tuple(map(_letter, page.items))
+    return DeadLetters(total=page.total, dropped=dropped, start=start, items=items)
 
 
 def _letter(failure: DeadLetterEntry) -> DeadLetter:
@@ -96,6 +101,7 @@ def _letter(failure: DeadLetterEntry) -> DeadLetter:
             if isinstance(one, dict)
         ),
         retried=bool(entry.get("retried_at")),
+        size=failure.size,
         text=bounded(text_of(failure.entry or {}), LONG),
     )
 

@@ -240,8 +240,8 @@ class Requests:
     #: refused before they had one.
     codes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     #: Replies that found nobody, and requests that nobody had to work on: ``replies_late``,
-    #: ``replies_doubled``, ``replies_unknown``, ``replies_undecodable``, ``frames_late``,
-    #: ``frames_doubled``, ``work_saved``.
+    #: ``replies_doubled``, ``replies_unknown``, ``replies_undecodable``,
+    #: ``replies_too_large``, ``frames_late``, ``frames_doubled``, ``work_saved``.
     replies: Mapping[str, int] = field(default_factory=dict)
     #: Streamed answers that were broken off, by the reason (`BREAKS`, each is there).
     broken_off: Mapping[str, int] = field(default_factory=dict)

@@ -293,6 +293,7 @@ def _requests(snapshot: StatusSnapshot) -> Iterator[Metric]:
                 "replies_doubled",
                 "replies_late",
                 "replies_undecodable",
+                "replies_too_large",
                 "replies_unknown",
             )
         ],
@@ -376,6 +377,12 @@ def _pools(snapshot: StatusSnapshot) -> Iterator[Metric]:
 
 def _failures(snapshot: StatusSnapshot) -> Iterator[Metric]:
     yield _gauge("dead_letters", "Messages that failed for good.", snapshot.failures.total)
+    yield _counter(
+        "dead_letters_dropped",
+        "Dead letters that were dropped for being too many or too old.",
+        [],
+        [((), snapshot.failures.dropped)],
+    )
     resque = snapshot.resque
     yield _gauge("resque_workers", "Workers that Resque's list names.", resque.workers)
     yield _gauge("resque_working", "Those of them that run something.", resque.working)

@@ -4,6 +4,8 @@ import contextlib
 import socket
 
 import pytest
+from redis.exceptions import RedisError
+from twisted.internet.threads import deferToThread
 
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.broker.redis.connection import RedisConnection
@@ -11,6 +13,8 @@ from queuerelay.broker.redis.master import Master
 from queuerelay.broker.redis.outage import OutageLog
 from queuerelay.errors import ConnectionDropped, NotConnected, Refused
 from queuerelay.wire import url
+from queuerelay.worker.link import Link, Outage
+from queuerelay.worker.master import MasterFinder
 from tests.helpers.ports import free_port
 from tests.integration.broker.doubles import fired
 from tests.unit.broker.contract import (
@@ -688,3 +692,22 @@ async def test_stop_while_sentinels_are_asked(connection_to, fake):
     link.start()
     await eventually(lambda: any(command[0] == b"SENTINEL" for command in fake.seen))
     await stops_clean(link, ({*before[0], *left()[0]} - ours(), before[1]))
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"), [("HELLO", "CLIENT, HELLO"), ("EVAL", "EVAL, BLMOVE")]
+)
+async def test_a_proxy_that_closes_on_what_it_does_not_know(broker_at, fake, said, command, asked):
+    def close(_):
+        for link in fake.links:
+            link.transport.abortConnection()
+
+    fake.answers[command] = close
+    broker = broker_at(fake.url)
+    broker.start()
+    await eventually(lambda: lines(said, f"(it was asked {asked})"))
+    master = MasterFinder(url.parse(fake.url), keys=KEYS)
+    link = Link(master, role="test", outage=Outage(), timeout=5.0)
+    with pytest.raises(RedisError, match=rf"\(it was asked {asked}\)"):
+        await deferToThread(link.send, ("PING",))
+    link.close()

@@ -6,6 +6,7 @@ import pytest
 
 from queuerelay.broker.redis import connection, inbox
 from queuerelay.errors import NotConnected
+from queuerelay.wire.commands import TooLarge
 from tests.integration.broker.doubles import between
 from tests.unit.broker.contract import KEYS, eventually, turns
 
@@ -92,7 +93,7 @@ async def test_batches_are_bounded_in_bytes(bench, monkeypatch):
     assert got == [*small, *large, *huge, b"last"]
     for batch in sizes:
         assert len(batch) <= inbox.BATCH
-        assert sum(batch[2:]) <= 100_000
+        assert sum(batch[1:]) <= 100_000
     assert max(map(len, sizes)) > 200
 
 
@@ -175,11 +176,31 @@ async def test_what_cannot_be_trimmed_is_handed_over_once(bench, own_valkey, ben
     bench.put(KEYS.inbox("n"), b"3")
     await eventually(lambda: len(got) == 3)
     assert got == [b"1", b"2", b"3"]
-    assert [line for line in said if "NOPERM" in line[1]]
+    assert [line for line in said if "ltrim" in line[1]]
     server.client().execute_command("ACL", "SETUSER", "app", "+@all")
     bench.put(KEYS.inbox("n"), b"4")
     await eventually(lambda: not bench.items(KEYS.inbox("n")))
     assert got == [b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("forbidden", ["blmove", "client|reply"])
+async def test_who_may_not_wait_or_not_unheard_reads_all_the_same(
+    bench, own_valkey, bench_on, said, forbidden
+):
+    server = own_valkey()
+    server.client().execute_command(
+        "ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", f"-{forbidden}"
+    )
+    bench = bench_on(server, f"unix://app:pw@{server.socket}")
+    got = []
+    await bench.up("n", got.extend, largest=10)
+    for number in (b"1", b"2", b"3"):
+        bench.put(KEYS.inbox("n"), number, b"x" * 11)
+        await eventually(lambda number=number: number in got)
+    await eventually(lambda: not bench.items(KEYS.inbox("n")))
+    assert got[::2] == [b"1", b"2", b"3"]
+    assert got[1::2] == [TooLarge(11, "")] * 3
+    await eventually(lambda: [line for line in said if "NOPERM" in line[1]])
 
 
 async def test_a_pause_of_an_old_run_does_not_disturb_the_new_one(bench, at_once, monkeypatch):

@@ -8,6 +8,7 @@ from twisted.internet.defer import gatherResults
 
 from queuerelay.broker.redis.broker import RedisBroker
 from queuerelay.errors import BrokerError, Refused
+from queuerelay.wire.scripts import source
 from queuerelay.wire.url import parse
 from tests.integration.broker.bench import RedisBench
 from tests.unit.broker.contract import KEYS, LONG, ONE, TWO, raises, turns
@@ -161,3 +162,12 @@ async def test_what_cannot_be_put_anywhere_is_not_taken_out(bench):
     bench.client.delete(KEYS.queue("q"))
     assert await broker.delayed.promote(["q"]) == 1
     assert bench.items(KEYS.queue("q")) == [TWO]
+
+
+async def test_redis_gives_little_of_large_failures_and_loads_not_many(bench):
+    large = [b"%d" % number + b"x" * 9_000_000 for number in range(3)]
+    bench.client.rpush("resque:failed", *large, b"small")
+    total, *found = bench.client.eval(source("failures"), 1, "resque:failed", 0, 9, 1, 10**6, 8000)
+    assert total == 4
+    # What is loaded ends the page, too.
+    assert found == [b"small", [9_000_001, large[2][:1000], large[2][-7000:]]]

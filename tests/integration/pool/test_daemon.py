@@ -1,6 +1,5 @@
 """Pools in the real daemon: started, watched, told, killed; with real scripts and a real server."""
 
-import json
 import os
 import re
 import signal
@@ -58,21 +57,6 @@ def test_a_request_is_answered_by_a_script_of_the_same_process(place):
     response = one.get("/a/b").response()
     assert (response.status, response.body) == (200, b"quick /a/b\n")
     stop(one)
-
-
-def test_an_id_and_what_scripts_say_forge_no_lines_of_the_log(place):
-    said = "#!/bin/sh\n" + r"printf 'said \\033[2J\\r2026 forged \\342\\200\\250\\n' >&2; exit 1"
-    one = place.start("--worker", place.script("bad.sh", said), "--worker-queues", "mp3")
-    id = "x\x1b[2J\r2026-11-28T00:00:00+0000 [-] forged\x9b\u2028\u202e"
-    place.redis.rpush(
-        "resque:queue:mp3", json.dumps({"class": "J", "args": [{}], "id": id, "queue": "mp3"})
-    )
-    eventually(lambda: place.failed)
-    stop(one)
-    log = one.log
-    assert r"x\x1b[2J\r2026-11-28" in log
-    assert "2026 forged" in log
-    assert all(line.replace("\t", "").isprintable() for line in log.split("\n"))
 
 
 SEVERAL = """

@@ -5,6 +5,7 @@ import resource
 import socket
 import ssl
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -135,10 +136,9 @@ def test_beyond_the_limit_clients_are_refused_over_tls_too(secure, authority, wo
     silent = [socket.socket() for _ in range(SURPLUS + 5)]
     try:
         for connection in silent:
-            # The last ones may be closed before they know that they are connected.
-            connection.connect_ex(("127.0.0.1", port))
-        with pytest.raises((ConnectionError, ssl.SSLError)):
-            tls(authority, port)
+            connection.connect(("127.0.0.1", port))
+        with tls(authority, port) as connection:
+            assert read(connection.makefile("rb")).status == 503
     finally:
         for connection in silent:
             connection.close()
@@ -189,3 +189,31 @@ def test_promise_6_slow_clients_are_sent_away_and_good_ones_served(relay, worker
         response = client.response("POST")
         assert (response.status, response.closes) == (408, True)
     assert served
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "10.0.0.0/8"])
+def test_further_fields_are_believed_from_trusted_proxies_alone(relay, worker, trusted):
+    one = relay("--trusted-proxies", trusted, "--proxy-fields", "X-Forwarded-User,Remote-User")
+    client = one.get(
+        "/", ("X-Forwarded-User", "ann"), ("Remote-User", "ann"), ("X_Forwarded_User", "eve")
+    )
+    said = [pair for pair in worker.serve()["headers"] if "user" in pair[0]]
+    believed = [["remote-user", "ann"], ["x-forwarded-user", "ann"]]
+    assert sorted(said) == (believed if trusted == "127.0.0.1" else [])
+    assert client.response().status == 200
+
+
+def test_promise_6_all_of_a_burst_beyond_the_limit_hear_503(relay, worker):
+    one = relay("--max-connections", "4")
+    # The connection that looked whether it listens may still be counted.
+    clients = [socket.create_connection(("127.0.0.1", one.port), PATIENCE) for _ in range(105)]
+    for client in clients:
+        with suppress(ConnectionError):
+            client.sendall(request())
+    statuses = []
+    for client in clients[4:]:
+        with client, client.makefile("rb") as reader:
+            statuses.append(read(reader).status)
+    assert statuses == [503] * 101
+    for client in clients[:4]:
+        client.close()

@@ -25,8 +25,8 @@ async def client(port: int, number: int, seen: Counter[int]) -> None:
             writer.write(request(method, f"/{mark}", ("X-Request-Id", mark)))
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
             length = 0
-            if method != "HEAD" and b"content-length: " in head:
-                length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            if method != "HEAD" and b"Content-Length: " in head:
+                length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
             body = await asyncio.wait_for(reader.readexactly(length), PATIENCE)
             response = read(BytesIO(head + body), method)
             seen[response.status] += 1

@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 
 from queuerelay.broker.records import NODE_SILENCE, SNAPSHOT_LIFE, QueueDepth
 from queuerelay.errors import BrokerError, ConnectionDropped, NotConnected, Refused
-from queuerelay.wire.commands import MOST_RESULTS, REPLY_LIFE
+from queuerelay.wire.commands import MOST_RESULTS, REPLY_LIFE, TooLarge
 from queuerelay.wire.keys import Keys
 
 KEYS = Keys()
@@ -371,6 +371,31 @@ class BrokerContract:
         await eventually(lambda: len(got) >= 600)
         assert got == [b"%d" % i for i in range(600)]
         assert max(batches) <= 256
+
+    async def test_a_reply_that_is_too_large_is_named_and_not_given(self, bench):
+        got = []
+        id = "0a1b2c3d-" + "0" * 32
+        named = b'"node_id" : "%b"' % id.encode()
+        filler = b'"x":"' + b"x" * 3000 + b'",'
+        large = [
+            b"{%b,%b}" % (named, filler),
+            b"{%b%b}" % (filler, named),
+            b"{%b%b,%b}" % (filler, named, filler),
+            b"x" * 1001,
+        ]
+        options = {"largest": 1000, "legacy": ("responses", got.extend)}
+        broker = await bench.up("n", got.extend, **options)
+        bench.put(KEYS.inbox("n"), b"1" * 1000, *large, b"2")
+        await eventually(lambda: len(got) == 6)
+        sizes = [TooLarge(len(one), id) for one in large[:3]]
+        assert got == [b"1" * 1000, *sizes, TooLarge(1001, ""), b"2"]
+        await eventually(lambda: not bench.items(KEYS.inbox("n")))
+        # Alone, as nearly always.
+        await broker.inbox.reply("n", [large[0]])
+        await eventually(lambda: len(got) == 7)
+        bench.put("responses", large[1], b"3")
+        await eventually(lambda: len(got) == 9)
+        assert got[6:] == [sizes[0], sizes[1], b"3"]
 
     async def test_each_inbox_has_its_own(self, bench):
         got = {"a": [], "b": []}

@@ -3,6 +3,7 @@
 The bench is a `PoolBench`.
 """
 
+import calendar
 import hashlib
 import json
 from typing import Any
@@ -477,6 +478,52 @@ class PoolContract:
             assert len(page.items) <= 3
         assert seen == [*range(6, -1, -1)]
 
+    async def test_of_large_failures_a_page_has_a_part(self, bench):
+        broker = await bench.up()
+        large = [letter(f"{i}" + "x" * 70_000, message_id=f"n-{i}") for i in range(5)]
+        bench.put(KEYS.failed, *large, letter("small"))
+        page = await broker.dead_letters.page()
+        assert [one.size for one in page.items] == [len(letter("small")), *map(len, large)]
+        for number, one in enumerate(reversed(page.items[1:])):
+            assert one.raw is None
+            assert (one.message_id, one.entry["error"]) == (f"n-{number}", "exit 1")
+            assert "args" not in one.entry["payload"]
+        # Named all the same.
+        ids = [one.id for one in page.items]
+        assert await broker.dead_letters.drop(ids[1]) is True
+        assert await broker.dead_letters.retry_many([ids[3], "n-0"]) == 2
+        assert bench.items(KEYS.failed) == [large[1], large[3], letter("small")]
+        again = [json.loads(one)["id"] for one in bench.items(KEYS.queue("q"))]
+        assert again == ["n-2", "n-0"]
+
+    async def test_the_oldest_failures_go_where_they_are_too_many(self, bench):
+        broker = await bench.up()
+        entries = [letter(f"{i}") for i in range(20)]
+        bench.put(KEYS.failed, *entries)
+        bounds = {"max_count": 20, "max_bytes": 10**9, "before": 0.0}
+        assert await broker.dead_letters.prune(**bounds) == 0
+        assert await broker.dead_letters.prune(**{**bounds, "max_count": 12}) == 8
+        assert bench.items(KEYS.failed) == entries[8:]
+        assert (await broker.nodes.survey()).dropped == 8
+        # Bytes are as the store counts them; the newest one stays.
+        assert 0 < await broker.dead_letters.prune(**{**bounds, "max_bytes": 2500}) < 11
+        left = bench.items(KEYS.failed)
+        assert left == entries[-len(left) :]
+        assert await broker.dead_letters.prune(**{**bounds, "max_bytes": 1}) == len(left) - 1
+        assert bench.items(KEYS.failed) == entries[-1:]
+        assert (await broker.nodes.survey()).dropped == 19
+
+    async def test_old_failures_go(self, bench):
+        broker = await bench.up()
+        old, new = ruby_letter(), ruby_letter(failed_at="2026/11/23 10:20:30 UTC")
+        bench.put(KEYS.failed, old, b"not JSON", old, new, old, b"not JSON")
+        before = calendar.timegm((2026, 11, 23, 10, 20, 30))
+        bounds = {"max_count": 99, "max_bytes": 10**9}
+        assert await broker.dead_letters.prune(**bounds, before=before) == 3
+        assert bench.items(KEYS.failed) == [new, old, b"not JSON"]
+        assert await broker.dead_letters.prune(**bounds, before=before + 1.0) == 2
+        assert bench.items(KEYS.failed) == [b"not JSON"]
+
     async def test_what_a_failure_says(self, bench):
         broker = await bench.up()
         mine, ruby, broken, strange = (
@@ -548,6 +595,7 @@ class PoolContract:
             b"not JSON",
             ruby_letter(queue=None),
             ruby_letter(payload={"class": "X"}),
+            ruby_letter(payload={"class": "RequestProcessor", "args": [{}]}),
         ]
         bench.put(KEYS.failed, *entries)
         for entry in entries:

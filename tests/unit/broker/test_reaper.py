@@ -2,11 +2,12 @@
 
 import orjson
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from queuerelay.broker import reaper as module
 from queuerelay.broker.reaper import REST, Reaper
+from queuerelay.errors import Refused
 from queuerelay.testing import MemoryBroker
 from queuerelay.wire.message import decode_message, encode_request
 from queuerelay.wire.reply import decode_reply
@@ -207,3 +208,16 @@ def test_what_is_under_way_when_the_connection_is_lost_is_settled_later(clock, b
         result(clock, reaper.reap())
     assert result(clock, reaper.reap()) == 1
     assert len(broker.store.dead_letters) == 1
+
+
+def test_a_queue_that_redis_refuses_costs_no_other(clock, broker, reaper, monkeypatch):
+    die_with(clock, broker, request(), queue="r")
+    reap = broker.leases.reap
+
+    def refusing(queue, **how):
+        return fail(Refused("WRONGTYPE")) if queue == "q" else reap(queue, **how)
+
+    monkeypatch.setattr(broker.leases, "reap", refusing)
+    with pytest.raises(Refused):
+        result(clock, reaper.reap())
+    assert len(broker.messages("r")) == 1

@@ -10,7 +10,8 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.web.http_headers import Headers
 
 from queuerelay.http import accesslog
-from queuerelay.http.accesslog import AccessLog, Entry, escape
+from queuerelay.http.accesslog import AccessLog
+from queuerelay.log_format import Entry, escape
 from queuerelay.wire.reply import encode_frame, encode_reply
 from tests.helpers.log_line import LINE, lines
 from tests.helpers.strict import request
@@ -126,6 +127,9 @@ class Disk:
         self.tries = 0
         self.written = b""
 
+    def fileno(self):
+        raise OSError("none of which anything can be taken back")
+
     def write(self, data):
         self.tries += 1
         if not self.room:
@@ -168,6 +172,39 @@ def test_promise_6_a_full_disk_costs_lines_not_memory_and_says_so_once(log, log_
         assert disk.written.count(b"\n") == len(lines) + 1
     finally:
         log._file = real
+
+
+def test_promise_6_what_a_full_disk_cut_is_taken_back_and_counted_once(log, path, log_lines):
+    class Full:
+        """A file with room for so many bytes."""
+
+        room = 0
+
+        def __init__(self, file):
+            self.file, self.fileno, self.close = file, file.fileno, file.close
+
+        def write(self, data):
+            if not self.room:
+                raise OSError("No space left on device")
+            written = self.file.write(data[: self.room])
+            self.room -= written
+            return written
+
+    full = log._file = Full(log._file)
+    for number in range(5):
+        log.add(entry(id=b"%d" % number))
+    line = len(log._lines[0])
+    full.room = line * 5 // 2
+    log.flush()
+    assert [line[13] for line in lines(path)] == [b"0", b"1"]
+    full.room = line + 1
+    log.flush()
+    full.room = 0
+    log.close()
+    assert [line[13] for line in lines(path)] == [b"0", b"1", b"2"]
+    assert path.read_bytes().endswith(b"\n")
+    assert log.dropped == 2
+    assert [line for line in log_lines() if "not complete: 2 lines were lost" in line]
 
 
 def test_what_is_left_at_the_end_is_told(log, log_lines):
@@ -257,7 +294,7 @@ def test_every_request_of_the_front_gets_its_line(make_stage, log, path):
     id = stage.take()["node_id"]
     stage.push_reply(b'{"node_id":"%b","status":201,"body":"abc","more":true}' % id.encode())
     stage.push_reply(b'{"node_id":"%b","more":7}' % id.encode())
-    assert cut.wire.aborted
+    assert cut.wire.cut
     for number in range(3):
         stage.connect().send(request("GET", f"/full/{number}"))
     stage.take()

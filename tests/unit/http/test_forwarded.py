@@ -11,6 +11,7 @@ from queuerelay.http.forwarded import Trust, forwarded_elements, is_host
 from queuerelay.wire.cgi import cgi_environment
 from queuerelay.wire.message import Request
 from queuerelay.wire.proxies import FORWARDED, X_FORWARDED
+from queuerelay.wire.variables import field_variables
 from queuerelay.worker.environ import environ_of
 
 OURS = ("127.0.0.1", "10.0.0.0/8", "2001:db8:aa::/48")
@@ -177,7 +178,8 @@ class TestTrust:
             (("10.0.0.1/8",), X_FORWARDED),
             (("localhost",), X_FORWARDED),
             (("10.0.0.0/8",), (*X_FORWARDED, FORWARDED)),
-            ((), ("x-real-ip",)),
+            ((), ("x_real_ip",)),
+            ((), ("host",)),
         ],
     )
     def test_refuses_what_it_cannot_mean(self, networks, fields):
@@ -589,3 +591,70 @@ def test_cgi_and_wsgi_show_the_same_client(scheme):
         assert ("HTTPS" in environment) is (scheme == "https")
         assert not [name for name in environment if "6.6.6.6" in str(environment[name])]
         assert not [name for name in environment if "evil" in str(environment[name])]
+
+
+class TestFurther:
+    """Further fields that the operator has named."""
+
+    NAMED = (*X_FORWARDED[:3], "x-forwarded-user", "x-auth-email", "x-real-ip")
+    FIELDS = (
+        HOST,
+        (b"X-Forwarded-User", [b"ann"]),
+        (b"X-AUTH-Email", [b"a@example", b"\xe9"]),
+        (b"X-Real-IP", [b"6.6.6.6"]),
+        (b"X-Forwarded-Groups", [b"not named"]),
+        (b"X_Forwarded_User", [b"eve"]),
+        (b"X-Forwarded_User", [b"eve"]),
+        (b"X_AUTH-EMAIL", [b"eve"]),
+        (b"X-Other", [b"1"]),
+    )
+
+    def test_a_trusted_proxys_pass(self):
+        headers, address, _ = forward(self.FIELDS, believed=self.NAMED)
+        assert sorted(headers) == sorted(
+            [
+                ("host", "shop.example"),
+                ("x-auth-email", "a@example"),
+                ("x-auth-email", "\xe9"),
+                ("x-other", "1"),
+                ("x-forwarded-user", "ann"),
+                ("x-real-ip", "6.6.6.6"),
+                ("x-forwarded-for", "127.0.0.1"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "shop.example"),
+                ("via", "1.1 queuerelay"),
+            ]
+        )
+        # That is what the proxy says to workers, not who the client is for us.
+        assert address == "127.0.0.1"
+
+    @pytest.mark.parametrize("address", ["192.0.2.1", ""])
+    def test_nobody_elses_pass_in_any_spelling(self, address):
+        headers, _, _ = forward(self.FIELDS, believed=self.NAMED, address=address)
+        assert {name for name, _ in headers} <= {
+            *("host", "via", "x-other", "x-forwarded-for", "x-forwarded-proto"),
+            "x-forwarded-host",
+        }
+        variables = cgi(headers)
+        assert "eve" not in variables.values()
+        assert "ann" not in variables.values()
+
+    def test_a_client_cannot_take_them_away(self):
+        fields = [*self.FIELDS, (b"Connection", [b"x-forwarded-user, x-auth-email"])]
+        headers, _, _ = forward(fields, believed=self.NAMED)
+        assert ("x-forwarded-user", "ann") in headers
+        assert ("x-auth-email", "a@example") in headers
+
+    def test_without_being_named_they_are_as_before(self):
+        headers, _, _ = forward(self.FIELDS)
+        assert "x-forwarded-user" not in dict(headers)
+        assert ("x-auth-email", "a@example") in headers
+
+    def test_workers_see_them(self):
+        headers, _, _ = forward(self.FIELDS, believed=self.NAMED)
+        assert cgi(headers)["HTTP_X_FORWARDED_USER"] == "ann"
+
+
+def cgi(headers):
+    """What a script gets."""
+    return field_variables(headers)

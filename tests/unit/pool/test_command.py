@@ -67,6 +67,7 @@ def test_split_refuses_half_a_quotation(text, why):
         ("{id}", {"id": ""}, b""),
         ("{id}", {"id": "caf\xe9"}, b"caf\xc3\xa9"),
         ("{id}", {"id": 7}, b"7"),
+        ("--id={id}", {"id": -7}, b"--id=-7"),
         ("{id}", {"id": 0}, b"0"),
         ("{id}", {"id": 2**70}, b"1180591620717411303424"),
         ("{id}", {"id": 0.5}, b"0.5"),
@@ -139,12 +140,12 @@ def test_fields_and_program():
         ({"id": {}}, "{id}: expected a text, a number, true or false in args[0], got dict"),
         ({"id": "a\0b"}, "{id}: a NUL cannot be passed to a script"),
         ({"id": "-rf"}, "{id}: what begins with '-' is an option"),
+        *(
+            ({"id": number}, "{id}: what begins with '-' is an option")
+            for number in (-5, -0.0, -1.5e-10, -(2**70), float("-inf"))
+        ),
         ({"id": "--x=y"}, "{id}: what begins with '-' is an option"),
         ({"id": "-"}, "{id}: what begins with '-' is an option"),
-        ({"id": "-5"}, "{id}: what begins with '-' is an option"),
-        ({"id": -5}, "{id}: what begins with '-' is an option"),
-        ({"id": -0.5}, "{id}: what begins with '-' is an option"),
-        ({"id": float("-inf")}, "{id}: what begins with '-' is an option"),
         ({"id": 10**5000}, "{id}: a number that is much too large"),
     ],
 )
@@ -152,14 +153,17 @@ def test_unreadable_message_names_the_field(argument, why):
     assert unreadable("{id}", argument) == why
 
 
-def test_text_is_never_an_option():
-    assert template("x", "--", "{id}").expand({"id": "-rf"}) == [b"x", b"--", b"-rf"]
-    assert template("x", "--", "{id}").expand({"id": -5}) == [b"x", b"--", b"-5"]
-    assert expand("--id={id}", {"id": -5}) == b"--id=-5"
+def test_text_and_number_are_never_an_option():
+    for value in ("-rf", -5):
+        after = template("x", "--", "{id}").expand({"id": value})
+        assert after == [b"x", b"--", str(value).encode()]
+        assert template("x", "--", "{id}.{id}").expand({"id": value})[2].startswith(b"-")
     both = "{a}, {id}: what begins with '-' is an option"
     assert unreadable("{a}{id}", {"a": "-", "id": "rf"}) == both
     assert unreadable("{a}{id}", {"a": "", "id": "-rf"}) == both
     assert unreadable("{a}{id}", {"a": -5, "id": "rf"}) == both
+    assert unreadable("{a}{id}", {"a": "", "id": -5}) == both
+    assert unreadable("{id}.png", {"id": -5}) == "{id}: what begins with '-' is an option"
     assert expand("-{id}", {"id": "-x"}) == b"--x"
 
 

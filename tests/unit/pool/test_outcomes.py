@@ -33,7 +33,7 @@ def test_a_request_is_answered(make):
     stage.turns()
     (reply,) = stage.replies
     assert (reply["node_id"], reply["status"], reply["body"]) == ("r", 201, "hello")
-    assert reply["headers"] == [["content-type", "text/x"]]
+    assert reply["headers"] == [["Content-Type", "text/x"]]
     assert reply["timing"]["run"] >= 0.5
     assert reply["timing"]["wait"] >= 1.0
     assert not stage.inflight

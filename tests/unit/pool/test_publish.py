@@ -32,6 +32,7 @@ def snapshot(exits=1, slots=1, text="x", size=1, at=1.5):
         min=1,
         max=size,
         resting=text,
+        unstartable=text,
         slots=[
             SlotState(number=number + 1, state="running", message=text, age=float(number))
             for number in range(slots)
@@ -87,7 +88,7 @@ def test_all_of_a_small_pool_is_published():
         "resident": False,
         "busy": 1,
         "looping": 0,
-        "unstartable": "",
+        "unstartable": "x",
         "left": {"q": 3},
         "durations": {"q": {"wait": [0.0005, 1], "run": [0.0]}},
     }

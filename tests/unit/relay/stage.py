@@ -118,6 +118,11 @@ class Wire(StringTransport):
         self.aborted = self.disconnecting = True
         self._clock.callLater(0, self.lose)
 
+    @property
+    def cut(self) -> bool:
+        """Whether it was reset, or ended although the client may go on."""
+        return self.aborted or self.half_closed
+
     def lose(self) -> None:
         """The connection is gone."""
         if not self.lost:

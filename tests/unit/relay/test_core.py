@@ -442,6 +442,26 @@ def test_an_undecodable_reply_is_502_for_whom_it_was_and_one_line(stage, log_lin
     assert "status" in line
 
 
+def test_promise_6_a_reply_that_is_too_large_is_502_and_names_the_queue(make_stage, log_lines):
+    stage = make_stage(max_reply=2000)
+    client, other = FakeClient(), FakeClient()
+    stage.hold(client)
+    stage.hold(other)
+    stage.turn()
+    taken = stage.take()
+    stage.reply(taken, body=b"x" * 2000)
+    assert (client.status, client.told[0].reason) == (502, "reply-too-large")
+    (line,) = [line for line in log_lines() if "not read" in line]
+    assert "queue requests" in line
+    assert stage.counter("replies_too_large") == 1
+    taken = stage.take()
+    stage.stream(taken, b"a")
+    stage.frame(taken, b"x" * 2000)
+    assert other.aborted
+    stage.push_reply(b"x" * 2001)
+    assert stage.counter("replies_too_large") == 3
+
+
 def test_an_undecodable_reply_for_nobody_ends_nobody(stage):
     stage.hold(client := FakeClient())
     stage.turn()
@@ -485,7 +505,7 @@ def test_the_seeds_worker_is_answered_from_the_legacy_list(make_stage):
     stage.turn()
     (reply,) = client.told
     assert reply.status == 200
-    assert reply.headers == ((b"content-type", b"text/plain; charset=utf-8"),)
+    assert reply.headers == ((b"Content-Type", b"text/plain; charset=utf-8"),)
     assert reply.body == b"caf\xc3\xa9 \xff\x00 100% %"
     assert stage.broker.store.items("responses") == []
 

@@ -551,3 +551,82 @@ def test_nothing_of_a_request_is_kept_after_its_answer(stage):
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_promise_6_heads_that_are_not_complete_count(make_stage):
+    stage = make_stage(max_body=1000, max_held_bytes=6000)
+    budget = stage.relay.budget
+    slow = stage.connect().send(b"GET / HTTP/1.1\r\n", b"Host: x\r\nA: " + b"a" * 1000)
+    assert budget.room < 4000
+    other = stage.connect().send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1000)
+    assert budget.room >= 0
+    assert not other.raw
+    third = stage.connect().send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1000)
+    answer = third.response()
+    assert (answer.status, answer.get("retry-after")) == (503, b"5")
+    # Who is complete gives room again; so does who leaves.
+    slow.send(b"\r\n\r\n")
+    other.leave()
+    third.leave()
+    assert stage.front.connections.kept == 0
+    assert stage.relay.snapshot().held == 1
+
+
+def test_promise_6_what_is_sent_behind_a_request_counts_and_is_let_go_of(make_stage):
+    stage = make_stage(max_body=1000, max_held_bytes=6000)
+    client = stage.connect().send(request(), request() + b"POST / HTTP/1.1\r\n" + b"a" * 1500)
+    assert stage.front.connections.kept > 1500
+    client.send(b"a" * 5000)
+    assert stage.front.connections.kept == 0
+    assert client.wire.producerState == "paused"
+    # Nothing that comes now is taken for a request, before the answer or after it.
+    client.send(request())
+    stage.reply(stage.take())
+    assert client.response().closes
+    client.send(request())
+    assert len(client.responses("GET")) == 1
+    client.leave()
+    assert stage.front.connections.kept == 0
+    assert stage.relay.snapshot().held == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # TLS, its records in pieces; SSH is text, and may be a request until its line ends.
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x16",
+        b"\x80\x2e\x01\x03\x01",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n",
+        b"\r\n\x00",
+        b"\0\0\0\0",
+    ],
+)
+def test_another_protocol_is_400_at_once(stage, data):
+    assert stage.connect().send(data).response().status == 400
+    # However it comes.
+    connection = stage.connect().send(*(bytes([byte]) for byte in data))
+    assert connection.response().status == 400
+
+
+@pytest.mark.parametrize("data", [b"G", b"GET", b"GET ", b"\r", b"\r\n", b"\r\nG", b"M" * 100])
+def test_what_may_become_a_request_is_waited_for(stage, data):
+    assert stage.connect().send(data).raw == b""
+
+
+def test_names_of_fields_are_the_workers_and_ours_in_their_usual_case(stage):
+    fields = [("x-lower", "1"), ("X-UPPER", "2"), ("ETag", '"a"'), ("content-TYPE", "a/b")]
+    connection = stage.connect().send(request())
+    stage.reply(stage.take(), headers=fields, body=b"x", timing={"wait": 0.1, "run": 0.1})
+    head = connection.raw.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    assert [line.partition(b":")[0] for line in head] == [
+        *(b"x-lower", b"X-UPPER", b"ETag", b"content-TYPE", b"Server-Timing", b"Content-Length"),
+        *(b"Date", b"Server", b"X-Request-Id"),
+    ]
+    refused = stage.connect().send(b"BAD\r\n\r\n")
+    head = refused.raw.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    assert [line.partition(b":")[0] for line in head] == [
+        *(b"Content-Type", b"Content-Length", b"Cache-Control"),
+        *(b"Date", b"Server", b"X-Request-Id", b"Connection"),
+    ]

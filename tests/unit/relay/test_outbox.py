@@ -5,6 +5,7 @@ from twisted.internet.defer import Deferred
 
 from queuerelay.errors import ConnectionDropped, NotConnected
 from queuerelay.relay.held import HeldState
+from queuerelay.relay.outbox import RELEASE_BYTES
 from tests.unit.relay.pushes import watch
 from tests.unit.relay.stage import FakeClient, to
 
@@ -259,3 +260,28 @@ def test_ended_requests_are_forgotten_while_redis_is_away(stage, monkeypatch):
     stage.turn(0.5)
     outbox = stage.relay._outbox
     assert [*outbox._pending.values(), *outbox._uncertain.values()] == [[], []]
+
+
+def test_promise_6_large_messages_go_out_one_after_the_other(stage, monkeypatch):
+    sent = []
+
+    def push(queue, messages):
+        sent.append((len(messages), Deferred()))
+        return sent[-1][1]
+
+    monkeypatch.setattr(stage.broker.queues, "push", push)
+    for number in range(2):
+        stage.hold(url=f"/{number}", body=b"x" * RELEASE_BYTES)
+    stage.hold(url="/small")
+    stage.turn()
+    # What comes now waits for its turn, too.
+    stage.hold(url="/later")
+    stage.turn()
+    assert [count for count, _ in sent] == [1]
+    assert RELEASE_BYTES < stage.relay._outbox.sending < 2 * RELEASE_BYTES
+    sent[0][1].callback(1)
+    assert [count for count, _ in sent] == [1, 1]
+    sent[1][1].errback(ConnectionDropped("gone"))
+    assert [count for count, _ in sent] == [1, 1, 2]
+    sent[2][1].callback(4)
+    assert stage.relay._outbox.sending == 0

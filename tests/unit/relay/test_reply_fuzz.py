@@ -183,10 +183,10 @@ def test_any_reply_is_exactly_one_response(stage, seen, logged_failures, method,
     else:
         for raw in raws:
             stage.push_reply(raw)
-    aborted = connection.wire.aborted
+    aborted = connection.wire.cut
     if not aborted and stage.relay.snapshot().streaming:
         stage.push_reply(json.dumps({"node_id": id, "status": 500}).encode())
-        aborted = connection.wire.aborted
+        aborted = connection.wire.cut
         assert aborted
     assert stage.relay.snapshot().held == 0
     if aborted:
@@ -196,7 +196,7 @@ def test_any_reply_is_exactly_one_response(stage, seen, logged_failures, method,
             seen.broken += 1
         else:
             # All that was declared had come before it went wrong.
-            assert b"\r\ncontent-length: " in connection.raw
+            assert b"\r\nContent-Length: " in connection.raw
     else:
         methods = [method]
         if not connection.wire.disconnecting:
@@ -210,7 +210,7 @@ def test_any_reply_is_exactly_one_response(stage, seen, logged_failures, method,
         if first[0] == 502:
             assert not rest or b"502" in connection.raw
             seen.bad += 1
-        elif b"transfer-encoding: chunked" in connection.raw:
+        elif b"Transfer-Encoding: chunked" in connection.raw:
             seen.streamed += 1
         else:
             seen.whole += 1

@@ -18,7 +18,7 @@ ID = "3f9c21aa-" + "0" * 32
 
 
 def length_of(fields):
-    values = [value for name, value in fields if name == b"content-length"]
+    values = [value for name, value in fields if name == b"Content-Length"]
     assert len(values) < 2
     return int(values[0]) if values else None
 
@@ -88,16 +88,16 @@ def test_every_error_says_why_and_a_503_when_to_come_back(cls):
         "detail": cls.__doc__.partition("\n")[0],
         "request_id": "x-1",
     }
-    assert named[b"content-type"] == b"application/problem+json"
-    assert named[b"cache-control"] == b"no-store"
+    assert named[b"Content-Type"] == b"application/problem+json"
+    assert named[b"Cache-Control"] == b"no-store"
     assert b"vary" not in named
     assert b"s3cr3t" not in body
-    assert (b"retry-after" in named) is (cls.status == 503)
-    assert int(named[b"content-length"]) == len(body)
-    assert named.get(b"allow") == (cls.allow and cls.allow.encode())
+    assert (b"Retry-After" in named) is (cls.status == 503)
+    assert int(named[b"Content-Length"]) == len(body)
+    assert named.get(b"Allow") == (cls.allow and cls.allow.encode())
     assert (cls.allow is not None) is (cls.status == 405)
     fields, text = for_refusal(cls("s3cr3t"), b"GET", [], b"x-1")
-    assert dict(fields)[b"content-type"] == b"text/plain; charset=utf-8"
+    assert dict(fields)[b"Content-Type"] == b"text/plain; charset=utf-8"
     assert len(text) < 200
     assert text.startswith(b"%d " % cls.status)
     assert text.endswith(b".\n")
@@ -106,8 +106,8 @@ def test_every_error_says_why_and_a_503_when_to_come_back(cls):
 
 def test_an_error_may_name_its_own_time():
     fields, _ = for_refusal(TooManyHeld(retry_after=77), b"GET", [], b"x")
-    assert (b"retry-after", b"77") in fields
-    assert b"retry-after" not in dict(for_refusal(NoReply(), b"GET", [], b"x")[0])
+    assert (b"Retry-After", b"77") in fields
+    assert b"Retry-After" not in dict(for_refusal(NoReply(), b"GET", [], b"x")[0])
 
 
 def test_the_error_for_head_has_its_length_and_no_body():
@@ -130,10 +130,10 @@ PAGES = {502: b"<p>s\xc3\xb6"}
 )
 def test_a_page_is_for_those_who_ask_for_html(refusal, accept, kind):
     fields, body = for_refusal(refusal, b"GET", [accept], b"x", PAGES)
-    assert dict(fields)[b"content-type"] == kind
+    assert dict(fields)[b"Content-Type"] == kind
     assert (body == PAGES[502]) is (kind.startswith(b"text/html"))
     assert length_of(fields) == len(body)
-    assert dict(fields)[b"cache-control"] == b"no-store"
+    assert dict(fields)[b"Cache-Control"] == b"no-store"
     assert for_refusal(refusal, b"HEAD", [accept], b"x", PAGES) == (fields, b"")
 
 
@@ -151,10 +151,10 @@ def test_times_are_told_behind_the_workers_own(timing, shown):
     reply = Reply(ID, 200, own, b"x", None, timing)
     for method in (b"GET", b"HEAD"):
         fields, _ = for_reply(reply, method)
-        assert list(fields)[:3] == [*own, (b"server-timing", shown)]
+        assert list(fields)[:3] == [*own, (b"Server-Timing", shown)]
         assert for_reply(reply, method, timed=False)[0] == [*own, fields[-1]]
     assert list(for_reply(Reply(ID, 304, own, b"", None, timing), b"GET")[0])[2:] == [
-        (b"server-timing", shown)
+        (b"Server-Timing", shown)
     ]
     assert own == reply.headers[:2]
 

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from queuerelay.http.channel import LINGER
+from queuerelay.http.connections import SWEEP
 from queuerelay.relay.held import HeldState
 from queuerelay.relay.stream import TOLD_EVERY
 from queuerelay.wire.reply import Reply, encode_frame, encode_reply
@@ -31,7 +33,7 @@ def begun(stage, *args, **kwargs):
 
 def broken_off(connection):
     """Whether the client can tell that its answer is not whole."""
-    assert connection.wire.aborted
+    assert connection.wire.cut
     with pytest.raises(Broken):
         connection.responses("GET", streamed=True)
     assert connection.raw.count(b"HTTP/1.") == 1
@@ -116,7 +118,7 @@ def test_http_1_0_gets_the_body_until_the_connection_closes(stage):
     assert b"content-length" not in head.lower()
     assert b"connection: close" in head.lower()
     assert connection.wire.disconnecting
-    assert not connection.wire.aborted
+    assert not connection.wire.cut
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,7 @@ def test_promise_6_a_worker_that_stops_in_the_middle_is_an_abort_and_never_an_en
     connection, taken = begun(stage)
     stage.turn(19)
     # The deadline is for the first frame only.
-    assert not connection.wire.aborted
+    assert not connection.wire.cut
     stage.frame(other_taken, b"two")
     stage.turn(1.5)
     assert broken_off(connection)
@@ -447,7 +449,7 @@ def test_promise_6_a_client_that_is_too_far_behind_is_cut_and_others_are_not(sta
     for _ in range(5):
         stage.frame(taken, part)
         stage.frame(fine_taken, part)
-    assert not connection.wire.aborted
+    assert not connection.wire.cut
     # What is given to the transport is at most its own buffer and a piece.
     assert len(connection.raw) < 200_000
     assert 5 * len(part) - 200_000 < stage.relay.snapshot().unsent_bytes < 5 * len(part)
@@ -481,7 +483,7 @@ def test_promise_6_all_clients_together_are_not_further_behind_than_the_memory(m
         for _, taken in clients:
             stage.frame(taken, b"x" * 150_000)
     # Each had its first; then those in whose turn there was too much already were cut.
-    assert [connection.wire.aborted for connection, _ in clients] == [True, True, False]
+    assert [connection.wire.cut for connection, _ in clients] == [True, True, False]
     assert stage.relay.snapshot().unsent_bytes <= 300_000
     assert stage.relay.budget.room >= 150_000
 
@@ -505,17 +507,17 @@ def test_promise_6_a_client_that_takes_nothing_is_cut_and_one_that_takes_little_
         connections.append(connection)
     stuck, reading = connections
     stage.turn(55)
-    assert not stuck.wire.aborted
+    assert not stuck.wire.cut
     while len(stage.relay.senders):
         reading.wire.drain()
         stage.turn(55)
-    assert stuck.wire.aborted
+    assert stuck.wire.cut
     assert stage.counter("aborted_stalled") == 1
     # 1 MiB in 15 minutes: twisted.web would have reset it after 75 s.
     response = reading.response(streamed=streamed)
     assert response.body == body
     assert not response.closes
-    assert not reading.wire.aborted
+    assert not reading.wire.cut
 
 
 def test_a_worker_can_know_how_much_its_client_has_taken(stage):
@@ -581,11 +583,11 @@ def test_while_a_client_is_behind_its_worker_may_be_silent(make_stage):
     connection, taken = slow(stage)
     stage.frame(taken, b"x" * 500_000)
     stage.turn(40)
-    assert not connection.wire.aborted
+    assert not connection.wire.cut
     for _ in range(20):
         connection.wire.drain()
     stage.turn(9)
-    assert not connection.wire.aborted
+    assert not connection.wire.cut
     stage.turn(2)
     assert broken_off(connection)
 
@@ -685,7 +687,7 @@ def test_promise_2_at_the_end_of_the_drain_a_streamed_answer_is_broken_off(make_
     # It was promised to be kept, and is closed all the same.
     assert fine.response(streamed=True).body == b"onetwo"
     assert fine.wire.disconnecting
-    assert not connection.wire.aborted
+    assert not connection.wire.cut
     assert drained == []
     stage.turn(6)
     assert broken_off(connection)
@@ -782,3 +784,37 @@ def test_promise_2_an_answer_is_of_one_try_in_order_and_ends_only_where_that_end
     stage.turn(61)
     assert not held.alive
     stage.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "reset"),
+    [
+        ("1.1", [], False),
+        ("1.1", [("Content-Length", "9")], False),
+        ("1.0", [("Content-Length", "9")], False),
+        # Nothing but the end says that the body has ended, so the end must not look like one.
+        ("1.0", [], True),
+    ],
+)
+def test_a_break_is_an_end_where_the_framing_tells_that_it_is_none(stage, version, fields, reset):
+    connection = stage.connect().send(request(version=version))
+    taken = stage.take()
+    stage.stream(taken, b"one", headers=fields)
+    stage.push_reply(b'{"node_id":"%b","more":7}' % taken["node_id"].encode())
+    assert (connection.wire.aborted, connection.wire.half_closed) == (reset, not reset)
+    assert not connection.raw.endswith(b"0\r\n\r\n")
+    # What it still sends is thrown away, and it does not stay for ever.
+    connection.send(request())
+    assert stage.waiting() == []
+    stage.turn(LINGER + 2 * SWEEP)
+    assert connection.wire.aborted
+
+
+def test_a_break_is_a_reset_for_a_client_that_takes_nothing(stage):
+    connection = stage.connect()
+    connection.wire.capacity = 1
+    connection.send(request())
+    taken = stage.take()
+    stage.stream(taken, b"one")
+    stage.push_reply(b'{"node_id":"%b","more":7}' % taken["node_id"].encode())
+    assert connection.wire.aborted

@@ -205,7 +205,7 @@ def test_document(newline):
     output = newline.join([b"Content-Type: text/html", b"X-A:b ", b"", b"\n<p>\r\n\0"])
     assert parse_cgi_output(output) == CgiReply(
         status=200,
-        headers=[("content-type", "text/html"), ("x-a", "b")],
+        headers=[("Content-Type", "text/html"), ("X-A", "b")],
         body=b"\n<p>\r\n\0",
     )
 
@@ -220,7 +220,7 @@ def test_document(newline):
 )
 def test_mixed_line_ends(output):
     got = parse_cgi_output(output)
-    assert (got.headers, got.body) == ([("content-type", "a/b"), ("x", "y")], b"body")
+    assert (got.headers, got.body) == ([("Content-Type", "a/b"), ("X", "y")], b"body")
 
 
 @pytest.mark.parametrize(
@@ -229,25 +229,25 @@ def test_mixed_line_ends(output):
         (b"Status: 404 Not Found\n\n", 404, [], b""),
         (b"status:404\n\n", 404, [], b""),
         (b"Status: 500 \n\n", 500, [], b""),
-        (b"Location: /other\n\n", 302, [("location", "/other")], b""),
-        (b"Location: http://x/\nStatus: 301 Moved\n\n", 301, [("location", "http://x/")], b""),
+        (b"Location: /other\n\n", 302, [("Location", "/other")], b""),
+        (b"Location: http://x/\nStatus: 301 Moved\n\n", 301, [("Location", "http://x/")], b""),
         (
             b"Location: http://x/\nContent-Type: a/b\n\nthere",
             302,
-            [("location", "http://x/"), ("content-type", "a/b")],
+            [("Location", "http://x/"), ("Content-Type", "a/b")],
             b"there",
         ),
         # A body always has a type, so that no browser guesses one.
         (
             b"Status: 404\n\nno",
             404,
-            [("content-type", "text/plain; charset=utf-8")],
+            [("Content-Type", "text/plain; charset=utf-8")],
             b"no",
         ),
         (
             b"Content-Type: a/b\nSet-Cookie: a\nSet-Cookie: b\n\n",
             200,
-            [("content-type", "a/b"), ("set-cookie", "a"), ("set-cookie", "b")],
+            [("Content-Type", "a/b"), ("Set-Cookie", "a"), ("Set-Cookie", "b")],
             b"",
         ),
         # Bytes are kept; framing, connection and unknown CGI extensions are not the script's.
@@ -255,20 +255,20 @@ def test_mixed_line_ends(output):
             b"Content-Type: a/b\nX: \xff\xc3\xa9\nTransfer-Encoding: chunked\nConnection: x-gone\n"
             b"X-Gone: 1\nX-CGI-Magic: 1\nProxy-Status: 1\nX-Empty:\n\n",
             200,
-            [("content-type", "a/b"), ("x", "\xff\xc3\xa9"), ("x-empty", "")],
+            [("Content-Type", "a/b"), ("X", "\xff\xc3\xa9"), ("X-Empty", "")],
             b"",
         ),
         # For the answer to HEAD.
         (
             b"Content-Type: a/b\nContent-Length: 12\n\n",
             200,
-            [("content-type", "a/b"), ("content-length", "12")],
+            [("Content-Type", "a/b"), ("Content-Length", "12")],
             b"",
         ),
     ],
 )
 def test_answers(output, status, headers, body):
-    declared = dict(headers).get("content-length")
+    declared = dict(headers).get("Content-Length")
     assert parse_cgi_output(output) == CgiReply(
         status=status,
         headers=headers,
@@ -296,13 +296,13 @@ def test_answers(output, status, headers, body):
         (b"Content-Type: a/b\nX\n\n", "header line 2: got 'X', expected 'Name: value'"),
         (b"Content-Type: a/b\n : x\n\n", "header name ' ' is not a token (RFC 9110 5.1)"),
         (b"Content-Type: a/b\n x: y\n\n", "header name ' x' is not a token (RFC 9110 5.1)"),
-        (b"Content-Type : a/b\nStatus: 200\n\n", "header name 'content-type ' is not a token"),
+        (b"Content-Type : a/b\nStatus: 200\n\n", "header name 'Content-Type ' is not a token"),
         (b"Content-Type: a/b\n: x\n\n", "header name '' is not a token (RFC 9110 5.1)"),
-        (b"Content-Type: a/b\rX: y\n\n", "header 'content-type' has a control character"),
-        (b"Content-Type: a/b\r\r\n\n", "header 'content-type' has a control character"),
-        (b"Content-Type: a/b\nX: \x1b[0m\n\n", "header 'x' has a control character"),
-        (b"Content-Type: a/b\nX: a\0\n\n", "header 'x' has a control character"),
-        (b"Status: 200 OK\rX: y\n\n", "header 'status' has a control character"),
+        (b"Content-Type: a/b\rX: y\n\n", "header 'Content-Type' has a control character"),
+        (b"Content-Type: a/b\r\r\n\n", "header 'Content-Type' has a control character"),
+        (b"Content-Type: a/b\nX: \x1b[0m\n\n", "header 'X' has a control character"),
+        (b"Content-Type: a/b\nX: a\0\n\n", "header 'X' has a control character"),
+        (b"Status: 200 OK\rX: y\n\n", "header 'Status' has a control character"),
         (b"Content-Type:\n\n", "Content-Type is empty"),
         (b"Location: \n\n", "Location is empty"),
         (b"Status: 200\nstatus: 200\n\n", "status stands twice (RFC 3875 6.3)"),
@@ -369,4 +369,4 @@ def test_the_standard_librarys_cgi_handler_answers_unchanged():
     assert errors.getvalue() == ""
     got = parse_cgi_output(output.getvalue())
     assert (got.status, got.body) == (201, b"fourhttp")
-    assert ("x-path", "/a") in got.headers
+    assert ("X-Path", "/a") in got.headers

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuerelay.wire.dead_letter import (
+    SHOWN,
+    Excerpt,
     Requeue,
     decode_entry,
     entry_id,
@@ -15,6 +17,7 @@ from queuerelay.wire.dead_letter import (
     was_retried,
 )
 from queuerelay.wire.failure import encode_failure
+from queuerelay.wire.message import Attempt
 
 PAYLOAD = {"class": "Job", "args": [1]}
 
@@ -125,6 +128,47 @@ def test_what_resque_web_has_retried(raw, retried):
     assert was_retried(raw) is retried
 
 
+def test_a_request_is_not_run_again():
+    first = {"node_id": "a-1", "url": "/", "reply_to": "queuerelay:inbox:a"}
+    raw = json.dumps({"class": "RequestProcessor", "args": [first], "id": "a-1"}).encode()
+    assert requeue(written(raw)) is None
+    assert requeue(written(raw), {"class": "Job", "args": []}) is None
+
+
+LARGE = [{"text": "x" * SHOWN, "exception": "mine", "error": ["a", {"queue": "theirs"}]}]
+NODE = ("worker", "queue", "payload", "exception", "error", "backtrace", "failed_at")
+
+
+@pytest.mark.parametrize("order", [None, NODE], ids=["as Ruby and we write it", "node-resque"])
+def test_of_a_large_entry_its_beginning_and_end_are_enough(order):
+    ours = json.loads(
+        encode_failure(
+            raw=json.dumps({"class": "Job", "args": LARGE, "id": "a-1"}).encode(),
+            queue="mails",
+            worker="w:1:q",
+            exception="E",
+            error="e",
+            failed_at=1790000000.0,
+            backtrace=["x" * 8000],
+            attempts=[Attempt(started_at=1.0, run=2.0, error="again", stderr="y" * 8000)] * 3,
+        )
+    )
+    if order is not None:
+        ours = {key: ours[key] for key in order}
+    raw = json.dumps(ours).encode()
+    found = Excerpt.of(raw)
+    assert (found.size, len(found.head) + len(found.tail)) == (len(raw), SHOWN)
+    assert found.decode() == {**ours, "payload": {"class": "Job"}}
+    assert entry_id(raw) == found.id != entry_id(raw.replace(b"w:1:q", b"w:2:q"))
+
+
+@given(st.binary(min_size=SHOWN // 64), st.binary())
+def test_whatever_it_is_an_excerpt_can_be_read(head, tail):
+    assert isinstance(
+        Excerpt(10**6, b'{"failed_at":' + head, tail + b'","queue":"q"}').decode(), dict
+    )
+
+
 #: What careless producers write.
 UNREAD = [
     b'{"class":"Mail","args":[{"preview":"hello \\ud83d"}]}',
@@ -163,5 +207,4 @@ def test_nobody_mends_a_request_or_makes_one():
     mended = {"class": "RequestProcessor", "args": [{"remote_addr": "127.0.0.1"}]}
     assert requeue(written(UNREAD[0]), mended) is None
     plain = written(b'{"class":"RequestProcessor","args":[{}]}')
-    assert requeue(plain) is not None
     assert requeue(plain, {"args": [{"remote_addr": "127.0.0.1"}]}) is None

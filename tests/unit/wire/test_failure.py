@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queuerelay.wire.failure import READABLE_BOUND, encode_failure
+from queuerelay.wire.body import decode_body, encode_body
+from queuerelay.wire.failure import READABLE_BOUND, REDACTED, Kept, encode_failure
 from queuerelay.wire.message import Attempt
 
 RESQUE = {"failed_at", "payload", "exception", "error", "backtrace", "worker", "queue"}
@@ -110,3 +111,67 @@ def test_class_that_is_no_text(cls):
 def test_id_that_is_no_text(identity):
     entry = failure(raw=f'{{"class":"A","args":[],"id":{identity}}}'.encode())
     assert entry["queuerelay"]["id"] == ""
+
+
+def a_request(**first):
+    given = {"node_id": "a-1", "url": "/", "reply_to": "queuerelay:inbox:a", **first}
+    return json.dumps({"class": "RequestProcessor", "args": [given], "id": "a-1"}).encode()
+
+
+SECRET = [
+    *("authorization", "Cookie", "proxy-authorization", "set-cookie", "x-api-key", "X-Auth-Token"),
+    *("x-forwarded-access-token", "api_key", "x-session-id", "x-client-secret", "x-own"),
+]
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_of_a_request_no_credentials_are_kept(name):
+    headers = [["host", "h"], [name, "s3cret"], ["accept", "*/*"]]
+    entry = failure(a_request(headers=headers), kept=Kept(redact=("x-own",)))
+    (first,) = entry["payload"]["args"]
+    assert first["headers"] == [["host", "h"], [name, REDACTED], ["accept", "*/*"]]
+    assert first["url"] == "/"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"authorization": "s3cret"}, "authorization: s3cret", [["cookie", "s3cret", 1]], [["cookie"]]],
+)
+@pytest.mark.parametrize("broken", [False, True])
+def test_nor_where_the_request_is_none(headers, broken):
+    raw = a_request(headers=headers)
+    entry = failure(raw[:-1] if broken and isinstance(headers, dict) else raw)
+    assert "s3cret" not in json.dumps(entry)
+
+
+def test_nor_in_the_text_of_one_that_cannot_be_read():
+    raw = a_request(headers=[["authorization", 's3"cret'], ["host", "h.example"]])[:-3]
+    entry = failure(raw)
+    assert entry["payload"]["class"] == "Unreadable"
+    assert "cret" not in json.dumps(entry)
+    assert "h.example" in entry["payload"]["args"][0]
+
+
+def test_the_fields_of_a_job_are_its_own():
+    argument = {"headers": [["cookie", "mine"]], "body": "x" * 99}
+    raw = json.dumps({"class": "Job", "args": [argument]})
+    entry = failure(raw.encode(), kept=Kept(max_body=10))
+    assert entry["payload"]["args"] == json.loads(raw)["args"]
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b"x" * 10, b"x" * 10),
+        (b"x" * 11, b"x" * 10),
+        ("ä".encode() * 10, "ä".encode() * 5),
+        (("x" + "ä" * 10).encode(), ("x" + "ä" * 4).encode()),
+        (b"\xff\x00" * 10, b"\xff\x00" * 5),
+    ],
+)
+def test_of_a_body_the_beginning_is_kept_and_how_long_it_was(body, left):
+    text, encoding = encode_body(body)
+    raw = a_request(body=text, body_encoding=encoding)
+    (first,) = failure(raw, kept=Kept(max_body=10))["payload"]["args"]
+    assert decode_body(first["body"], first["body_encoding"]) == left
+    assert first.get("body_size") == (len(body) if left != body else None)

@@ -18,7 +18,7 @@ from queuerelay.wire.reply import (
 )
 
 NODE_ID = "3f9c21aa-" + "0123456789abcdef" * 2
-DEFAULT_HEADERS = [(b"content-type", b"text/plain; charset=utf-8")]
+DEFAULT_HEADERS = [(b"Content-Type", b"text/plain; charset=utf-8")]
 
 
 def reply(**value):

@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from queuerelay.broker.reaper import REST
-from queuerelay.broker.strays import OVERDUE, Strays
+from queuerelay.broker.unsettled import OVERDUE, UnsettledQueues
 from queuerelay.testing import MemoryBroker
 from tests.unit.broker.contract import claim_one
 
@@ -20,7 +20,7 @@ class Place:
         self.broker = MemoryBroker(clock=self.clock)
         self.broker.start()
         self.clock.advance(0)
-        self.strays = Strays(self.broker, ["own"])
+        self.unsettled = UnsettledQueues(self.broker, ["own"])
         self.broker.queues.push("own", [JOB])
         self.broker.queues.push("old", [JOB])
 
@@ -29,7 +29,7 @@ class Place:
 
     def look(self):
         ended = []
-        Deferred.fromCoroutine(self.strays.look()).addBoth(ended.append)
+        Deferred.fromCoroutine(self.unsettled.look()).addBoth(ended.append)
         self.clock.pump([0.0] * 20)
         assert ended == [None]
 

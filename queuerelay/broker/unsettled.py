@@ -9,29 +9,32 @@ from typing import Final
 
 from queuerelay.broker.base import Broker
 from queuerelay.broker.reaper import Reaper
+from queuerelay.wire.failure import KEPT, Kept
 
 #: Seconds between two looks.
-STRAYS_INTERVAL: Final = 5.0
+UNSETTLED_INTERVAL: Final = 5.0
 #: Seconds for which an expired lease is left to those who are configured for its queue: they may
 #: allow more tries than we would.
 OVERDUE: Final = 30.0
 
 
-class Strays:
+class UnsettledQueues:
     """For a process whose own reapers see to the queues `own`; any number of them may run.
 
-    `look` is to be called each `STRAYS_INTERVAL` seconds.
+    `look` is to be called each `UNSETTLED_INTERVAL` seconds.
     """
 
-    def __init__(self, broker: Broker, own: Collection[str]) -> None:
+    def __init__(self, broker: Broker, own: Collection[str], *, kept: Kept = KEPT) -> None:
         self._broker = broker
         self._own = own
-        self._reaper = Reaper(broker, (), overdue=OVERDUE)
+        self._reaper = Reaper(broker, (), overdue=OVERDUE, kept=kept)
 
     async def look(self) -> None:
         """Look once at every queue that has messages in flight or delayed."""
         queues = await self._broker.nodes.unsettled()
-        if queues:
-            await self._broker.delayed.promote(queues)
-        # Also where there are none: it counts the looks since the last connection.
-        await self._reaper.reap([queue for queue in queues if queue not in self._own])
+        try:
+            if queues:
+                await self._broker.delayed.promote(queues)
+        finally:
+            # Also where there are none: it counts the looks since the last connection.
+            await self._reaper.reap([queue for queue in queues if queue not in self._own])

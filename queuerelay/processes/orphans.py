@@ -1,0 +1,45 @@
+"""Orphans that become ours: where the daemon is process 1, as in a container, all do.
+
+Somebody has to take their status when they end, or they remain for ever as zombies; a process 1 of
+a system does that. Only those are taken that nobody else waits for: they have been zombies for two
+looks, and the children that we and Twisted know are left alone.
+"""
+
+import os
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+from twisted.internet import process
+
+
+class Orphans:
+    """Takes the status of orphans; `known` gives the process ids that have an owner."""
+
+    def __init__(self, known: Callable[[], Collection[int]]) -> None:
+        self._known = known
+        self._seen: set[int] = set()
+
+    def look(self) -> None:
+        """Take those that were there at the last look."""
+        known = {*self._known(), *process.reapProcessHandlers}
+        dead = _zombies(os.getpid()) - known
+        for pid in dead & self._seen:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        self._seen = dead - self._seen
+
+
+def _zombies(parent: int) -> set[int]:
+    found = set()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as file:
+                # After the command, which is in parentheses and may contain anything.
+                state, its_parent = file.read().rpartition(b")")[2].split(maxsplit=2)[:2]
+        except (OSError, ValueError):
+            continue
+        if state == b"Z" and int(its_parent) == parent:
+            found.add(int(entry))
+    return found
