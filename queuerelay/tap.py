@@ -88,7 +88,7 @@ class Options(usage.Options):
                 from queuerelay.service import check
 
                 for warning in check(self.configuration, reactor=reactor):
-                    sys.stderr.write(f"queuerelay: warning: {visible(warning)}\n")
+                    sys.stderr.write(f"queuerelay: warning: {redact(warning)}\n")
         except QueuerelayError as error:
             _fail(error)
         if self["check"]:
