@@ -16,7 +16,8 @@ from typing import Any, Final
 from queuerelay import __version__
 from queuerelay.client import ApiError, Client, NotDone, Unreachable
 from queuerelay.overview import overview
-from queuerelay.terminal import colour, columns, prepare, safe, show, span, table
+from queuerelay.safe_text import safe
+from queuerelay.terminal import colour, columns, prepare, show, span, table
 
 DONE: Final = 0
 REFUSED: Final = 1

@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from queuerelay.terminal import cut, painted, safe, span, table
+from queuerelay.safe_text import safe
+from queuerelay.terminal import cut, painted, span, table
 
 _COLOURS: Final = {"ok": "32", "warning": "33", "critical": "31"}
 

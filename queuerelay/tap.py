@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from queuerelay import __version__
+from queuerelay import __version__, safe_log
 from queuerelay.clocks import use_monotonic
 from queuerelay.config import OPTIONS, Config, Option, load
 from queuerelay.daemon_log import DaemonLog
@@ -26,6 +26,7 @@ from queuerelay.errors import QueuerelayError
 from queuerelay.processes import confine
 from queuerelay.processes.heritage import HERITAGE
 from queuerelay.redact import redact
+from queuerelay.safe_text import safe_line
 
 _log = Logger()
 
@@ -33,7 +34,7 @@ _log = Logger()
 def _fail(error: Exception) -> NoReturn:
     """End with one line and exit status 1: a person reads what is wrong, without a traceback."""
     stderr = sys.__stderr__
-    said = redact(str(error))
+    said = safe_line(redact(str(error)))
     if stderr is None or sys.stderr is stderr:
         raise SystemExit(f"queuerelay: {said}") from None
     # twistd has made its log of stderr by now; whoever started us looks at the real one.
@@ -120,6 +121,8 @@ def makeService(options: Options) -> IService:
     """The daemon for these options."""
     from twisted.internet import reactor
 
+    # Before anything is logged: twistd opens its log after this.
+    safe_log.install()
     # Before anything has a timer.
     use_monotonic(reactor)
     ending = _Ending(reactor)

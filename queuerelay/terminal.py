@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, TextIO
 
 from queuerelay.durations import in_words
+from queuerelay.safe_text import safe
 
 #: Space between two columns.
 _GAP: Final = "  "
@@ -19,11 +20,6 @@ _GAP: Final = "  "
 _LAST: Final = 24
 #: The beginning and the end of a colour, as `painted` writes them.
 _COLOUR: Final = re.compile(r"(\x1b\[(?:3\d;1|0)m)")
-
-
-def safe(text: str) -> str:
-    r"""`text` with everything that a terminal would obey, or not show, as ``\x1b``."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def width(text: str) -> int:

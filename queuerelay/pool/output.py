@@ -10,6 +10,8 @@ Invariants:
 import re
 from typing import Final
 
+from queuerelay.safe_text import safe_lines
+
 _KiB: Final = 1024
 #: How much of the beginning and of the end is kept, in bytes each.
 HEAD: Final = 64 * _KiB
@@ -28,8 +30,6 @@ STILL: Final = 30.0
 
 #: Line ends.
 _ENDS: Final = re.compile(rb"\r+\n")
-#: Controls would move an operator's cursor, or forge a line of the log.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Tail:
@@ -261,4 +261,4 @@ def end_of(kept: bytes, *, cut: bool) -> str:
 def readable(text: bytes) -> str:
     """`text` as UTF-8, with all else, and controls but tab and line feed, as ``\\x1b``."""
     decoded = text.decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], decoded)
+    return safe_lines(decoded)

@@ -11,9 +11,8 @@ from twisted.logger import Logger
 
 from queuerelay import __version__
 from queuerelay.broker.base import Broker
-from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
+from queuerelay.broker.housekeeping import housekeeping
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import PoolConfig
 from queuerelay.errors import BrokerError, CannotStart, ConfigError, MessageError
 from queuerelay.loop import Loop, Watched
@@ -90,13 +89,10 @@ class Pools:
         self._pools: dict[str, Pool | Residents] = {}
         own = {queue for config in configs for queue in config.queues}
         self._kept = kept
-        self._unsettled = UnsettledQueues(broker, own, kept=kept)
-        self._bounds = DeadLetterBounds(broker, kept)
         self._loops = [
             Loop("pool beat", BEAT_INTERVAL, self._beat, clock=reactor),
             Loop("orders", ORDERS_INTERVAL, self._take_orders, clock=reactor),
-            Loop("unsettled", UNSETTLED_INTERVAL, self._look_after_unsettled, clock=reactor),
-            Loop("dead letters", BOUNDS_INTERVAL, self._bounds.keep, clock=reactor),
+            *housekeeping(broker, own, kept, clock=reactor),
         ]
         self._hurried = self._stopping = False
         self._stop_sign = Stopping(reactor)
@@ -225,9 +221,6 @@ class Pools:
                 await self._broker.orders.report(order.id, encode_report(report))
             except BrokerError as error:
                 self._log.warn("an order cannot be reported on: {reason}", reason=str(error))
-
-    def _look_after_unsettled(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._unsettled.look())
 
     def _beat(self) -> Deferred[None]:
         return self._broker.nodes.beat(self.id, encode(self.published()), inbox_life=_LIFE)

@@ -23,10 +23,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queuerelay.broker.base import Broker
-from queuerelay.broker.bounds import BOUNDS_INTERVAL, DeadLetterBounds
+from queuerelay.broker.housekeeping import housekeeping
 from queuerelay.broker.reaper import REAP_INTERVAL, Reaper
 from queuerelay.broker.records import BEAT_INTERVAL
-from queuerelay.broker.unsettled import UNSETTLED_INTERVAL, UnsettledQueues
 from queuerelay.config import RelayConfig
 from queuerelay.errors import (
     BrokerError,
@@ -134,20 +133,13 @@ class Relay:
         longest = max([config.deadline, *(route.deadline or 0.0 for route in config.routes)])
         self._inbox_life = longest + INBOX_MARGIN
         reaper = Reaper(broker, queues, kept=kept)
-        unsettled = UnsettledQueues(broker, queues, kept=kept)
         self._loops = [
             Loop("sweep", SWEEP_INTERVAL, self._sweep, clock=clock),
             Loop("beat", BEAT_INTERVAL, self._beat, clock=clock),
             Loop("depths", DEPTH_INTERVAL, self._outbox.look, clock=clock),
             Loop("gate", GATE_INTERVAL, self._gate.look, clock=clock),
-            Loop("dead letters", BOUNDS_INTERVAL, DeadLetterBounds(broker, kept).keep, clock=clock),
             Loop("reap", REAP_INTERVAL, lambda: Deferred.fromCoroutine(reaper.reap()), clock=clock),
-            Loop(
-                "unsettled",
-                UNSETTLED_INTERVAL,
-                lambda: Deferred.fromCoroutine(unsettled.look()),
-                clock=clock,
-            ),
+            *housekeeping(broker, queues, kept, clock=clock),
         ]
         legacy = config.legacy_replies
         broker.inbox.open(

@@ -17,6 +17,7 @@ from queuerelay import __version__
 from queuerelay.errors import ConfigError
 from queuerelay.redact import redact
 from queuerelay.redis_source import Source, first, of_environment
+from queuerelay.safe_text import safe_line, safe_lines
 from queuerelay.wire.destination import overlap
 from queuerelay.wire.failure import Kept
 from queuerelay.wire.headers import is_token
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refused(error: ConfigError) -> int:
-    sys.stderr.write(f"queuerelay-worker: {redact(str(error))}\n")
+    sys.stderr.write(f"queuerelay-worker: {safe_line(redact(str(error)))}\n")
     return 1
 
 
@@ -236,10 +237,23 @@ def _log_to_stderr(level: str) -> None:
             one.disabled = False
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
+        handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(process)d %(message)s"))
         logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(level.upper())
+
+
+class _SafeFormatter(logging.Formatter):
+    """Lines of our log: foreign words in them look like no other line, and do nothing to a
+    terminal.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = safe_line(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return safe_lines(super().formatException(ei)).replace("\n", "\n\t")
 
 
 class _Unsaid(str):

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "queuerelay"
 #: Modules at the top that any room may use; workers only those without Twisted.
 BASE = (
     "redact",
+    "safe_text",
     "errors",
     "own_files",
     "log_format",
@@ -27,6 +28,8 @@ BASE = (
 #: of a room stands for all in it.
 MAY_USE = {
     "redact": (),
+    "safe_text": (),
+    "safe_log": ("safe_text",),
     "errors": ("redact",),
     "redis_source": ("errors",),
     "own_files": (),
@@ -44,7 +47,7 @@ MAY_USE = {
     "processes": BASE,
     "broker": (*BASE, "wire"),
     "config": ("errors", "redis_source", "wire"),
-    "worker": ("redact", "errors", "redis_source", "backoff", "wire"),
+    "worker": ("redact", "safe_text", "errors", "redis_source", "backoff", "wire"),
     "relay": (*BASE, "wire", "http", "broker", "config"),
     "pool": (*BASE, "redis_source", "wire", "processes", "broker", "config"),
     "status": (*BASE, "wire", "http", "broker", "config"),
@@ -54,11 +57,14 @@ MAY_USE = {
         *BASE,
         *("wire", "http", "processes", "broker", "config", "relay", "pool", "status", "parts"),
     ),
-    "tap": ("redact", "errors", "clocks", "daemon_log", "processes", "config", "service"),
-    "terminal": ("durations",),
+    "tap": (
+        *("redact", "safe_text", "safe_log", "errors", "clocks", "daemon_log", "processes"),
+        *("config", "service"),
+    ),
+    "terminal": ("durations", "safe_text"),
     "client": (),
-    "overview": ("terminal",),
-    "cli": ("client", "terminal", "overview"),
+    "overview": ("terminal", "safe_text"),
+    "cli": ("client", "terminal", "overview", "safe_text"),
 }
 #: The rooms within `status`, and which of them each may import from.
 STATUS_MAY_USE = {"collect": (), "actions": ("collect",), "views": ("collect", "actions")}

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuerelay.overview import overview
+from queuerelay.safe_text import safe
 from queuerelay.status.views.document import status_document
-from queuerelay.terminal import cut, painted, safe, show, span, table, width
+from queuerelay.terminal import cut, painted, show, span, table, width
 from tests.unit.status.page_scene import snapshot
 
 

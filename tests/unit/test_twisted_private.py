@@ -22,11 +22,13 @@ PACKAGE = Path(__file__).parents[2] / "queuerelay"
 PRIVATE = {
     http.HTTPChannel: {
         "_handlingRequest": {"http/channel.py", "http/half_closed.py", "http/kept.py"},
-        "_networkProducer": {"http/channel.py", "http/half_closed.py"},
+        "_networkProducer": {"http/channel.py", "http/half_closed.py", "http/kept.py"},
         "_protocolUpgradeForWebsockets": {"http/site.py"},
         "_respondToBadRequestAndDisconnect": {"http/channel.py"},
         "_send100Continue": {"http/channel.py"},
-        "_waitingForTransport": {"http/channel.py", "http/half_closed.py", "http/sender.py"},
+        "_waitingForTransport": {
+            *("http/channel.py", "http/half_closed.py", "http/kept.py", "http/sender.py"),
+        },
     },
     http.HTTPFactory: {
         "_logDateTime": {"http/site.py"},

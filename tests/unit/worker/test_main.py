@@ -10,7 +10,7 @@ import pytest
 
 from queuerelay.errors import ConfigError
 from queuerelay.wire.url import parse
-from queuerelay.worker.main import _address, _parser, load_application, main
+from queuerelay.worker.main import _address, _log_to_stderr, _parser, load_application, main
 
 ROOT = Path(__file__).parents[3]
 #: Without a parent: the test process itself is not to be forked.
@@ -188,3 +188,18 @@ def test_no_twisted_in_a_worker():
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_foreign_words_are_one_line_of_the_log(capsys):
+    _log_to_stderr("info")
+    log = logging.getLogger("queuerelay.worker.loop")
+    evil = "\x1b[2J\r\u202e\n2026-11-28 05:00:00,000 INFO 1 forged"
+    log.warning("a job of class %r on %s", evil, evil)
+    try:
+        raise ValueError(evil)
+    except ValueError:
+        log.exception("failed: %s", evil)
+    lines = capsys.readouterr().err.split("\n")[:-1]
+    assert all(char.isprintable() or char == "\t" for char in "".join(lines))
+    assert sum(line.startswith("2026-11-28 05") for line in lines) == 0
+    assert lines[0].endswith("\\x1b[2J\\r\\u202e\\n2026-11-28 05:00:00,000 INFO 1 forged")
