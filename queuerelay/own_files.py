@@ -1,5 +1,6 @@
 """Files that we write: made with a mode of our own choosing, whatever the umask."""
 
+import errno
 import os
 from io import FileIO
 from typing import Final
@@ -20,3 +21,19 @@ def open_to_append(path: str | os.PathLike[str]) -> FileIO:
         return FileIO(os.open(path, _FLAGS | os.O_CREAT, MODE), "ab")
     os.fchmod(fd, MODE)
     return FileIO(fd, "ab")
+
+
+def check_appendable(path: str | os.PathLike[str]) -> None:
+    """Raise `OSError` where `open_to_append` would, as far as that shows without making a file."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if os.path.exists(path):
+        place, wanted = os.fspath(path), os.W_OK
+    else:
+        # Where a link leads to a file that is yet to be made, it is made there.
+        place, wanted = os.path.dirname(os.path.realpath(path)), os.W_OK | os.X_OK
+        os.stat(place)
+    if not os.access(place, wanted, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+    if wanted != os.W_OK and not os.path.isdir(place):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(path))

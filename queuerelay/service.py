@@ -33,10 +33,11 @@ from queuerelay.parts import (
 )
 from queuerelay.pool.pools import check_command
 from queuerelay.relay.limits import client_limits
-from queuerelay.relay.listeners import endpoints
+from queuerelay.relay.listeners import check_log, endpoints
 from queuerelay.relay.probe import Probe
 from queuerelay.relay.relay import Relay
 from queuerelay.relay.resource import RelayResource
+from queuerelay.status.credentials import check_credentials
 from queuerelay.status.listener import endpoint_from
 from queuerelay.status.resource import StatusResource
 from queuerelay.status.status import ThisProcess
@@ -181,11 +182,15 @@ def check(config: Config, *, reactor: Any) -> None:
         endpoints(config.relay.listen, reactor=reactor)
         if config.relay.error_pages is not None:
             load_pages(config.relay.error_pages)
+        if config.relay.access_log is not None:
+            check_log(config.relay.access_log)
     if "pool" in config.role:
         for pool in config.pools:
             check_command(pool)
     if "status" in config.role and config.status.listen is not None:
         endpoint_from(config.status.listen, reactor=reactor)
+        if config.status.credentials is not None:
+            check_credentials(config.status.credentials)
     if url.parse(config.redis).kind == "embedded":
         find_server()
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from typing import Any, Final
 
 from twisted.internet.address import UNIXAddress
@@ -19,6 +20,9 @@ from queuerelay.http.proxied import PREFIX
 BACKLOG: Final = 1024
 #: Beginnings of the endpoints that have a backlog.
 _SOCKETS: Final = ("tcp:", "tcp6:", "ssl:", "unix:")
+#: Beginnings of the endpoints that have a port.
+_PORTS: Final = ("tcp:", "tcp6:", "ssl:")
+_NAMED: Final = re.compile(r"([A-Za-z]+)=(.*)", re.DOTALL)
 #: Mode of a Unix socket: who connects there may be believed as a proxy is, so it is not for all.
 SOCKET_MODE: Final = "660"
 #: Between two arguments of an endpoint, as `serverFromString` reads it.
@@ -38,6 +42,8 @@ def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStr
             text,
             f"an endpoint such as {PREFIX}{example}: there is no TLS behind PROXY",
         )
+    if described.startswith(_PORTS):
+        _check_port(described, option, text)
     if described.startswith("unix:"):
         described = _with_mode(described, option, text)
     if described.startswith(_SOCKETS) and ":backlog=" not in described:
@@ -47,7 +53,40 @@ def endpoint_from(text: str, *, option: str, example: str, reactor: Any) -> IStr
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ConfigError.of(option, text, f"an endpoint such as {example} ({reason})") from error
+    if described.startswith("ssl:"):
+        _check_certificate(described, option, text)
     return endpoint
+
+
+def _arguments(described: str) -> tuple[list[str], dict[str, str]]:
+    """The arguments of an endpoint behind its kind: those without a name, and those with one."""
+    _, *rest = (part.replace("\\:", ":") for part in _SEPARATOR.split(described))
+    named = {found[1]: found[2] for part in rest if (found := _NAMED.fullmatch(part))}
+    return [part for part in rest if not _NAMED.fullmatch(part)], named
+
+
+def _check_port(described: str, option: str, text: str) -> None:
+    """Whether the port is one: Twisted takes any number, and fails in `bind`."""
+    plain, named = _arguments(described)
+    port = named.get("port", plain[0] if plain else "")
+    if re.fullmatch("[0-9]{1,5}", port, re.ASCII) is None or int(port) > 65535:
+        raise ConfigError.of(option, text, "a port from 0 to 65535")
+
+
+def _check_certificate(described: str, option: str, text: str) -> None:
+    """Whether key and certificate belong together: Twisted looks when the first client comes."""
+    _, named = _arguments(described)
+    key = named.get("privateKey", "server.pem")
+    try:
+        # A key with a password would make it ask on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            named.get("certKey", key), key, password=lambda: ""
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise ConfigError.of(
+            option, text, f"a certificate and its private key ({reason})"
+        ) from error
 
 
 def _with_mode(described: str, option: str, text: str) -> str:

@@ -16,6 +16,7 @@ from queuerelay.http.listening import Listener
 from queuerelay.http.proxied import behind_proxy
 from queuerelay.log_format import TEXT
 from queuerelay.loop import Loop
+from queuerelay.own_files import check_appendable
 from queuerelay.relay.front import Front
 from queuerelay.relay.limits import client_limits
 from queuerelay.relay.relay import Relay
@@ -92,9 +93,7 @@ class Listeners:
             try:
                 self._access_log.open()
             except OSError as error:
-                raise ConfigError.of(
-                    "--access-log", self._config.access_log, f"a writable file ({error})"
-                ) from error
+                raise _not_writable(self._config.access_log, error) from error
 
     def start(self) -> None:
         """Begin to write the access log."""
@@ -151,3 +150,15 @@ def endpoints(texts: Sequence[str], *, reactor: Any) -> list[tuple[str, IStreamS
 def endpoint_from(text: str, *, reactor: Any) -> IStreamServerEndpoint:
     """The endpoint that `text` describes; `ConfigError` where it describes none."""
     return listening.endpoint_from(text, option="--listen", example="tcp:8000", reactor=reactor)
+
+
+def check_log(path: str) -> None:
+    """Raise `ConfigError` where the access log could not be opened; it is not made."""
+    try:
+        check_appendable(path)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _not_writable(path: str | None, error: OSError) -> ConfigError:
+    return ConfigError.of("--access-log", path, f"a writable file ({error})")

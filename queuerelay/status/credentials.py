@@ -59,7 +59,7 @@ class Credentials:
         self._known = _read(self._path)
         if not self._known:
             raise ConfigError.of(_OPTION, path, _EXPECTED)
-        if self._path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
+        if _open_to_others(self._path):
             self._log.warn("{path} can be read or written by others", path=path)
 
     def who(self, authorization: str) -> Credential | None:
@@ -82,6 +82,19 @@ class Credentials:
             self._known = _read(self._path)
         except ConfigError as error:
             self._log.error("the credentials stay as they were: {reason}", reason=str(error))
+
+
+def check_credentials(path: str) -> None:
+    """Raise `ConfigError` where the file `path` cannot be read or is wrong, and for a mode of which
+    a start only warns.
+    """
+    Credentials(path)
+    if _open_to_others(Path(path)):
+        raise ConfigError.of(_OPTION, path, "a file that others can neither read nor write: 0600")
+
+
+def _open_to_others(path: Path) -> bool:
+    return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP)
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

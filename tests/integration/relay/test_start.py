@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 
 import pytest
 
@@ -151,6 +152,12 @@ def test_routes_send_by_path_method_host_and_header(relay, worker, tmp_path):
         (["--redis", "nonsense://"], ["--redis", "nonsense"]),
         (["--listen", "nowhere:1"], ["--listen", "'nowhere:1'", "tcp:8000"]),
         (["--listen", "tcp:http-no-such"], ["--listen"]),
+        (["--listen", "tcp:65536"], ["--listen", "'tcp:65536'", "a port from 0 to 65535"]),
+        (["--listen", "haproxy:tcp6:port=99999"], ["--listen", "a port from 0 to 65535"]),
+        (["--status", "tcp:-1"], ["--status", "a port from 0 to 65535"]),
+        (["--access-log", "/no/such/dir/log"], ["--access-log", "/no/such/dir", "No such file"]),
+        (["--access-log", "/dev"], ["--access-log", "'/dev'", "Is a directory"]),
+        (["--access-log", "/dev/null/log"], ["--access-log", "'/dev/null/log'"]),
         (["--no-such"], ["--no-such"]),
         (["surplus"], ["surplus"]),
         (["--config", "/no/such/file"], ["/no/such/file", "No such file"]),
@@ -204,6 +211,59 @@ def test_what_only_shows_at_the_start_is_one_line_as_well(short_dir, monkeypatch
     assert "--redis" in line
     # Nothing of the embedded server that was never started is left.
     assert [path.name for path in short_dir.iterdir() if path.name.startswith("queuerelay")] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        ("", "lines of: bearer NAME TOKEN"),
+        ("bearer deploy short\n", "at least 12 characters"),
+        ("nobody\n", "line 1"),
+    ],
+)
+def test_a_file_of_credentials_is_looked_at(tmp_path, content, said):
+    path = tmp_path / "file"
+    if content is not None:
+        path.touch(0o600)
+        path.write_text(content)
+    listen = ("--listen", f"tcp:{free_port()}:interface=127.0.0.1")
+    for more in ([], ["--check"]):
+        options = (*listen, "--status", "tcp:0:interface=127.0.0.1", *more)
+        line = refused(*options, "--status-credentials", str(path), cwd=tmp_path)
+        assert "--status-credentials" in line
+        assert said in line
+
+
+def test_check_refuses_credentials_that_others_can_read(tmp_path):
+    path = tmp_path / "file"
+    path.write_text(f"bearer deploy {'0' * 16}\n")
+    path.chmod(0o644)
+    options = ("--status", "tcp:0", "--status-credentials", str(path), "--check")
+    assert "0600" in refused(*options, cwd=tmp_path)
+    path.chmod(0o640)
+    assert run(*options, cwd=tmp_path).returncode == 0
+
+
+def test_key_and_certificate_belong_together(tmp_path):
+    for name in ("a", "b"):
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ]
+        out = ["-nodes", "-subj", "/CN=localhost", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        subprocess.run([*command, *out], cwd=tmp_path, check=True, capture_output=True)
+    for more in ([], ["--check"]):
+        for cert in ("b.pem", "none.pem"):
+            endpoint = f"ssl:0:privateKey=a.key:certKey={cert}:interface=127.0.0.1"
+            assert "--listen" in refused("--listen", endpoint, *more, cwd=tmp_path)
+    endpoint = "ssl:0:privateKey=a.key:certKey=a.pem:interface=127.0.0.1"
+    assert run("--listen", endpoint, "--check", cwd=tmp_path).returncode == 0
 
 
 def test_check_says_that_all_is_well_and_starts_nothing(tmp_path):
