@@ -77,7 +77,7 @@ def test_each_error_has_a_word_of_its_own_and_the_page_has_it_with_its_status():
 
 
 @pytest.mark.parametrize("cls", list(every_refusal()))
-def test_every_error_says_why_and_a_503_when_to_come_back(cls):
+def test_every_error_says_why_and_a_429_or_503_when_to_come_back(cls):
     fields, body = for_refusal(cls("s3cr3t"), b"GET", [b"application/json"], b"x-1")
     named = dict(fields)
     problem = json.loads(body)
@@ -92,7 +92,7 @@ def test_every_error_says_why_and_a_503_when_to_come_back(cls):
     assert named[b"Cache-Control"] == b"no-store"
     assert b"vary" not in named
     assert b"s3cr3t" not in body
-    assert (b"Retry-After" in named) is (cls.status == 503)
+    assert (b"Retry-After" in named) is (cls.status in (429, 503))
     assert int(named[b"Content-Length"]) == len(body)
     assert named.get(b"Allow") == (cls.allow and cls.allow.encode())
     assert (cls.allow is not None) is (cls.status == 405)
