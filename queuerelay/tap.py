@@ -307,11 +307,17 @@ class _Process(Service):
                 os.setuid(0 if user == -1 else user)
             with suppress(QueuerelayError):
                 self._log.open()
-        pipe = self._twistd.get("statusPipe")
-        if pipe is not None:
-            # Whoever became a daemon waits for word on it, and gets none of a SystemExit.
-            os.write(pipe, f"1 {redact(str(error))}".encode("ascii", "backslashreplace")[:100])
-        _fail(error)
+        try:
+            _fail(error)
+        finally:
+            # What twistd does for exceptions of other kinds.
+            if self._twistd.get("pidfile"):
+                with suppress(OSError):
+                    os.unlink(self._twistd["pidfile"])
+            pipe = self._twistd.get("statusPipe")
+            if pipe is not None:
+                # Whoever became a daemon waits for word on it, and looks at the log then.
+                os.write(pipe, f"1 {redact(str(error))}".encode("ascii", "backslashreplace")[:100])
 
     def _settle(self) -> None:
         # What is there now stays: keep the collector from walking it, and let it walk the requests

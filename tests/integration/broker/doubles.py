@@ -80,6 +80,8 @@ class _Fake(Protocol):
     def __init__(self, server: FakeServer) -> None:
         self._server = server
         self._reader = hiredis.Reader()
+        #: Whether the next command is not answered (``CLIENT REPLY SKIP``).
+        self._skips = False
 
     def connectionMade(self) -> None:
         self._server.links.append(self)
@@ -91,7 +93,8 @@ class _Fake(Protocol):
         self._reader.feed(data)
         while (command := self._reader.gets()) is not False:
             answer = self._server.answer(command)
-            if answer is not None:
+            unheard, self._skips = self._skips, command[1:] == [b"REPLY", b"SKIP"]
+            if answer is not None and not (unheard or self._skips):
                 self.transport.write(answer)
 
 

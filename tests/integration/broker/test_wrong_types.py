@@ -193,7 +193,7 @@ LOOKS = {
         commands.failures(KEYS, 0, 10, newest=True, room=1000),
         [(KEYS.failed, "zset", "list")],
     ),
-    "peek": (commands.peek(QUEUE, 0, 10, 1000), [(QUEUE, "zset", "list")]),
+    "peek": (commands.peek(QUEUE, 0, 10, 1000, largest=1000), [(QUEUE, "zset", "list")]),
     "push": (
         commands.push(QUEUE, "fence", "t", 1, (), [b"m"]),
         [(QUEUE, "hash", "list"), ("fence", "list", "hash")],

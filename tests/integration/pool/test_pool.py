@@ -63,7 +63,7 @@ async def test_a_shell_script_answers_a_request(bench):
     (reply,) = await bench.until(lambda: bench.replies)
     assert reply["node_id"] == "r"
     assert reply["status"] == 201
-    assert ["x-id", "r"] in reply["headers"]
+    assert ["X-Id", "r"] in reply["headers"]
     assert reply["body"] == "POST /app /a b x=1 1\ngrüße"
     await bench.idle()
 
@@ -86,7 +86,7 @@ async def test_a_wsgi_application_under_wsgirefs_cgi_handler(bench):
     (reply,) = await bench.until(lambda: bench.replies)
     assert reply["status"] == 200
     assert reply["body"] == "/app/a b|16777216|last"
-    assert [value for name, value in reply["headers"] if name == "set-cookie"] == ["a=1", "b=2"]
+    assert [value for name, value in reply["headers"] if name == "Set-Cookie"] == ["a=1", "b=2"]
 
 
 async def test_a_script_that_reads_nothing(bench):
