@@ -125,9 +125,10 @@ class LogFile:
 
     def rotate(self) -> None:
         """Go on in a new file: the old one gets the next name. Where it has been taken away by
-        somebody else, or is for others to take, only go on in the file that has its name now.
+        somebody else, or is for others to take, only go on in the file that has its name now. A
+        device keeps its name.
         """
-        if self._largest and self._is_ours():
+        if self._largest and self._is_file and self._is_ours():
             try:
                 for number in range(self._keep - 1, 0, -1):
                     with suppress(FileNotFoundError):

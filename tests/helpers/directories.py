@@ -1,5 +1,7 @@
-"""Directories of tests."""
+"""Directories of tests, and a disk that is full."""
 
+import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,3 +16,19 @@ def short_dir() -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="qr-") as path:
         yield Path(path)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[str]:
+    """A device that is always full; at the end it is still there, whatever happened to it.
+
+    Root gets one of its own: nobody else can do anything to that of all.
+    """
+    path = tmp_path / "full"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+        path.open("ab").close()
+    except OSError:
+        path = Path("/dev/full")
+    yield str(path)
+    assert stat.S_ISCHR(path.stat().st_mode)

@@ -186,8 +186,8 @@ def test_a_torn_line_is_lost_with_its_file(make, path):
     assert path.read_bytes() == b"lost 1\nnext\n"
 
 
-def test_a_real_full_disk(make):
-    file = make(name="/dev/full")
+def test_a_real_full_disk(make, full_disk):
+    file = make(name=full_disk, largest=10)
     file.write(b"x\n")
     file.rotate()
     file.write(b"x\n")

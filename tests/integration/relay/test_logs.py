@@ -84,10 +84,10 @@ def test_the_log_is_bounded_and_reopened(logged, tmp_path):
     assert not (tmp_path / "log.3").exists()
 
 
-def test_a_full_disk_under_both_logs_stops_nothing(monkeypatch, relay, worker):
-    command = [*harness.TWISTD[:-1], "--logfile", "/dev/full", "queuerelay"]
+def test_a_full_disk_under_both_logs_stops_nothing(monkeypatch, relay, worker, full_disk):
+    command = [*harness.TWISTD[:-1], "--logfile", full_disk, "queuerelay"]
     monkeypatch.setattr(harness, "TWISTD", command)
-    one = relay("--access-log", "/dev/full")
+    one = relay("--access-log", full_disk)
     for _ in range(3):
         client = one.get("/")
         worker.serve()
