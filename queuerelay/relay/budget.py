@@ -39,9 +39,17 @@ class ByteBudget:
     @property
     def room(self) -> int:
         """Bytes that more requests may weigh."""
-        answers = min(self._senders.waiting, self._limit // 2)
-        kept = 0 if self.reading is None else self.reading.kept
-        return self._limit - self._table.bytes - self.receiving - kept - answers
+        # Asked for with each request.
+        waiting, reading = self._senders.waiting, self.reading
+        left = self._limit - self._table.bytes - self.receiving
+        if waiting:
+            left -= min(waiting, self._limit // 2)
+        return left if reading is None else left - reading.kept
+
+    @property
+    def is_half_free(self) -> bool:
+        """Whether half of it or more is left."""
+        return self.room * 2 >= self._limit
 
     def fits(self, size: int) -> bool:
         """Whether there is room for an answer of `size` bytes that may have to wait for its

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import takewhile
-from math import inf
 from typing import Final, Protocol
 
 from queuerelay.errors import Refusal
@@ -168,9 +167,9 @@ class Held:
 class HeldTable:
     """All held requests of one relay."""
 
-    def __init__(self, shares: Shares[Held] | None = None) -> None:
-        #: Who holds how much; what is being answered is nobody's any more.
-        self.shares: Shares[Held] = Shares(inf) if shares is None else shares
+    def __init__(self) -> None:
+        #: Who holds how much, what is being answered apart; None while nobody wants to know.
+        self.shares: Shares[Held] | None = None
         self._by_id: dict[str, Held] = {}
         self._lanes: dict[float, dict[str, Held]] = {}
         self._ended: dict[str, HeldState] = {}
@@ -194,6 +193,17 @@ class HeldTable:
             lane = self._lanes[patience] = {}
         lane[held.id] = held
         held.lane = lane
+
+    def share(self, most: float, place: int) -> Shares[Held]:
+        """Who holds how much, from now on: `most` is the share of one, `place` what each request
+        weighs beside its message.
+        """
+        if self.shares is None:
+            self.shares = Shares(most)
+            for held in self._by_id.values():
+                if held.state is not _ANSWERING:
+                    self.shares.add(held.address, held, place + len(held.message))
+        return self.shares
 
     def pushed(self, held: Held) -> None:
         """The message of `held` is on its way to the queue."""
@@ -221,7 +231,8 @@ class HeldTable:
         held.state = _ANSWERING
         self.bytes -= len(held.message)
         held.message = b""
-        self.shares.remove(held.address, held)
+        if self.shares is not None:
+            self.shares.remove(held.address, held)
         if held.lane is not None:
             del held.lane[held.id]
             held.lane = None
@@ -239,7 +250,8 @@ class HeldTable:
         held.state = state
         del self._by_id[held.id]
         self.bytes -= len(held.message)
-        self.shares.remove(held.address, held)
+        if self.shares is not None:
+            self.shares.remove(held.address, held)
         if held.lane is not None:
             del held.lane[held.id]
             held.lane = None

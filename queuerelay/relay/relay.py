@@ -39,7 +39,7 @@ from queuerelay.errors import (
 )
 from queuerelay.http.forwarded import Trust
 from queuerelay.http.sender import Senders
-from queuerelay.http.shares import Shares, client_of
+from queuerelay.http.shares import client_of
 from queuerelay.loop import Loop, Watched
 from queuerelay.relay.budget import ByteBudget
 from queuerelay.relay.endings import Endings
@@ -90,8 +90,11 @@ class Relay:
         queues = sorted({config.queue, *(route.queue for route in config.routes)})
         #: What a place weighs, so that places and bytes are one weight.
         self._place = max(1, config.max_held_bytes // config.max_held)
-        one = inf if config.client_share == 1 else config.client_share * config.max_held_bytes
-        self._table = HeldTable(Shares(one))
+        #: What one client may weigh where there is no room.
+        self._share = (
+            inf if config.client_share == 1 else config.client_share * config.max_held_bytes
+        )
+        self._table = HeldTable()
         #: The answers that do not go out in one write.
         self.senders = Senders(stall=config.send_stall)
         #: Bytes that requests and answers may weigh; the front counts on it, too.
@@ -238,7 +241,7 @@ class Relay:
         config, table = self._config, self._table
         if self._endings.draining:
             raise self._endings.not_held(Draining())
-        address = client_of(remote_addr)
+        address = client_of(remote_addr) if ":" in remote_addr else remote_addr
         if len(table) >= config.max_held and not self._make_room(address, self._place):
             raise self._no_room(address, f"{config.max_held} requests, the limit")
         # Only a route asks for the host, and most relays have none.
@@ -265,14 +268,15 @@ class Relay:
             accepted_at=accepted_at,
             deadline=accepted_at + patience,
         )
-        weight = self._place + len(message)
-        if len(message) > self.budget.room and not self.make_room(remote_addr, len(message)):
+        size = len(message)
+        if size > self.budget.room and not self.make_room(remote_addr, size):
             raise self._no_room(address, f"{config.max_held_bytes} bytes, the limit")
         now = self._clock.seconds()
         held = Held(id, queue, message, client, method in IDEMPOTENT_METHODS, now, now + patience)
         table.add(held, patience)
         held.address = address
-        table.shares.add(address, held, weight)
+        if table.shares is not None:
+            table.shares.add(address, held, self._place + size)
         try:
             self._outbox.add(held)
         except BaseException:
@@ -291,7 +295,9 @@ class Relay:
 
     def _make_room(self, address: str, weight: int) -> bool:
         """End a request of who holds most, for one of `address`; False where nobody is to give."""
-        found = self._table.shares.newest_of_heaviest(address, weight)
+        # It costs a little for each request, so nobody counts while there is room.
+        shares = self._table.share(self._share, self._place)
+        found = shares.newest_of_heaviest(address, weight)
         if found is None:
             return False
         queued = found.state is HeldState.QUEUED
@@ -301,7 +307,7 @@ class Relay:
         return True
 
     def _no_room(self, address: str, particulars: str) -> Refusal:
-        much = self._table.shares.too_much(address)
+        much = self._table.share(self._share, self._place).too_much(address)
         return self._endings.not_held((ClientShare if much else TooManyHeld)(particulars))
 
     def gone(self, held: Held) -> None:
@@ -339,6 +345,8 @@ class Relay:
         self._replies.carry_out(self._streams.sweep(now))
         self._notices.sweep()
         self.senders.sweep(now)
+        if len(self._table) < self._config.max_held // 2 and self.budget.is_half_free:
+            self._table.shares = None
         due = self._table.due(now)
         for held in due:
             if held.state is HeldState.GATED:
