@@ -55,7 +55,7 @@ class Pool:
         self._clock = clock = runtime.clock
         self._tally = Tally()
         self._rest = Cooldown(clock)
-        self._settler = Settler(runtime.broker, clock, self._tally.left)
+        self._settler = Settler(runtime.broker, clock, self._tally.left, kept=runtime.kept)
         disposition = Disposition(config, runtime, self._settler, self._rest, self._tally)
         self._misfits = disposition.misfits
         self._stop_sign = runtime.stopping

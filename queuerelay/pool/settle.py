@@ -16,6 +16,7 @@ from queuerelay.errors import NotConnected, QueuerelayError, Refused
 from queuerelay.pool.task import OutgoingReply
 from queuerelay.seldom import Seldom
 from queuerelay.wire.claim import Claim
+from queuerelay.wire.failure import KEPT, Kept
 from queuerelay.wire.recovery import is_no_list, unanswerable
 
 #: First and longest pause before what Redis refused is asked again, in seconds.
@@ -37,13 +38,16 @@ class Settler:
     here: what a script did must not be done again because of it. Both until `give_up`.
     Where the list for the reply is none, the message is a dead letter, and nothing is waited for.
 
-    `left` counts by queue the messages that are over.
+    `left` counts by queue the messages that are over, `kept` is what dead letters keep.
     """
 
     _log = Logger()
 
-    def __init__(self, broker: Broker, clock: IReactorTime, left: Counter[str]) -> None:
+    def __init__(
+        self, broker: Broker, clock: IReactorTime, left: Counter[str], *, kept: Kept = KEPT
+    ) -> None:
         self._broker = broker
+        self._kept = kept
         self._clock = clock
         self._seldom = Seldom(clock)
         self._left = left
@@ -105,6 +109,7 @@ class Settler:
                 worker=claim.holder,
                 error=refusal,
                 now=self._broker.time(),
+                kept=self._kept,
             ).entry
         kept = entry
         return lambda: self._broker.leases.fail(claim, kept)

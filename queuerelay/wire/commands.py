@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from queuerelay.wire import scripts
-from queuerelay.wire.claim import Claim
+from queuerelay.wire.claim import Claim, read_meta
 from queuerelay.wire.dead_letter import SHOWN, Excerpt, Requeue
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.recovery import Drop, Retry, Verdict
@@ -148,13 +148,13 @@ def reap(
     def decode(answer: list[list[bytes]]) -> list[Claim]:
         claims = []
         for token, message, meta in answer:
-            since, _, holder = meta.decode("utf-8", "replace").partition(" ")
+            since, holder = read_meta(meta)
             claims.append(
                 Claim(
                     queue=queue,
                     token=token.decode("ascii"),
                     message=message,
-                    since=int(since) / 1000 if since.isascii() and since.isdigit() else 0.0,
+                    since=since or 0.0,
                     holder=holder,
                 )
             )

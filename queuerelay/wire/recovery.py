@@ -60,13 +60,10 @@ def recover(
 
     Times are Unix seconds; `worker` is ``hostname:pid`` or the like, "" where unknown.
     """
-    try:
-        message = decode_message(raw)
-        reply_to = destination(message, keys)
-    except MessageError as error:
-        return unreadable(
-            raw, keys=keys, queue=queue, worker=worker, error=error, now=now, kept=kept
-        )
+    found = understood(raw, keys=keys, queue=queue, worker=worker, now=now, kept=kept)
+    if isinstance(found, Fail):
+        return found
+    message, reply_to = found
     request = message.request
     if request is not None and request.deadline <= now:
         return Drop()
@@ -92,6 +89,19 @@ def recover(
         attempts=(*message.attempts, lost),
         kept=kept,
     )
+
+
+def understood(
+    raw: bytes, *, keys: Keys, queue: str, worker: str, now: float, kept: Kept = KEPT
+) -> tuple[Message, str | None] | Fail:
+    """The message, and where its reply goes; or the verdict on it where it cannot be understood."""
+    try:
+        message = decode_message(raw)
+        return message, destination(message, keys)
+    except MessageError as error:
+        return unreadable(
+            raw, keys=keys, queue=queue, worker=worker, error=error, now=now, kept=kept
+        )
 
 
 def unreadable(
@@ -128,7 +138,9 @@ def is_no_list(refusal: str, reply_to: str | None) -> bool:
     return reply_to is not None and refusal.startswith(f"WRONGTYPE {reply_to} is a ")
 
 
-def unanswerable(raw: bytes, *, queue: str, worker: str, error: str, now: float) -> Fail:
+def unanswerable(
+    raw: bytes, *, queue: str, worker: str, error: str, now: float, kept: Kept = KEPT
+) -> Fail:
     """The verdict on a message that was worked on, and whose reply nobody can get because of
     `error`: it is kept, with the reason, and its place is free.
     """
@@ -139,6 +151,7 @@ def unanswerable(raw: bytes, *, queue: str, worker: str, error: str, now: float)
         exception="ReplyRefused",
         error=f"it was done, and its reply cannot be given: {error}",
         failed_at=now,
+        kept=kept,
     )
     return Fail(entry=entry)
 

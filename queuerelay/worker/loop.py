@@ -196,6 +196,7 @@ class WorkerLoop:
                 worker=self._settings.holder,
                 error=refusal,
                 now=claim.since,
+                kept=self._settings.kept,
             ).entry
         call = commands.fail(self._settings.keys, claim.queue, claim.token, entry)
         return End(claim=claim, call=call, late_after=float("inf"), entry=entry)

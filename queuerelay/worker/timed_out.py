@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from queuerelay.errors import MessageError
 from queuerelay.wire import commands
-from queuerelay.wire.destination import destination
-from queuerelay.wire.message import Attempt, decode_message
-from queuerelay.wire.recovery import Verdict, failed, unreadable
+from queuerelay.wire.claim import read_meta
+from queuerelay.wire.message import Attempt
+from queuerelay.wire.recovery import Fail, Verdict, failed, understood
 from queuerelay.worker.link import Link
 from queuerelay.worker.settings import WorkerSettings
 
@@ -45,8 +44,8 @@ def _end(settings: WorkerSettings, link: Link, queue: str, token: str) -> bool:
     if raw is None:
         return False
     now = int(seconds) + int(microseconds) / 1e6
-    since = _since(holding, now)
-    verdict = _verdict(settings, raw, queue, since=since, now=now)
+    since, _ = read_meta(holding or b"")
+    verdict = _verdict(settings, raw, queue, since=now if since is None else since, now=now)
     (done,) = _answered(link, commands.conclude(settings.keys, queue, token, verdict))
     return bool(done)
 
@@ -59,31 +58,16 @@ def _answered(link: Link, *asked: commands.Command | commands.Call[bool]) -> lis
     return answers
 
 
-def _since(holding: bytes | None, now: float) -> float:
-    """When the claim was made, as its record says."""
-    try:
-        return int((holding or b"").partition(b" ")[0]) / 1000
-    except ValueError:
-        return now
-
-
 def _verdict(
     settings: WorkerSettings, raw: bytes, queue: str, *, since: float, now: float
 ) -> Verdict:
     worker = settings.holder
-    try:
-        message = decode_message(raw)
-        reply_to = destination(message, settings.keys)
-    except MessageError as error:
-        return unreadable(
-            raw,
-            keys=settings.keys,
-            queue=queue,
-            worker=worker,
-            error=error,
-            now=now,
-            kept=settings.kept,
-        )
+    found = understood(
+        raw, keys=settings.keys, queue=queue, worker=worker, now=now, kept=settings.kept
+    )
+    if isinstance(found, Fail):
+        return found
+    message, reply_to = found
     request = message.request
     run = max(0.0, now - since)
     what = "a message" if request is None else f"{request.method} {request.url!r}"

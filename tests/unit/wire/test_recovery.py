@@ -4,9 +4,18 @@ import orjson
 import pytest
 
 from queuerelay.errors import MessageError
+from queuerelay.wire.failure import REDACTED, Kept
 from queuerelay.wire.keys import Keys
 from queuerelay.wire.message import Attempt, decode_message, with_attempt
-from queuerelay.wire.recovery import Drop, Fail, Retry, failed, recover, unreadable
+from queuerelay.wire.recovery import (
+    Drop,
+    Fail,
+    Retry,
+    failed,
+    recover,
+    unanswerable,
+    unreadable,
+)
 from queuerelay.wire.reply import decode_reply
 
 KEYS = Keys()
@@ -161,3 +170,12 @@ def test_what_would_be_answered_elsewhere_is_a_dead_letter_at_once(raw):
     assert isinstance(found, Fail)
     assert (found.reply_to, found.reply) == (None, None)
     assert "reply_to: " in json.loads(found.entry)["error"]
+
+
+def test_of_a_request_whose_reply_nobody_can_get_as_much_is_kept_as_of_others():
+    raw = request(headers=[["x-tenant", "acme"], ["accept", "a/b"]], body="x" * 100)
+    kept = Kept(redact=("x-tenant",), max_body=10)
+    found = unanswerable(raw, queue="q", worker="w", error="WRONGTYPE", now=1.0, kept=kept)
+    (first,) = json.loads(found.entry)["payload"]["args"]
+    assert first["headers"] == [["x-tenant", REDACTED], ["accept", "a/b"]]
+    assert "x" * 11 not in json.dumps(first)
