@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from queuerelay.errors import Refusal
+from queuerelay.seldom import Gathered
 
 #: Seconds for which further errors of a kind are only counted.
 QUIET: Final = 10.0
@@ -26,9 +27,8 @@ class RefusalLog:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._since: dict[str, float] = {}
-        self._more: Counter[str] = Counter()
-        self._last: dict[str, str] = {}
+        # Its text: the error itself may keep the request alive by its traceback.
+        self._gathered: Gathered[str] = Gathered()
         #: Refusals by `Refusal.reason` since the start.
         self.counts: Counter[str] = Counter()
 
@@ -38,32 +38,21 @@ class RefusalLog:
         self.counts[reason] += 1
         if refusal.status < 500:
             return
-        if reason in self._since:
-            self._more[reason] += 1
-            # Its text: the error itself may keep the request alive by its traceback.
-            self._last[reason] = str(refusal)
-            return
-        self._since[reason] = self._clock.seconds()
-        self._log.warn(
-            "answered {status} ({reason}): {error}",
-            status=refusal.status,
-            reason=reason,
-            error=str(refusal),
-        )
+        if self._gathered.is_first(reason, self._clock.seconds(), str(refusal)):
+            self._log.warn(
+                "answered {status} ({reason}): {error}",
+                status=refusal.status,
+                reason=reason,
+                error=str(refusal),
+            )
 
     def sweep(self, now: float, *, last: bool = False) -> None:
         """Log refusals that were only counted, if old enough or if this is the `last` sweep."""
-        for reason, since in list(self._since.items()):
-            if now - since < QUIET and not last:
-                continue
-            del self._since[reason]
-            more = self._more.pop(reason, 0)
-            if more:
-                self._since[reason] = now
-                self._log.warn(
-                    "{more} more of ({reason}) in {seconds:.0f} s, the last: {error}",
-                    more=more,
-                    reason=reason,
-                    seconds=now - since,
-                    error=self._last.pop(reason),
-                )
+        for more in self._gathered.due(now, 0.0 if last else QUIET):
+            self._log.warn(
+                "{more} more of ({reason}) in {seconds:.0f} s, the last: {error}",
+                more=more.number,
+                reason=more.kind,
+                seconds=more.seconds,
+                error=more.last,
+            )

@@ -3,27 +3,18 @@
 The first of a kind is a line at once, and those of the next `QUIET` seconds are one line.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from queuerelay.seldom import Gathered
 from queuerelay.status.route import StatusRequest
 
 #: Seconds for which further denials of a kind are only counted.
 QUIET: Final = 10.0
 #: Characters of a path in the log; anybody may ask for any path.
 SHOWN: Final = 300
-
-
-@dataclass(slots=True)
-class _Kind:
-    """Denials that say the same."""
-
-    more: int = 0
-    client: str = ""
-    action: str = ""
 
 
 class DenialLog:
@@ -33,17 +24,15 @@ class DenialLog:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._kinds: dict[str, _Kind] = {}
+        #: Client and path, by outcome.
+        self._gathered: Gathered[tuple[str, str]] = Gathered()
         self._sweep: IDelayedCall | None = None
 
     def add(self, ask: StatusRequest, outcome: str) -> None:
         """`ask` was denied; `outcome` is one of our own texts, which are few."""
-        kind = self._kinds.get(outcome)
-        if kind is not None:
-            kind.more += 1
-            kind.client, kind.action = ask.client, path_of(ask)
+        said = ask.client, path_of(ask)
+        if not self._gathered.is_first(outcome, self._clock.seconds(), said):
             return
-        self._kinds[outcome] = _Kind()
         self._log.info(
             "action by nobody from {client}: {action}: {outcome}",
             client=ask.client,
@@ -63,22 +52,18 @@ class DenialLog:
 
     def _tell(self) -> None:
         self._sweep = None
-        told, self._kinds = self._kinds, {}
-        for outcome, kind in told.items():
-            if not kind.more:
-                continue
-            # It goes on: what comes next is counted too.
-            self._kinds[outcome] = _Kind()
+        for more in self._gathered.due(self._clock.seconds(), 0.0):
+            client, action = more.last
             self._log.info(
                 "{more} more by nobody in {seconds:.0f} s: {outcome}; the last from {client}: "
                 "{action}",
-                more=kind.more,
+                more=more.number,
                 seconds=QUIET,
-                outcome=outcome,
-                client=kind.client,
-                action=kind.action,
+                outcome=more.kind,
+                client=client,
+                action=action,
             )
-        if self._kinds:
+        if self._gathered:
             self._sweep = self._clock.callLater(QUIET, self._tell)
 
 

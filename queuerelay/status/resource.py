@@ -28,7 +28,14 @@ from queuerelay.errors import BrokerError
 from queuerelay.http.head import Head
 from queuerelay.http.problems import reason_phrase
 from queuerelay.http.site import EarlyAnswer
-from queuerelay.status.route import READ, StatusRequest, StatusResponse, StatusRoute, find
+from queuerelay.status.route import (
+    READ,
+    StatusRequest,
+    StatusResponse,
+    StatusRoute,
+    find,
+    text_answer,
+)
 from queuerelay.status.routes import routes
 from queuerelay.status.status import Status
 
@@ -176,7 +183,7 @@ class StatusResource(Resource):
 
 
 def _text(status: int, text: str, **headers: str) -> StatusResponse:
-    return StatusResponse(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
+    return text_answer(status, text, headers)
 
 
 def _send(request: Request, answer: StatusResponse) -> None:

@@ -6,6 +6,7 @@ A representation (the page, JSON, an action) is a list of `StatusRoute`s. Its ha
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -52,6 +53,13 @@ class StatusResponse:
     content_type: str = "text/plain; charset=utf-8"
     #: Further fields, or others in the place of those that each answer has.
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def text_answer(
+    status: int, text: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> StatusResponse:
+    """A line for people, with its status."""
+    return StatusResponse(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
 
 
 #: Makes an answer, now or later.

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from queuerelay.status.actions import actions
 from queuerelay.status.guard import Denied, Guard
-from queuerelay.status.route import Handler, StatusRequest, StatusResponse, StatusRoute
+from queuerelay.status.route import Handler, StatusRequest, StatusResponse, StatusRoute, text_answer
 from queuerelay.status.status import Status
 from queuerelay.status.views import document, metrics, openapi, page, probes, stats
 
@@ -35,8 +35,7 @@ def _private(handler: Handler, guard: Guard) -> Handler:
         try:
             guard.let_read(ask)
         except Denied as denied:
-            body = f"{denied.status}: {denied.text}\n".encode()
-            return StatusResponse(status=denied.status, body=body, headers=denied.headers)
+            return text_answer(denied.status, denied.text, denied.headers)
         return handler(ask)
 
     return answer

@@ -22,7 +22,7 @@ from queuerelay.status.actions.table import ACTIONS
 from queuerelay.status.denial_log import path_of
 from queuerelay.status.guard import NO_HEADERS, Denied
 from queuerelay.status.json_answer import json_answer
-from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute
+from queuerelay.status.route import StatusRequest, StatusResponse, StatusRoute, text_answer
 from queuerelay.status.status import Status
 
 _NOTHING_MORE: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -114,6 +114,6 @@ def _answer(
     headers: Mapping[str, str] = NO_HEADERS,
 ) -> StatusResponse:
     if _from_page(ask):
-        return StatusResponse(status=status, body=f"{status}: {text}\n".encode(), headers=headers)
+        return text_answer(status, text, headers)
     plain = json_answer({"done": status < 400, "text": text, **more}, status)
     return replace(plain, headers=headers)
