@@ -95,15 +95,23 @@ def processes() -> dict[int, Process]:
 
 def process_of(pid: int) -> Process | None:
     """A process that runs, None where it does not."""
+    fields = stat_of(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
+        return None
+    return Process(int(fields[2]), fields[19])
+
+
+def stat_of(pid: int) -> list[bytes] | None:
+    """The fields of a process's stat from its state on: state, parent, group (proc_pid_stat(5));
+    None where there is none.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # After the command, which is in parentheses and may contain anything.
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
-        return None
-    return Process(int(fields[2]), fields[19])
+    return fields if len(fields) >= 20 else None
 
 
 def mark_of(pid: int) -> bytes:

@@ -11,6 +11,8 @@ from contextlib import suppress
 
 from twisted.internet import process
 
+from queuerelay.processes.guardian import stat_of
+
 
 class Orphans:
     """Takes the status of orphans; `known` gives the process ids that have an owner."""
@@ -32,14 +34,7 @@ class Orphans:
 def _zombies(parent: int) -> set[int]:
     found = set()
     for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/stat", "rb") as file:
-                # After the command, which is in parentheses and may contain anything.
-                state, its_parent = file.read().rpartition(b")")[2].split(maxsplit=2)[:2]
-        except (OSError, ValueError):
-            continue
-        if state == b"Z" and int(its_parent) == parent:
+        fields = stat_of(int(entry)) if entry.isdigit() else None
+        if fields is not None and fields[0] == b"Z" and int(fields[1]) == parent:
             found.add(int(entry))
     return found
