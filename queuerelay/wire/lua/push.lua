@@ -14,15 +14,15 @@ local function act()
   if #ARGV < 4 + notes then
     return redis.error_reply('ERR push.lua: no message was given')
   end
-  -- What is no list fails here, before the first change: a script is not undone.
-  local length = redis.call('LLEN', KEYS[1])
-  if notes > 0 then
-    redis.call('HDEL', KEYS[2], unpack(ARGV, 4, 3 + notes))
-  end
-  redis.call('HSET', KEYS[2], ARGV[2], '')
-  -- In steps: a call takes some thousand arguments at most.
+  local length
+  -- In steps: a call takes some thousand arguments at most. What is no list fails in the first one,
+  -- before anything was changed: a script is not undone.
   for first = 4 + notes, #ARGV, 1000 do
     length = redis.call('RPUSH', KEYS[1], unpack(ARGV, first, math.min(first + 999, #ARGV)))
+  end
+  redis.call('HSET', KEYS[2], ARGV[2], '')
+  if notes > 0 then
+    redis.call('HDEL', KEYS[2], unpack(ARGV, 4, 3 + notes))
   end
   return length
 end
