@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,10 +185,12 @@ class Worker:
         return taken
 
 
-def run(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """One ``twistd -n queuerelay`` that ends by itself."""
+def run(
+    *options: str, cwd: Path, command: Sequence[str] = TWISTD
+) -> subprocess.CompletedProcess[str]:
+    """One ``twistd -n queuerelay``, or other `command`, that ends by itself."""
     return subprocess.run(
-        [*TWISTD, *options],
+        [*command, *options],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,

@@ -1,9 +1,7 @@
 """The logs of the real daemon: bounded, as text and as JSON."""
 
 import json
-import os
 import signal
-import subprocess
 from contextlib import suppress
 
 import pytest
@@ -98,18 +96,11 @@ def test_a_full_disk_under_both_logs_stops_nothing(monkeypatch, relay, worker, f
 
 
 def test_a_daemon_that_cannot_start_says_why_in_its_log(tmp_path):
-    done = subprocess.run(
-        [
-            *(harness.TWISTD[0], "--pidfile=pid", "queuerelay", "--redis", "localhost"),
-            *("--listen", "tcp:0", "--status", "off", "--access-log", "no/such/place"),
-        ],
+    done = harness.run(
+        *("--redis", "localhost", "--listen", "tcp:0", "--status", "off"),
+        *("--access-log", "no/such/place"),
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(harness.ROOT)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+        command=[harness.TWISTD[0], "--pidfile=pid", "queuerelay"],
     )
     assert done.returncode == 1
     assert "wrong configuration: --access-log: got 'no/such/place'" in done.stderr

@@ -1,16 +1,14 @@
 """SIGTERM: held requests are answered, new ones are not taken, and nothing is left."""
 
-import os
 import signal
-import subprocess
 import sys
 
 import pytest
 
-from tests.helpers.daemon import ROOT, Worker
+from tests.helpers.daemon import Worker, run
 from tests.helpers.ports import listens
 from tests.helpers.processes import alive, children
-from tests.helpers.waiting import PATIENCE, eventually
+from tests.helpers.waiting import eventually
 
 #: twistd, which gets a signal as it is half-way up.
 SIGNALLED = """
@@ -36,16 +34,8 @@ twistd.run()
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
 def test_a_signal_during_the_start_ends_it_in_order(fresh_valkey, tmp_path, number, moment):
     options = ["--redis", fresh_valkey.url, "--role", "pool", "--worker", "/bin/cat"]
-    done = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, number, moment, *options, "--worker-queues", "a"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    command = [sys.executable, "-c", SIGNALLED, number, moment]
+    done = run(*options, "--worker-queues", "a", cwd=tmp_path, command=command)
     assert (done.returncode, done.stderr) == (0, "")
     assert "stopped" in done.stdout
     assert "Traceback" not in done.stdout

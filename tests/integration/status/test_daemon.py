@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemon import ROOT, TWISTD, Client
+from tests.helpers.daemon import ROOT, TWISTD, Client, run
 from tests.helpers.ports import free_port, listens
 from tests.helpers.waiting import PATIENCE, eventually
 from tests.integration.status.place import PATHS, PROBES, ask, listening, status
@@ -31,15 +31,8 @@ def start(daemon, fresh_valkey):
 
 
 def test_its_place_by_default_is_loopback_8080(tmp_path):
-    ended = subprocess.run(
-        [*TWISTD, "--help"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+    ended = run("--help", cwd=tmp_path)
+    assert ended.returncode == 0
     assert "tcp:8080:interface=127.0.0.1" in " ".join(ended.stdout.split())
 
 
@@ -49,16 +42,7 @@ def test_a_place_that_is_taken_is_one_line_that_says_what_to_do(tmp_path, fresh_
         taken.listen()
         endpoint = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
         options = ["--redis", fresh_valkey.url, "--listen", f"tcp:{free_port()}"]
-        ended = subprocess.run(
-            [*TWISTD, *options, "--status", endpoint],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        ended = run(*options, "--status", endpoint, cwd=tmp_path)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"queuerelay: cannot listen: --status {endpoint}: ")
